@@ -1,0 +1,38 @@
+"""The first run: a small Transformer learns Python from the standard library of the Python that runs it."""
+
+from jaxlm.data import DataConfig, TokenizerConfig
+from jaxlm.models import LMConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, SegmentConfig
+from jaxlm.optim import OptimizerConfig
+from jaxlm.train.run import RunConfig
+
+
+def quickstart() -> RunConfig:
+    """A small decoder on the embedded corpus; nothing is downloaded.
+
+        ./scripts/quickstart          (or: jaxlm train quickstart)
+
+    Two CPU cores: 300 steps took 3 min 43 s and reached 1.80 bits per byte, where zlib needs 1.77; the 400 steps here
+    take about five minutes. Every 100 steps more cost a minute and are still worth it.
+    """
+    block = BlockConfig(AttentionConfig(H=4, K=64), MLPConfig(F=1024, activation="relu2", gated=False))
+    return RunConfig(
+        model=LMConfig(V=4096, D=256, segments=(SegmentConfig((block,), 4),)),
+        data=DataConfig(tokenizer=TokenizerConfig(kind="bpe", V=4096), T=256),
+        optimizer=OptimizerConfig(
+            "muon",
+            learning_rate=6e-3,
+            schedule="linear",
+            warmup=10,
+            final=0.05,
+            options=(("consistent_rms", 0.2),),
+        ),
+        steps=400,
+        batch=8,
+        eval_every=200,
+        eval_batches=40,
+        save_every=200,
+        sample_every=200,
+        sample_tokens=120,
+        prompts=("def ", "import ", "class "),
+    )

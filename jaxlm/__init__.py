@@ -1,0 +1,46 @@
+"""Transformers and language models in JAX and Flax.
+
+    lm = jaxlm.load("runs/quickstart")          # a run, a checkpoint, or a folder in Hugging Face's layout
+    lm.generate(["To be"], sampler=jaxlm.TopP(0.9), key=jax.random.key(0)).texts
+
+Names are imported when they are first used, so `import jaxlm` costs nothing; the rooms are ordinary modules:
+`jaxlm.ops`, `jaxlm.nn`, `jaxlm.models`, ...
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "load": "jaxlm.api",
+    "load_tokenizer": "jaxlm.text",
+    "Greedy": "jaxlm.decode",
+    "Temperature": "jaxlm.decode",
+    "TopK": "jaxlm.decode",
+    "TopP": "jaxlm.decode",
+    "MinP": "jaxlm.decode",
+    "UserError": "jaxlm.errors",
+}
+
+if TYPE_CHECKING:
+    from jaxlm.api import load as load
+    from jaxlm.decode import Greedy as Greedy
+    from jaxlm.decode import MinP as MinP
+    from jaxlm.decode import Temperature as Temperature
+    from jaxlm.decode import TopK as TopK
+    from jaxlm.decode import TopP as TopP
+    from jaxlm.errors import UserError as UserError
+    from jaxlm.text import load_tokenizer as load_tokenizer
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'jaxlm' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

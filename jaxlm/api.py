@@ -1,0 +1,248 @@
+"""`jaxlm.load`: a trained model with its parameters and tokenizer, ready to score and to write."""
+
+import bisect
+import dataclasses
+import itertools
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlm import config as configs
+from jaxlm import decode as decoding
+from jaxlm.axes import Array, Params
+from jaxlm.decode import Greedy, Known, Sampler
+from jaxlm.decode.generate import DecodeState
+from jaxlm.errors import UserError
+from jaxlm.models import lm as models
+from jaxlm.text import TextStream, Tokenizer, load_tokenizer
+from jaxlm.train.checkpoint import load_params, steps
+from jaxlm.train.run import RunConfig
+
+STREAM = 8  # tokens decoded between two looks at them
+
+
+@dataclasses.dataclass(frozen=True)
+class Generated:
+    """What `generate` returns: new tokens only, int32 (B, new), -1 after the stop; float32 log probabilities, 0 after
+    the stop, of the model before any sampler; where there is a tokenizer, the texts, such that prompt + text reads on.
+    """
+
+    tokens: np.ndarray
+    logprobs: np.ndarray
+    texts: list[str] | None
+
+
+class LanguageModel:
+    """A Flax module, its parameters, its config and its tokenizer (or None). Made by `load`."""
+
+    def __init__(self, config: models.LMConfig, params: Params, tokenizer: Tokenizer | None):
+        self.config, self.params, self.tokenizer = config, params, tokenizer
+        self.model = models.LM(config)
+        self._layers: tuple[Params, Any] | None = None
+
+    def logits(self, tokens_BT: Any, mask_BT: Any = None, params: Params | None = None) -> Array:
+        """float32 (B, T, V). Rows may be padded on the left: `mask_BT` is 1 on real tokens. Differentiable in `params`
+        (any tree like `self.params`). Raises UserError for ids outside the vocabulary."""
+        params = self.params if params is None else params
+        if not isinstance(tokens_BT, jax.core.Tracer):
+            tokens_BT = self._checked(tokens_BT)
+        tokens_BT = jnp.asarray(tokens_BT, jnp.int32)
+        if mask_BT is None:
+            return _logits(self.model, params, tokens_BT, None, None)
+        mask_BT = jnp.asarray(mask_BT, jnp.int32)
+        if mask_BT.shape != tokens_BT.shape:
+            raise UserError(f"the mask's shape {mask_BT.shape} is not that of the tokens, {tokens_BT.shape}")
+        positions_BT = jnp.maximum(jnp.cumsum(mask_BT, -1) - 1, 0)
+        return _logits(self.model, params, tokens_BT, positions_BT, mask_BT)
+
+    def generate(
+        self,
+        prompts: str | Sequence[str] | Any,
+        max_new_tokens: int = 64,
+        sampler: Sampler = Greedy(),
+        key: Array | None = None,
+        stop: str | int | Sequence[str | int] | None = None,
+        mask_BT: Any = None,
+    ) -> Generated:
+        """Continues texts, or a (B, T) array of tokens, which `mask_BT` may show to be padded on the left.
+
+        A row ends at the tokenizer's end-of-text token, and at a `stop`: a token id, or a text, which is then cut from
+        the texts (and everything after it from the tokens). Raises UserError for what cannot be decoded.
+        """
+        tokens_BT, mask_BT = self._prompts(prompts, mask_BT)
+        ids, stops = self._stops(stop)
+        config, layers = self._prepared()
+        tokens, logprobs = decoding.generate(
+            config,
+            layers,
+            tokens_BT,
+            mask_BT=mask_BT,
+            max_new_tokens=max_new_tokens,
+            sampler=self._known(sampler),
+            key=key,
+            stop=ids,
+        )
+        if self.tokenizer is None:
+            return Generated(tokens, logprobs, None)
+        texts = []
+        for b, real_T in enumerate(mask_BT.astype(bool)):
+            count, text = self._cut(tokens_BT[b][real_T], tokens[b][tokens[b] >= 0], stops)
+            tokens[b, count:], logprobs[b, count:] = -1, 0
+            texts.append(text)
+        return Generated(tokens, logprobs, texts)
+
+    def stream(
+        self,
+        prompt: str,
+        max_new_tokens: int = 64,
+        sampler: Sampler = Greedy(),
+        key: Array | None = None,
+        stop: str | int | Sequence[str | int] | None = None,
+    ) -> Iterator[str]:
+        """The text of `generate(prompt, ...)`, in pieces as it is decoded; never half a character.
+
+        Errors are raised, and the prompt is read, before the first piece is asked for.
+        """
+        tokenizer, (ids, stops) = self._needed_tokenizer(), self._stops(stop)
+        tokens_BT, mask_BT = self._prompts(prompt, None)
+        config, layers = self._prepared()
+        sampler = self._known(sampler)
+        state, how = decoding.prefill(config, layers, tokens_BT, mask_BT, max_new_tokens, sampler, key, ids)
+        text = TextStream(tokenizer, skip_special=True)
+        text.push(tokens_BT[0])
+
+        def pieces(state: DecodeState) -> Iterator[str]:
+            held, seen, keep = "", 0, max((len(stop) - 1 for stop in stops), default=0)
+            for until in itertools.chain(range(1, max_new_tokens, STREAM), [max_new_tokens]):
+                state = decoding.decode(how, layers, state, until)
+                new_BT, _, done_B = map(np.asarray, decoding.results(state))
+                held += text.push([i for i in new_BT[0, seen:until] if i >= 0])
+                seen, ended = until, done_B[0] or until == max_new_tokens
+                held += text.flush() if ended else ""
+                at = _stop_at(held, stops)
+                ended |= at is not None
+                ready = at if at is not None else len(held) if ended else max(0, len(held) - keep)
+                if ready:  # the rest may be the beginning of a stop
+                    yield held[:ready]
+                if ended:
+                    return
+                held = held[ready:]
+
+        return pieces(state)
+
+    def _prepared(self) -> tuple[models.LMConfig, Params]:
+        if self._layers is None or self._layers[0] is not self.params:
+            self._layers = self.params, decoding.prepare(self.config, self.params)
+        return self._layers[1]
+
+    def _needed_tokenizer(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise UserError("this model has no tokenizer: give tokens, not text")
+        return self.tokenizer
+
+    def _known(self, sampler: Sampler) -> Sampler:
+        """The sampler kept from ids that the tokenizer has not, where the model's vocabulary is larger."""
+        if self.tokenizer is None or self.tokenizer.V >= self.config.V:
+            return sampler
+        return Known(self.tokenizer.V) | sampler
+
+    def _prompts(self, prompts: Any, mask_BT: Any) -> tuple[np.ndarray, np.ndarray]:
+        prompts = [prompts] if isinstance(prompts, str) else prompts
+        if len(prompts) == 0:
+            raise UserError("no prompts were given")
+        if not any(isinstance(prompt, str) for prompt in prompts):
+            tokens_BT = self._checked(prompts)
+            return tokens_BT, np.ones(tokens_BT.shape, bool) if mask_BT is None else np.asarray(mask_BT, bool)
+        if not all(isinstance(prompt, str) for prompt in prompts):
+            raise UserError("prompts must be all texts or all tokens")
+        if mask_BT is not None:
+            raise UserError("a mask goes with tokens: texts are padded and masked here")
+        return decoding.left_pad([self._needed_tokenizer().encode(text, special=True) for text in prompts])
+
+    def _stops(self, stop: Any) -> tuple[tuple[int, ...], list[str]]:
+        stops = [] if stop is None else [stop] if isinstance(stop, str | int | np.integer) else list(stop)
+        texts = [s for s in stops if isinstance(s, str)]
+        if texts:
+            self._needed_tokenizer()
+        if "" in texts:
+            raise UserError("a stop text must not be empty")
+        if any(not isinstance(s, str | int | np.integer) for s in stops):
+            raise UserError(f"a stop is a text or a token id, not {stops!r}")
+        eot = [] if self.tokenizer is None else [self.tokenizer.eot]
+        return tuple(int(s) for s in stops if not isinstance(s, str)) + tuple(eot), texts
+
+    def _cut(self, prompt_T: np.ndarray, new_T: np.ndarray, stops: list[str]) -> tuple[int, str]:
+        """How many of a row's new tokens stay, and their text before the stop text that is complete first."""
+
+        def text(count: int) -> str:
+            stream = TextStream(self._needed_tokenizer(), skip_special=True)
+            stream.push(prompt_T)  # a space after it, or the rest of a character, belongs to the continuation
+            return stream.push(new_T[:count]) + stream.flush()
+
+        whole = text(len(new_T))
+        at = _stop_at(whole, stops)
+        if at is None:
+            return len(new_T), whole
+        written = lambda count: text(count).startswith(whole[:at])
+        return bisect.bisect_left(range(len(new_T)), True, key=written), whole[:at]
+
+    def _checked(self, tokens_BT: Any) -> np.ndarray:
+        try:
+            tokens_BT = np.asarray(tokens_BT)
+        except ValueError:
+            raise UserError("the rows of tokens differ in length: pad them on the left and give mask_BT") from None
+        if tokens_BT.ndim != 2 or tokens_BT.size == 0 or tokens_BT.dtype.kind not in "iu":
+            shape = f"{tokens_BT.shape} of {tokens_BT.dtype}"
+            raise UserError(f"tokens must be a (rows, positions) array of integers, got shape {shape}")
+        if tokens_BT.min() < 0 or tokens_BT.max() >= self.config.V:
+            raise UserError(f"token ids must lie in 0..{self.config.V - 1}, got {tokens_BT.min()}..{tokens_BT.max()}")
+        return tokens_BT
+
+
+def _stop_at(text: str, stops: list[str]) -> int | None:
+    """Where the text ends: before the stop that is complete first, whatever is decoded at a time."""
+    return min(((text.find(stop) + len(stop), text.find(stop)) for stop in stops if stop in text), default=(0, None))[1]
+
+
+_logits = jax.jit(
+    lambda model, params, tokens_BT, positions_BT, segments_BT: model.apply(
+        {"params": params}, tokens_BT, positions_BT, segments_BT
+    ),
+    static_argnums=0,
+)
+
+
+def load(path: str | Path) -> LanguageModel:
+    """A run folder (its newest whole checkpoint) or one checkpoint of it, `run/checkpoints/<step>`.
+
+    Weights are the moving average where the run keeps one. Raises UserError when there is nothing whole to load.
+    """
+    path = Path(path).expanduser()
+    one = path.parent.name == "checkpoints" and path.name.isdecimal()
+    folder = path.parent.parent if one else path
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{path} is neither a run nor a checkpoint of one: it has no config.json")
+    run = configs.load(folder / "config.json")
+    if not isinstance(run, RunConfig):
+        raise UserError(f"{folder / 'config.json'} is not the config of a run")
+    entry = "ema" if run.ema else "params"
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    shapes = models.abstract(run.model)[0]
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)
+    candidates = [path] if one else [folder / "checkpoints" / str(s) for s in reversed(steps(folder / "checkpoints"))]
+    for i, candidate in enumerate(candidates):
+        try:
+            params = load_params(candidate, like, entry)
+        except UserError as e:
+            if i == len(candidates) - 1:
+                raise
+            warnings.warn(f"{e}; trying the one before", stacklevel=2)
+            continue
+        return LanguageModel(run.model, params, load_tokenizer(folder))
+    raise UserError(f"{folder} has no checkpoint yet: train it first")

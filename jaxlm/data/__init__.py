@@ -1,0 +1,27 @@
+"""Documents to training batches. No JAX here.
+
+    dataset = prepare(DataConfig(sources=(Source("books/*.txt"),), T=1024))
+    with dataset.train_batches(batch=32) as batches:
+        for batch in batches: ...
+
+`documents` reads files, `prepare` splits and tokenises them once into a cache, and a `Dataset` is read as endless
+shuffled training batches and as finite held-out batches. `pack` says what a batch holds.
+"""
+
+from jaxlm.data.baselines import baselines
+from jaxlm.data.config import DataConfig, Source, TokenizerConfig
+from jaxlm.data.dataset import Dataset, prepare
+from jaxlm.data.pack import Batch, pack
+from jaxlm.data.sources import documents
+
+__all__ = [
+    "Batch",
+    "DataConfig",
+    "Dataset",
+    "Source",
+    "TokenizerConfig",
+    "baselines",
+    "documents",
+    "pack",
+    "prepare",
+]

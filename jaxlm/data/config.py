@@ -1,0 +1,101 @@
+"""What data to train on, as a value."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from jaxlm.errors import UserError, unknown
+from jaxlm.text.train import LEAST_V
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _check(good: bool, message: str) -> None:
+    if not good:
+        raise UserError(message)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One collection of documents.
+
+    `path` is a file (.txt, .jsonl, .parquet, the first two also .gz), a folder or a glob of these, or "embedded", the
+    sources of Python's own standard library. `weight` is its share of the training tokens, relative to the other
+    sources. `field` is the key or column that holds the text in .jsonl and .parquet.
+    """
+
+    path: str = "embedded"
+    weight: float = 1.0
+    field: str = "text"
+
+    def __post_init__(self) -> None:
+        _check(_is_text(self.path), f"a data source's path must be text, not {self.path!r}")
+        good = isinstance(self.weight, int | float) and math.isfinite(self.weight) and self.weight > 0
+        _check(good, f"data source {self.path}: weight must be a positive number, not {self.weight!r}")
+        _check(_is_text(self.field), f"data source {self.path}: field must be text, not {self.field!r}")
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """How text becomes tokens.
+
+    `kind` is "bytes" (V = 257), "bpe" or "unigram" (SentencePiece, trained to `V` pieces on the training split), or
+    "file" (what `jaxlm.load_tokenizer` finds at `path`, with its own vocabulary size; `V` is not used).
+    """
+
+    kind: str = "bytes"
+    V: int = 257
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in (kinds := ("bytes", "bpe", "unigram", "file")):
+            raise unknown("tokenizer kind", str(self.kind), kinds)
+        _check(_is_count(self.V), f"tokenizer V must be a positive integer, not {self.V!r}")
+        if self.kind == "bytes":
+            _check(self.V == 257, f"the byte tokenizer has V=257, not {self.V}: leave V, or set kind to bpe or unigram")
+        if self.kind in ("bpe", "unigram"):
+            _check(self.V >= LEAST_V, f"V={self.V} is too small for a {self.kind} tokenizer: set V, say to 4096")
+        if self.kind == "file":
+            _check(_is_text(self.path), "tokenizer kind 'file' needs a path")
+        else:
+            _check(self.path is None, f"tokenizer kind {self.kind!r} takes no path: set kind to 'file' to load one")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Documents, tokenizer and window length.
+
+    Attributes:
+        sources: mixed by weight; several windows of one source are never mixed inside a row.
+        tokenizer: shared by all sources.
+        T: positions in a training row; a row reads T + 1 consecutive tokens.
+        holdout: the share of documents kept for evaluation, chosen by a hash of their text.
+        seed: of the order of training rows.
+        limit: read at most so many bytes of text from each source; None reads all.
+        cache: folder of tokenised data; None is `$JAXLM_CACHE`, else `jaxlm` in the user's cache folder.
+    """
+
+    sources: tuple[Source, ...] = (Source(),)
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    T: int = 256
+    holdout: float = 0.02
+    seed: int = 0
+    limit: int | None = None
+    cache: str | None = None
+
+    def __post_init__(self) -> None:
+        good = isinstance(self.sources, tuple) and all(isinstance(source, Source) for source in self.sources)
+        _check(good and bool(self.sources), "data.sources must be a tuple with at least one Source")
+        _check(_is_count(self.T), f"data.T must be a positive integer, not {self.T!r}")
+        good = isinstance(self.holdout, float) and 0 < self.holdout < 1
+        _check(good, f"data.holdout must be between 0 and 1, say 0.02, not {self.holdout!r}")
+        good = isinstance(self.seed, int) and 0 <= self.seed < 2**31
+        _check(good, f"data.seed must be an integer from 0 to 2**31 - 1, not {self.seed!r}")
+        _check(self.limit is None or _is_count(self.limit), f"data.limit must be a number of bytes, not {self.limit!r}")
+        _check(self.cache is None or _is_text(self.cache), f"data.cache must be a folder, not {self.cache!r}")

@@ -1,0 +1,135 @@
+"""How the next token is chosen: small frozen objects that compose.
+
+    Greedy()    Temperature(0.8)    TopK(50)    TopP(0.9)    MinP(0.05)    Temperature(0.8) | TopK(50) | TopP(0.9)
+
+Each maps logits (B, V) to logits with what it excludes at -inf; the token is drawn from what is left. In a chain the
+left one comes first. A token that another excluded stays excluded. They are hashable, so they may be static arguments
+of a jitted function.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+from jaxlm.axes import Array
+from jaxlm.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+    """Draws from the model's own distribution; the base of all others."""
+
+    def filter(self, logits_BV: Array) -> Array:
+        return logits_BV
+
+    def __call__(self, logits_BV: Array, key: Array) -> Array:
+        """Token ids (B,)."""
+        return jax.random.categorical(key, self.filter(logits_BV))
+
+    def __or__(self, other: "Sampler") -> "Sampler":
+        return Chain((*_links(self), *_links(other)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Chain(Sampler):
+    """What `|` makes: one after the other."""
+
+    samplers: tuple[Sampler, ...]
+
+    def filter(self, logits_BV: Array) -> Array:
+        for sampler in self.samplers:
+            logits_BV = sampler.filter(logits_BV)
+        return logits_BV
+
+
+def _links(sampler: Sampler) -> tuple[Sampler, ...]:
+    return sampler.samplers if isinstance(sampler, Chain) else (sampler,)
+
+
+@dataclasses.dataclass(frozen=True)
+class Known(Sampler):
+    """The first n tokens: a model may have more rows than its tokenizer has tokens."""
+
+    n: int
+
+    def filter(self, logits_BV: Array) -> Array:
+        return jnp.where(jnp.arange(logits_BV.shape[-1])[None] < self.n, logits_BV, -jnp.inf)
+
+
+@dataclasses.dataclass(frozen=True)
+class Greedy(Sampler):
+    """The most likely token; the smallest id among equals."""
+
+    def filter(self, logits_BV: Array) -> Array:
+        best_B1 = jnp.argmax(logits_BV, -1, keepdims=True)
+        return jnp.where(jnp.arange(logits_BV.shape[-1])[None] == best_B1, logits_BV, -jnp.inf)
+
+    def __call__(self, logits_BV: Array, key: Array) -> Array:
+        return jnp.argmax(logits_BV, -1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Temperature(Sampler):
+    """Logits divided by t: below 1 sharper, above 1 flatter."""
+
+    t: float = 1.0
+
+    def __post_init__(self):
+        if not 1e-30 < self.t < math.inf:  # logits beyond float32 would become NaN
+            raise UserError(f"temperature must be above 0, got {self.t} (for the most likely token use Greedy)")
+
+    def filter(self, logits_BV: Array) -> Array:
+        return logits_BV / self.t
+
+
+@dataclasses.dataclass(frozen=True)
+class TopK(Sampler):
+    """The k most likely tokens (Fan et al. 2018, arXiv:1805.04833); those equal to the k-th stay too."""
+
+    k: int
+
+    def __post_init__(self):
+        if not self.k >= 1 or self.k % 1:
+            raise UserError(f"top-k must be a whole number of at least 1, got {self.k}")
+
+    def filter(self, logits_BV: Array) -> Array:
+        kth_B1 = jax.lax.top_k(logits_BV, min(int(self.k), logits_BV.shape[-1]))[0][:, -1:]
+        return jnp.where(logits_BV >= kth_B1, logits_BV, -jnp.inf)
+
+
+@dataclasses.dataclass(frozen=True)
+class TopP(Sampler):
+    """Nucleus: the fewest most likely tokens that together have probability of at least p (Holtzman et al. 2019,
+    arXiv:1904.09751); those equal to the last of them stay too."""
+
+    p: float
+
+    def __post_init__(self):
+        if not 0 < self.p <= 1:
+            raise UserError(f"top-p must lie in (0, 1], got {self.p}")
+
+    def filter(self, logits_BV: Array) -> Array:
+        if self.p == 1:
+            return logits_BV  # rounding would cut the tail
+        sorted_BV = jnp.sort(logits_BV, -1, descending=True)
+        p_BV = jax.nn.softmax(sorted_BV, -1)
+        before_BV = jnp.cumsum(p_BV, -1) - p_BV  # probability of all likelier ones: 0 for the first, which stays
+        least_B1 = jnp.min(jnp.where(before_BV < self.p, sorted_BV, jnp.inf), -1, keepdims=True)
+        return jnp.where(logits_BV >= least_B1, logits_BV, -jnp.inf)
+
+
+@dataclasses.dataclass(frozen=True)
+class MinP(Sampler):
+    """Tokens at least p times as likely as the likeliest (Nguyen et al. 2024, arXiv:2407.01082)."""
+
+    p: float
+
+    def __post_init__(self):
+        if not 0 <= self.p <= 1:
+            raise UserError(f"min-p must lie in [0, 1], got {self.p}")
+
+    def filter(self, logits_BV: Array) -> Array:
+        least_B1 = jnp.max(logits_BV, -1, keepdims=True) + jnp.log(self.p)
+        return jnp.where(logits_BV >= least_B1, logits_BV, -jnp.inf)

@@ -1,0 +1,131 @@
+"""The decoder-only language model: embedding, segments of repeated blocks, norm, head. Families are configs of it."""
+
+import dataclasses
+from typing import Any, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from jaxlm import sharding
+from jaxlm.axes import Array, Params
+from jaxlm.errors import UserError, unknown
+from jaxlm.nn import init
+from jaxlm.nn.context import Context
+from jaxlm.nn.embed import AbsoluteConfig, Embed
+from jaxlm.nn.norm import NormConfig, RMSNormConfig
+from jaxlm.nn.stack import POLICIES, SegmentConfig, Stack
+from jaxlm.ops.dropout import dropout
+from jaxlm.sharding import einsum, weight
+
+
+@dataclasses.dataclass(frozen=True)
+class LMConfig:
+    """What the model is, and how it is computed."""
+
+    V: int  # vocabulary
+    D: int  # model width
+    segments: tuple[SegmentConfig, ...]
+    positions: AbsoluteConfig | None = None  # added to the embedding; rotary ones belong to the mixers
+    norm: NormConfig = RMSNormConfig()  # before the head
+    tied: bool = True  # the head is the embedding table
+    dropout: float = 0.0  # of the embedding
+    dtype: str = "float32"  # of activations and matmuls; weights are float32
+    remat: str = "none"  # what the backward pass computes again: a name of nn.stack.POLICIES
+    unroll: int = 1  # periods per iteration of the scan over layers
+
+    def __post_init__(self):
+        if self.V < 1 or self.D < 1 or not self.segments:
+            raise UserError(f"a model needs V, D >= 1 and at least one segment, got V={self.V} D={self.D}")
+        if self.dtype not in ("float32", "bfloat16", "float16"):
+            raise UserError(f"unknown dtype {self.dtype!r}: float32, bfloat16 or float16")
+        if self.remat not in POLICIES:
+            raise unknown("remat policy", self.remat, POLICIES)
+
+    @property
+    def layers(self) -> int:
+        return sum(segment.layers for segment in self.segments)
+
+
+@struct.dataclass
+class Output:
+    """What a forward pass computes before the head."""
+
+    hidden_BTD: Array  # after the last norm
+    head_VD: Array  # the output projection, float32: logits = hidden head^T
+    states: tuple  # for each segment, what its mixers hand to a cache
+    statistics: tuple  # for each segment, what its feed-forwards report
+
+
+class LM(nn.Module):
+    """`apply({"params": params}, tokens_BT)` gives float32 logits (B, T, V); `method="forward"` an `Output`.
+
+    A "dropout" key in `rngs` turns dropout on. `stacked` tells the layout of the parameters, see `nn.stack`.
+    """
+
+    c: LMConfig
+    stacked: bool = True
+
+    def __call__(self, tokens_BT: Array, positions_BT: Array | None = None, segments_BT: Array | None = None) -> Array:
+        out = self.forward(tokens_BT, positions_BT, segments_BT)
+        return logits(out.hidden_BTD, out.head_VD)
+
+    @nn.compact
+    def forward(
+        self,
+        tokens_BT: Array,
+        positions_BT: Array | None = None,
+        segments_BT: Array | None = None,
+        pasts: Any = None,
+        end: Array | None = None,
+        start_B: Array | None = None,
+    ) -> Output:
+        """Positions count from 0 and all tokens are one segment unless given. `pasts`, `end` and `start_B` belong to
+        decoding, see `nn.context.Context`."""
+        c = self.c
+        if positions_BT is None:
+            positions_BT = jnp.arange(tokens_BT.shape[1])[None]
+        context = Context(positions_BT, segments_BT, end, start_B)
+        x_BTD, table_VD = Embed(c.V, c.D, jnp.dtype(c.dtype), name="embed")(tokens_BT)
+        if c.positions is not None:
+            x_BTD = c.positions.build("positions")(x_BTD, positions_BT)
+        if c.dropout and self.has_rng("dropout"):
+            x_BTD = dropout(x_BTD, c.dropout, self.make_rng("dropout"), *sharding.stream(x_BTD.shape[1]))
+        outs = []
+        for i, segment in enumerate(c.segments):
+            run = Stack(segment, c.layers, c.remat, c.unroll, self.stacked, name=f"segment_{i}")
+            x_BTD, out = run(x_BTD, context, None if pasts is None else pasts[i])
+            outs.append(out)
+        x_BTD = c.norm.build("norm")(x_BTD)
+        head_VD = table_VD
+        if not c.tied:
+            head_VD = weight(self, "head", (c.V, c.D), ("vocab", "embed"), init.fan_in((1,)), (1,))
+        states, statistics = zip(*outs)
+        return Output(x_BTD, head_VD, states, statistics)
+
+
+def forward(model: LM, params: Params, *args: Any, dropout_key: Array | None = None) -> Output:
+    """`LM.forward` as a pure function; dropout is on where a key is given."""
+    rngs = {} if dropout_key is None else {"dropout": dropout_key}
+    return cast(Output, model.apply({"params": params}, *args, rngs=rngs, method="forward"))
+
+
+def logits(hidden_BTD: Array, head_VD: Array) -> Array:
+    """float32 (B, T, V) = hidden head^T."""
+    hidden_BTD = sharding.constrain(hidden_BTD, "batch", None, None)
+    return einsum(
+        "btd,vd->btv", hidden_BTD, head_VD.astype(hidden_BTD.dtype), out=("batch", None, "vocab"), dtype=jnp.float32
+    )
+
+
+def init_boxed(config: LMConfig, key: Array) -> Params:
+    """Fresh parameters, every leaf a `sharding.Named`. Best under `jax.jit` with the shardings wanted."""
+    with sharding.no_mesh():  # the one dummy token divides no mesh
+        return LM(config).init(key, jnp.zeros((1, 1), jnp.int32), method="forward")["params"]
+
+
+def abstract(config: LMConfig) -> tuple[Params, Params]:
+    """Shapes and `sharding.Axes` of the parameters; computes nothing."""
+    boxed = jax.eval_shape(lambda: init_boxed(config, jax.random.key(0)))
+    return sharding.unbox(boxed), sharding.axes_of(boxed)

@@ -1,0 +1,19 @@
+"""What every layer of one forward pass shares: where the tokens stand, and what a cache behind them holds."""
+
+from flax import struct
+
+from jaxlm.axes import Array
+
+
+@struct.dataclass
+class Context:
+    """Positions and segments of the tokens being computed.
+
+    `positions_BT` may have one row, for all. `segments_BT` None means that every row is one unpadded text.
+    Where a layer is given a past, `end` tokens stand in it and row b's text begins at its token `start_B[b]`.
+    """
+
+    positions_BT: Array
+    segments_BT: Array | None = None
+    end: Array | None = None
+    start_B: Array | None = None

@@ -1,0 +1,78 @@
+"""The token table, and absolute positions that are added to it."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jaxlm import sharding
+from jaxlm.axes import Array
+from jaxlm.errors import UserError
+from jaxlm.nn import init
+from jaxlm.ops import positions
+from jaxlm.ops.embedding import lookup
+from jaxlm.sharding import weight
+
+
+@dataclasses.dataclass(frozen=True)
+class SinusoidalConfig:
+    """Fixed sinusoids, no weights, any length."""
+
+    base: float = 10_000.0
+
+    def build(self, name: str) -> nn.Module:
+        return Sinusoidal(self, name=name)
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnedConfig:
+    """A learned vector per position; texts longer than `length` are refused."""
+
+    length: int
+
+    def build(self, name: str) -> nn.Module:
+        return Learned(self, name=name)
+
+
+AbsoluteConfig = SinusoidalConfig | LearnedConfig
+
+
+class Sinusoidal(nn.Module):
+    """x_BTD, positions_BT -> x_BTD + sinusoids."""
+
+    c: SinusoidalConfig
+
+    @nn.compact
+    def __call__(self, x_BTD: Array, positions_BT: Array) -> Array:
+        e_BTD = positions.sinusoidal(positions_BT, x_BTD.shape[-1], self.c.base).astype(x_BTD.dtype)
+        return x_BTD + jnp.broadcast_to(e_BTD, x_BTD.shape)
+
+
+class Learned(nn.Module):
+    """x_BTD, positions_BT -> x_BTD + table[positions]. Positions beyond the table are refused where T shows it."""
+
+    c: LearnedConfig
+
+    @nn.compact
+    def __call__(self, x_BTD: Array, positions_BT: Array) -> Array:
+        if x_BTD.shape[1] > self.c.length:
+            raise UserError(f"{x_BTD.shape[1]} tokens, but the model has learned positions for {self.c.length}")
+        table_SD = weight(self, "table", (self.c.length, x_BTD.shape[-1]), (None, "embed"), init.EMBEDDING)
+        table_SD = sharding.constrain(table_SD, None, None).astype(x_BTD.dtype)
+        e_BTD = table_SD.at[positions_BT].get(
+            out_sharding=sharding.creation("batch" if positions_BT.shape[0] > 1 else None, None, None), mode="clip"
+        )
+        return x_BTD + sharding.constrain(jnp.broadcast_to(e_BTD, x_BTD.shape), *sharding.stream(x_BTD.shape[1]))
+
+
+class Embed(nn.Module):
+    """ids_BT -> x_BTD. Returns the table too, which a tied head multiplies by."""
+
+    V: int
+    D: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, ids_BT: Array) -> tuple[Array, Array]:
+        table_VD = weight(self, "table", (self.V, self.D), ("vocab", "embed"), init.EMBEDDING)
+        return lookup(table_VD, ids_BT, self.dtype), table_VD

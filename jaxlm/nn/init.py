@@ -1,0 +1,24 @@
+"""Initial weights: truncated normals scaled so that activations keep their size."""
+
+from collections.abc import Callable
+
+import jax
+
+EMBEDDING = jax.nn.initializers.normal(0.02)
+
+
+def fan_in(inputs: tuple[int, ...], scale: float = 1.0) -> Callable:
+    """Variance scale / (product of the `inputs` dimensions), truncated at two standard deviations."""
+
+    def init(key, shape, dtype):
+        axes = [i for i in range(len(shape)) if i not in inputs]
+        return jax.nn.initializers.variance_scaling(scale, "fan_in", "truncated_normal", in_axis=inputs, out_axis=axes)(
+            key, shape, dtype
+        )
+
+    return init
+
+
+def residual(inputs: tuple[int, ...], depth: int) -> Callable:
+    """`fan_in` for the last projection of a branch: the sum of `2 * depth` branches keeps variance one (GPT-2)."""
+    return fan_in(inputs, 1 / (2 * depth))

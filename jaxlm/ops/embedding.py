@@ -1,0 +1,35 @@
+"""Looking rows up in a table that may be divided over devices."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxlm import sharding
+from jaxlm.axes import Array
+
+
+def lookup(table_VD: Array, ids_BT: Array, dtype) -> Array:
+    """Rows of `table_VD` at `ids_BT`, cast to `dtype`: (B, T, D) in the layout of the residual stream.
+
+    On a mesh every device gathers its own vocabulary rows and the partial results are summed; left to the compiler,
+    a gather from a divided table replicates the batch (auto axes) or moves the whole table.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.are_all_axes_manual:
+        return table_VD.astype(dtype)[ids_BT]
+    out = sharding.stream(ids_BT.shape[1])
+    scatter = out[1] is not None and sharding.mesh_size("seq") > 1
+
+    def local(table_vd, ids_BT):
+        table_vD = table_vd.astype(dtype)
+        if sharding.mesh_size("embed") > 1:  # else the result would seem to vary over an axis that it does not name
+            table_vD = lax.all_gather(table_vD, sharding.RULES["embed"], axis=1, tiled=True)
+        rows, vocab = table_vD.shape[0], sharding.RULES["vocab"]
+        row_BT = ids_BT - lax.axis_index(vocab) * rows
+        mine_BT = (row_BT >= 0) & (row_BT < rows)
+        x_BTD = jnp.where(mine_BT[..., None], table_vD[jnp.clip(row_BT, 0, rows - 1)], 0)
+        if scatter:
+            return lax.psum_scatter(x_BTD, vocab, scatter_dimension=1, tiled=True)
+        return lax.psum(x_BTD, vocab)
+
+    return sharding.per_device(local, [("vocab", "embed"), ("batch", None)], out, table_VD, ids_BT)

@@ -1,0 +1,251 @@
+"""The one file that names mesh axes: the mesh, the table from logical axes to mesh axes, and helpers that obey it.
+
+Weights and activations are annotated with *logical* names ("batch", "embed", "heads", ...). `RULES` says which mesh
+axes each is divided over. Choosing a parallelism is choosing a mesh shape; nothing else in a program changes. Every
+helper works under no mesh, under an explicit mesh (sharding is part of the type; the default) and under an auto mesh
+(sharding is the compiler's choice, guided by constraints).
+
+`RULES` is a constant because jit's cache key contains the mesh but not an ambient table.
+"""
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+from flax.core import meta
+from jax.experimental import mesh_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxlm.axes import Array
+from jaxlm.errors import UserError
+
+AXES = ("data", "fsdp", "tensor", "expert", "context", "stage")
+
+RULES: dict[str | None, str | tuple[str, ...] | None] = {
+    "batch": ("data", "fsdp"),  # rows of a batch
+    "seq": "tensor",  # positions of the residual stream between blocks (Megatron sequence parallelism)
+    "embed": "fsdp",  # model width of a weight
+    "heads": "tensor",  # query heads, and key/value heads
+    "mlp": "tensor",  # feed-forward width
+    "vocab": "tensor",  # vocabulary of the embedding table and the head
+    "layers": None,  # the leading dimension of a scanned stack
+    None: None,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """The shape of the device mesh; one axis may be -1 and takes the devices that the others leave."""
+
+    data: int = -1  # replicas of the weights; the batch is divided
+    fsdp: int = 1  # weights, gradients and optimizer state are divided, and the batch
+    tensor: int = 1  # heads, feed-forward width and vocabulary are divided
+    explicit: bool = True  # sharding in the type (jax AxisType.Explicit) or left to the compiler (Auto)
+
+    def __post_init__(self):
+        sizes = (self.data, self.fsdp, self.tensor)
+        if any(n != -1 and n < 1 for n in sizes) or sizes.count(-1) > 1:
+            raise UserError(f"mesh axes must be positive, at most one of them -1; got {dict(zip(AXES, sizes))}")
+
+
+def make_mesh(config: MeshConfig = MeshConfig(), devices: Sequence[Any] | None = None) -> Mesh:
+    """The mesh of all (or the given) devices. Raises UserError when the shape does not match their number."""
+    devices = list(jax.devices() if devices is None else devices)
+    sizes = [config.data, config.fsdp, config.tensor, 1, 1, 1]
+    known = math.prod(n for n in sizes if n != -1)
+    if len(devices) % known or (-1 not in sizes and known != len(devices)):
+        asked = ", ".join(f"{axis}={n}" for axis, n in zip(AXES, sizes) if n != 1)
+        raise UserError(
+            f"mesh {asked or 'of one device'} does not match the {len(devices)} devices here: "
+            f"the product of the axes must be {len(devices)} (one axis may be -1 to take the rest)"
+        )
+    sizes = [len(devices) // known if n == -1 else n for n in sizes]
+    # A 3-D torus refuses many shapes unless a physical axis may be split.
+    grid = mesh_utils.create_device_mesh(sizes, devices=devices, allow_split_physical_axes=True)
+    kind = AxisType.Explicit if config.explicit else AxisType.Auto
+    return Mesh(grid, AXES, axis_types=(kind,) * len(AXES))
+
+
+def no_mesh() -> contextlib.AbstractContextManager:
+    """Within it no mesh is set: for shapes that have nothing to do with one, like a model's own."""
+    return jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ()))
+
+
+def _mesh_axes(name: str | None) -> tuple[str, ...]:
+    axes = RULES[name]
+    return (axes,) if isinstance(axes, str) else axes or ()
+
+
+def mesh_size(name: str) -> int:
+    """Over how many devices of the current mesh the logical axis `name` is divided; 1 under no mesh."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else math.prod(mesh.shape[axis] for axis in _mesh_axes(name))
+
+
+def spec(*names: str | None, mesh: Any = None) -> PartitionSpec:
+    """The PartitionSpec of an array whose dimensions have these logical names, on `mesh` or else the current one.
+
+    Mesh axes of size 1 are left out: explicit sharding would otherwise see clashes where nothing is divided.
+    """
+    mesh = jax.sharding.get_abstract_mesh() if mesh is None else mesh
+
+    def one(name: str | None) -> str | tuple[str, ...] | None:
+        axes = tuple(axis for axis in _mesh_axes(name) if mesh.empty or mesh.shape[axis] > 1)
+        return axes[0] if len(axes) == 1 else axes or None
+
+    return PartitionSpec(*map(one, names))
+
+
+def stream(T: int) -> tuple[str | None, ...]:
+    """Logical axes of the residual stream x_BTD: positions are divided where tensor parallelism divides T."""
+    return ("batch", "seq" if T % mesh_size("seq") == 0 else None, None)
+
+
+def _explicit(mesh) -> bool:
+    return AxisType.Explicit in mesh.axis_types
+
+
+def constrain(x: Array, *names: str | None) -> Array:
+    """`x` laid out by logical names: a reshard on an explicit mesh, a constraint on an auto one, nothing without."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.are_all_axes_manual:
+        return x
+    if _explicit(mesh):
+        return jax.sharding.reshard(x, spec(*names))
+    return jax.lax.with_sharding_constraint(x, spec(*names))
+
+
+def einsum(equation: str, *xs: Array, out: Sequence[str | None] | None = None, dtype: Any = None) -> Array:
+    """`jnp.einsum`; `out` names the result's logical axes, needed only where a divided axis is summed away."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if out is None or mesh.empty or mesh.are_all_axes_manual:
+        return jnp.einsum(equation, *xs, preferred_element_type=dtype)
+    if _explicit(mesh):
+        return jnp.einsum(equation, *xs, preferred_element_type=dtype, out_sharding=spec(*out))
+    return jax.lax.with_sharding_constraint(jnp.einsum(equation, *xs, preferred_element_type=dtype), spec(*out))
+
+
+def per_device(
+    f: Callable, ins: Sequence[Sequence[str | None]], out: Sequence[str | None], *xs: Any, kernel: bool = False
+) -> Array:
+    """`f` on every device's own part of `xs` (jax.shard_map), laid out by logical names; plain `f` under no mesh.
+
+    For hand-written collectives and, with `kernel`, for Pallas kernels. An `xs` that is None stays None.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.are_all_axes_manual:
+        return f(*xs)
+    xs = tuple(x if x is None else constrain(x, *names) for x, names in zip(xs, ins, strict=True))
+    in_specs = tuple(None if x is None else spec(*names) for x, names in zip(xs, ins, strict=True))
+    # A Pallas kernel does not say over which axes its outputs vary, so the check of it must be off.
+    return jax.shard_map(f, in_specs=in_specs, out_specs=spec(*out), check_vma=not kernel)(*xs)
+
+
+def creation(*names: str | None) -> PartitionSpec | None:
+    """`out_sharding` for array creation: a spec on an explicit mesh, None where creation takes none."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return spec(*names) if not mesh.empty and not mesh.are_all_axes_manual and _explicit(mesh) else None
+
+
+def _partial(over: str, out: Sequence[str | None]) -> PartitionSpec | None:
+    """The spec of a sum still to be taken over the mesh axes of `over`; only explicit axes can say so."""
+    where, mesh = creation(*out), jax.sharding.get_abstract_mesh()
+    if where is None:
+        return None
+    return PartitionSpec(*where, unreduced=frozenset(axis for axis in _mesh_axes(over) if mesh.shape[axis] > 1))
+
+
+def partial_einsum(equation: str, *xs: Array, over: str, out: Sequence[str | None]) -> Array:
+    """A float32 einsum that sums over the divided axis `over`, each device its own part: the sum over devices is
+    left to whoever constrains the result. Accumulating such parts in a loop communicates once instead of each time."""
+    where = _partial(over, out)
+    return jnp.einsum(equation, *xs, preferred_element_type=jnp.float32, out_sharding=where)
+
+
+def partial_zeros(shape: tuple[int, ...], over: str, out: Sequence[str | None]) -> Array:
+    """Where accumulating `partial_einsum`s starts."""
+    return jnp.zeros(shape, jnp.float32, out_sharding=_partial(over, out))
+
+
+@dataclasses.dataclass(frozen=True)
+class Axes:
+    """What a weight's dimensions mean: a leaf of the tree that `axes` returns.
+
+    `names` are the logical axes; `inputs` the dimensions contracted with the incoming activations (empty for
+    embeddings, norm scales and biases). Initialisers, weight decay and Muon read it.
+    """
+
+    names: tuple[str | None, ...]
+    inputs: tuple[int, ...] = ()
+
+
+@struct.dataclass
+class Named(meta.AxisMetadata):
+    """A weight boxed with its `Axes`. Unboxing constrains nothing, so it works on explicit meshes."""
+
+    value: Any
+    axes: Axes = struct.field(pytree_node=False)
+
+    def unbox(self) -> Any:
+        return self.value
+
+    def replace_boxed(self, val: Any) -> "Named":
+        return dataclasses.replace(self, value=val)
+
+    def add_axis(self, index: int, params: dict) -> "Named":
+        names = (*self.axes.names[:index], "layers", *self.axes.names[index:])
+        return dataclasses.replace(self, axes=Axes(names, tuple(i + (i >= index) for i in self.axes.inputs)))
+
+    def remove_axis(self, index: int, params: dict) -> "Named":
+        names = self.axes.names[:index] + self.axes.names[index + 1 :]
+        return dataclasses.replace(self, axes=Axes(names, tuple(i - (i > index) for i in self.axes.inputs)))
+
+
+def weight(
+    module: nn.Module,
+    name: str,
+    shape: tuple[int, ...],
+    names: tuple[str | None, ...],
+    init: Callable = nn.initializers.zeros_init(),
+    inputs: tuple[int, ...] = (),
+) -> Array:
+    """A float32 parameter of `module`, annotated with its logical axes."""
+    boxed: Any = lambda key: Named(init(key, shape, jnp.float32), Axes(names, inputs))
+    return module.param(name, boxed)  # unboxed by flax
+
+
+def _is_named(x: Any) -> bool:
+    return isinstance(x, Named)
+
+
+def unbox(boxed: Any) -> Any:
+    """The tree of plain arrays in a tree of `Named`."""
+    return jax.tree.map(lambda x: x.value if _is_named(x) else x, boxed, is_leaf=_is_named)
+
+
+def axes_of(boxed: Any) -> Any:
+    """The tree of `Axes` in a tree of `Named`."""
+    return jax.tree.map(lambda x: x.axes, boxed, is_leaf=_is_named)
+
+
+def shardings(axes: Any, shapes: Any, mesh: Mesh) -> Any:
+    """A NamedSharding for every weight. Raises UserError naming the first weight that the mesh does not divide."""
+
+    def one(path, a: Axes, x) -> NamedSharding:
+        for size, name in zip(x.shape, a.names, strict=True):
+            n = math.prod(mesh.shape[axis] for axis in _mesh_axes(name))
+            if size % n:
+                where = jax.tree_util.keystr(path)
+                raise UserError(
+                    f"mesh {'x'.join(_mesh_axes(name))}={n} does not divide the {name!r} axis of {where}, "
+                    f"which has size {size}: choose a mesh size that divides it, or change the model"
+                )
+        return NamedSharding(mesh, spec(*a.names, mesh=mesh))
+
+    return jax.tree_util.tree_map_with_path(one, axes, shapes, is_leaf=lambda x: isinstance(x, Axes))

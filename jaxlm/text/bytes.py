@@ -1,0 +1,37 @@
+"""The tokenizer that needs no training: one id a byte."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxlm.text.base import EOT, Tokenizer, utf8, write_file
+
+CONFIG = {"tokenizer_class": "ByteTokenizer", "V": 257, "eot": 256}
+
+
+class ByteTokenizer(Tokenizer):
+    """UTF-8 bytes as ids 0 to 255 and `<|endoftext|>` as 256. Exact on every Unicode text."""
+
+    V = 257
+    eot = 256
+
+    def __init__(self) -> None:
+        self.pieces = [bytes([i]) for i in range(256)] + [b""]
+        self.specials = {self.eot: EOT}
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.blake2b(json.dumps(CONFIG).encode(), digest_size=16).hexdigest()
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return [list(utf8(text)) for text in texts]
+
+    def encode_arrays(self, texts: Sequence[str], dtype: Any = np.uint32) -> list[np.ndarray]:
+        return [np.frombuffer(utf8(text), np.uint8).astype(dtype) for text in texts]
+
+    def save(self, folder: str | Path) -> None:
+        write_file(Path(folder) / "tokenizer_config.json", json.dumps(CONFIG, indent=2).encode() + b"\n")

@@ -1,0 +1,74 @@
+"""How good the model is: held-out loss, perplexity, bits per byte; and what it writes."""
+
+import math
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxlm.axes import Params
+from jaxlm.data import Dataset, baselines
+from jaxlm.decode import Temperature, TopP, generate, prepare
+from jaxlm.text import Tokenizer
+from jaxlm.train import step as steps
+from jaxlm.train.run import RunConfig
+
+SAMPLER = Temperature(0.8) | TopP(0.95)
+BASELINE_BYTES, BASELINE_TOKENS = 50_000_000, 1_000_000_000  # held-out and training text: more would take long
+
+
+def make_evaluator(run: RunConfig, dataset: Dataset, mesh: Mesh) -> Callable[[Params], dict[str, float]]:
+    """params -> held-out loss in nats per token, perplexity, and bits per byte of the text.
+
+    Bits per byte compare models of any vocabulary: nats per token / ln 2 x tokens per byte of the held-out text.
+    """
+    eval_step = jax.jit(steps.make_eval_step(run.model))
+
+    def evaluate(params: Params) -> dict[str, float]:
+        rows = run.batch // run.accumulate
+        here = jax.process_index(), jax.process_count()
+        sums = []
+        for batch in dataset.heldout_batches(rows, run.eval_batches or None, *here):
+            sums.append(eval_step(params, steps.place(batch, mesh)))
+            jax.block_until_ready(sums[-2:-1])  # so that two batches are under way, not all of them
+        loss = math.fsum(float(s.nll) for s in sums) / math.fsum(float(s.weight) for s in sums)
+        labels = dataset.heldout_tokens - len(dataset.heldout)  # the first token of a source is none
+        return {
+            "loss": loss,
+            "perplexity": math.exp(min(loss, 700.0)),
+            "bits_per_byte": loss / math.log(2) * labels / dataset.heldout_bytes,
+        }
+
+    return evaluate
+
+
+def sample(run: RunConfig, params: Params, tokenizer: Tokenizer, step: int) -> list[str]:
+    """What the model makes of each of the run's prompts; the same for the same weights and step."""
+    config, layers = prepare(run.model, params)
+    ids = [tokenizer.encode(prompt, special=True) for prompt in run.prompts]
+    width = max(map(len, ids))
+    tokens_BT = np.array([[0] * (width - len(row)) + row for row in ids], np.int32)
+    mask_BT = np.array([[0] * (width - len(row)) + [1] * len(row) for row in ids], np.int32)
+    new_BT, _ = generate(
+        config,
+        layers,
+        tokens_BT,
+        mask_BT=mask_BT,
+        max_new_tokens=run.sample_tokens,
+        sampler=SAMPLER,
+        key=jax.random.fold_in(jax.random.key(run.seed), step),
+        stop=(tokenizer.eot,),
+    )
+    # The model may have more rows than the tokenizer has tokens.
+    texts = (tokenizer.decode([int(i) for i in row if 0 <= i < tokenizer.V], skip_special=True) for row in new_BT)
+    return [prompt + text for prompt, text in zip(run.prompts, texts, strict=True)]
+
+
+def score_table(dataset: Dataset, scores: dict[str, float]) -> str:
+    """Held-out bits per byte of the model beside what needs no learning; of large texts only what costs nothing."""
+    small = dataset.heldout_bytes < BASELINE_BYTES and dataset.train_tokens < BASELINE_TOKENS
+    rows = baselines(dataset) if small else {"uniform": 8.0}
+    rows["this model"] = scores["bits_per_byte"]
+    lines = (f"  {name:<12}{value:8.3f}" for name, value in rows.items())
+    return "\n".join([f"held-out bits per byte ({dataset.heldout_bytes:,} bytes of text):", *lines])

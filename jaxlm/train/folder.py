@@ -1,0 +1,99 @@
+"""The folder of a run: one run owns it, and one process at a time."""
+
+import contextlib
+import fcntl
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+
+from jaxlm import config
+from jaxlm.errors import UserError
+from jaxlm.text import Tokenizer
+from jaxlm.train.checkpoint import steps
+from jaxlm.train.run import RunConfig
+
+# What may differ when a run goes on: where and how it is computed, how long, how fast it learns, what it reports; and
+# where its files lie, since checkpoints know the data by content.
+MAY_CHANGE = (
+    "mesh",
+    "model.remat",
+    "model.unroll",
+    "data.sources.path",
+    "data.tokenizer.path",
+    "data.cache",
+    "optimizer.learning_rate",
+    "optimizer.warmup",
+    "optimizer.clip",
+    "steps",
+    "skips",
+    "keep",
+    "writers",
+    "prompts",
+    "log_every",
+    "eval_every",
+    "eval_batches",
+    "save_every",
+    "sample_every",
+    "sample_tokens",
+    "profile_at",
+    "profile_steps",
+)
+
+
+@contextlib.contextmanager
+def open_run(run: RunConfig, folder: str | Path) -> Iterator[Path]:
+    """The folder, made if absent, while no other process trains there.
+
+    Raises UserError when another one does, and when the checkpoints there are those of a run that this one cannot be.
+    """
+    folder = Path(folder)
+    saved = folder / "config.json"
+    if steps(folder / "checkpoints"):
+        if not saved.exists():
+            raise UserError(f"{folder} has checkpoints but no config.json: choose another folder with --run")
+        changed = [line for line in config.diff(config.load(saved), run) if not _may_change(line)]
+        if changed:
+            more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+            raise UserError(
+                f"{folder} holds a run of another config ({changed[0]}{more}): choose another folder with --run"
+            )
+    if jax.process_index():
+        yield folder
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:  # released by the system, however the process ends
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process trains in {folder}: wait for it, or choose another with --run") from None
+        except OSError:  # a file system without locks
+            pass
+        yield folder
+
+
+def claim(run: RunConfig, folder: Path, tokenizer: Tokenizer) -> None:
+    """Writes `config.json` and `tokenizer/`: from here on the folder is this run's."""
+    if jax.process_index() == 0:
+        tokenizer.save(folder / "tokenizer")
+        config.save(run, folder / "config.json")
+
+
+def check_tokenizer(run: RunConfig, tokenizer: Tokenizer) -> None:
+    """Raises UserError when the model has no row for some token, or too few positions for the samples."""
+    if tokenizer.V > run.model.V:
+        raise UserError(f"the tokenizer has {tokenizer.V} tokens, the model only V={run.model.V}: raise model.V")
+    longest = max((len(tokenizer.encode(prompt, special=True)) for prompt in run.prompts), default=0)
+    length = getattr(run.model.positions, "length", math.inf)
+    if longest + run.sample_tokens > length:
+        raise UserError(
+            f"a prompt of {longest} tokens and sample_tokens={run.sample_tokens} exceed the {length} positions of the "
+            "model: lower sample_tokens, or shorten prompts"
+        )
+
+
+def _may_change(line: str) -> bool:
+    path = re.sub(r"\.\d+(?=\.|$)", "", line.partition(":")[0])  # without the places in tuples
+    return any(path == name or path.startswith(f"{name}.") for name in MAY_CHANGE)

@@ -1,0 +1,65 @@
+"""What the machine can do: datasheet and measured matmul rates, memory in use and in all."""
+
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from jaxlm import sharding
+
+DATASHEET = {  # dense bfloat16 FLOP/s of one device, by a part of its name
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "B200": 2250e12,
+    "v5 lite": 197e12,
+    "v5e": 197e12,
+    "v5p": 459e12,
+    "v6": 918e12,
+    "v4": 275e12,
+}
+CGROUPS = ("memory.max", "memory/memory.limit_in_bytes")  # what a container may use, in the second and first version
+
+
+def datasheet_flops() -> float | None:
+    """Peak of one device by its maker, or None where it is not in the table (any CPU)."""
+    kind = jax.devices()[0].device_kind
+    return next((peak for name, peak in DATASHEET.items() if name in kind), None)
+
+
+def matmul_flops(dtype: str, size: int | None = None) -> float:
+    """FLOP/s of a large square product of random numbers on one device, measured: the best of a few."""
+    size = size or (1024 if jax.default_backend() == "cpu" else 8192)
+    best = float("inf")
+    with jax.set_mesh(sharding.make_mesh(sharding.MeshConfig(data=1), jax.local_devices()[:1])):
+        x = jax.random.normal(jax.random.key(0), (size, size), jnp.dtype(dtype))
+        product = jax.jit(lambda x: x @ x)
+        product(x).block_until_ready()
+        for _ in range(4):
+            start = time.perf_counter()
+            product(x).block_until_ready()
+            best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+def memory_used() -> int:
+    """Peak bytes in use: of the first device, or on CPU of this process."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return stats.get("peak_bytes_in_use") or peak
+
+
+def memory_limit() -> int:
+    """Bytes that one device may use; on CPU a device's share of what the machine, or the container, has."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return stats.get("bytes_limit") or min([machine, *_container()]) // jax.local_device_count()
+
+
+def _container(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
+    texts = [(root / name).read_text().strip() for name in CGROUPS if (root / name).is_file()]
+    return [int(text) for text in texts if text.isdecimal()]  # "max" is no limit

@@ -1,0 +1,78 @@
+"""Training a language model on text: `train` is the whole story, top to bottom."""
+
+import contextlib
+from pathlib import Path
+
+import jax
+
+from jaxlm import data, sharding
+from jaxlm.train import step as steps
+from jaxlm.train.checkpoint import Checkpoints
+from jaxlm.train.evaluate import make_evaluator, sample, score_table
+from jaxlm.train.folder import check_tokenizer, claim, open_run
+from jaxlm.train.memory import compile_step, memory_explained
+from jaxlm.train.profile import Profiler
+from jaxlm.train.progress import show_preparation
+from jaxlm.train.report import Report
+from jaxlm.train.run import RunConfig
+from jaxlm.train.signals import stop_on_signals
+from jaxlm.train.state import abstract, create
+
+
+def train(run: RunConfig, folder: str | Path) -> None:
+    """Trains `run` in `folder`, or goes on with what is there: a run that was stopped or killed ends as if it had not.
+
+    Leaves `config.json`, `tokenizer/`, `metrics.jsonl`, TensorBoard events, `loss.png`, `samples.txt` and
+    `checkpoints/<step>/` there. SIGTERM and Ctrl-C save and return. Raises UserError for a folder of another run, a
+    mesh that does not fit, missing data, too little memory, and losses that are not finite too many times in a row.
+    """
+    mesh = sharding.make_mesh(run.mesh)
+    layout = abstract(run, mesh)
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(open_run(run, folder))
+        with show_preparation() as progress:
+            dataset = data.prepare(run.data, progress)
+        check_tokenizer(run, dataset.tokenizer)
+        count, device = sum(x.size for x in jax.tree.leaves(layout.params)), mesh.devices.flat[0].device_kind
+        print(f"{count:,} parameters on {mesh.size} x {device}: compiling the training step", flush=True)
+        train_step = compile_step(run, mesh)  # refuses what does not fit before anything is there
+
+        stopping = stack.enter_context(stop_on_signals())
+        checkpoints = stack.enter_context(Checkpoints(folder / "checkpoints", run.keep))
+        batches = stack.enter_context(dataset.train_batches(run.batch, jax.process_index(), jax.process_count()))
+        stack.enter_context(jax.set_mesh(mesh))
+        stack.enter_context(memory_explained(run))
+        found = checkpoints.restore(layout)
+        first, state, note = found or (0, create(run, mesh), {"skipped": 0})
+        if found:
+            batches.set_state(note["data"])
+            left = "" if first < run.steps else ": nothing is left to do; raise steps to train on"
+            print(f"{folder}: at step {first} of {run.steps}{left}")
+        claim(run, folder, dataset.tokenizer)
+        report = stack.enter_context(Report(run, folder, batches, dataset.bytes_per_token, first, note["skipped"]))
+        profiler = stack.enter_context(Profiler(folder / "profile", run.profile_at, run.profile_steps))
+        evaluate = make_evaluator(run, dataset, mesh)
+        scores: dict[str, float] = {}
+
+        for step in range(first + 1, run.steps + 1):
+            with profiler.step(step):
+                state, metrics = train_step(state, steps.place(next(batches), mesh, run.accumulate))
+            report.step(step, metrics)  # logs the step before this one, so that nothing waits for the device
+            due = lambda every, step=step: step == run.steps or (every and step % every == 0)
+            if due(run.eval_every):
+                with report.pause():
+                    scores = evaluate(state.eval_params)
+                    report.scores(step, scores)
+            if due(run.sample_every) and run.prompts:
+                with report.pause():
+                    report.samples(step, sample(run, state.eval_params, dataset.tokenizer, step))
+            if due(run.save_every) or stopping.requested:
+                report.flush()  # what a checkpoint covers is in the log before it
+                note = {"data": batches.get_state(), "skipped": report.skipped}
+                checkpoints.save(step, state, note, scores if due(run.eval_every) else None)
+                if stopping.requested:
+                    checkpoints.wait()
+                    report.print(f"{stopping.requested}: saved step {step} and stopped; run it again to go on")
+                    return
+        scores = scores or evaluate(state.eval_params)
+    print(score_table(dataset, scores))

@@ -1,0 +1,164 @@
+"""What a run tells while it goes: bar, log, samples, loss curve. Nothing here makes a device wait."""
+
+import contextlib
+import math
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+
+from jaxlm.axes import Array
+from jaxlm.data.loader import TrainBatches
+from jaxlm.errors import UserError
+from jaxlm.models import flops
+from jaxlm.text.base import write_file
+from jaxlm.train import hardware
+from jaxlm.train.metrics import writers
+from jaxlm.train.plot import plot_losses
+from jaxlm.train.progress import Progress
+from jaxlm.train.run import RunConfig
+
+
+class Report:
+    """Everything that a run writes down. Metrics of a step are fetched when the next one is under way.
+
+    `first` is the step that the run goes on from, `skipped` the number of steps that were not finite until then.
+    """
+
+    def __init__(
+        self,
+        run: RunConfig,
+        folder: Path,
+        batches: TrainBatches,
+        bytes_per_token: float,
+        first: int = 0,
+        skipped: int = 0,
+    ):
+        self.run, self.folder, self.batches, self.bytes_per_token = run, folder, batches, bytes_per_token
+        self.main = jax.process_index() == 0
+        self.pending: tuple[int, dict[str, Array]] | None = None
+        self.skipped, self.in_a_row = skipped, 0
+        self.shown: dict[str, str] = {}
+        self.flops_per_token = flops.train_flops(run.model, run.data.T)
+        self.datasheet, self.matmul = hardware.datasheet_flops(), hardware.matmul_flops(run.model.dtype)
+        if self.main:
+            _keep_samples(folder / "samples.txt", first)
+        self.writers = writers(run.writers, folder, resume_step=first) if self.main else []
+        self.progress = Progress(run.steps, folder.name)
+        self.paused = 0.0
+        self.mark = (first, time.perf_counter(), batches.waited)
+
+    def __enter__(self) -> Self:
+        self.progress.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.progress.__exit__(*error)
+        for writer in self.writers:
+            writer.close()
+        if self.main:
+            plot_losses(self.folder / "metrics.jsonl", self.folder / "loss.png")
+
+    def step(self, number: int, metrics: dict[str, Array]) -> None:
+        """Takes the metrics of a step just dispatched, and logs those of the step before."""
+        self.flush()
+        self.pending = number, metrics
+
+    def flush(self) -> None:
+        """Logs the newest step. Raises UserError when too many in a row were not finite."""
+        if self.pending is None:
+            return
+        number, metrics = self.pending[0], {name: float(x) for name, x in jax.device_get(self.pending[1]).items()}
+        self.pending = None
+        self._count(number, bool(metrics["skipped"]))
+        self.shown["loss"] = f"{metrics['loss']:.3f}"
+        self.progress.update(number, tokens=self.run.tokens_per_step, **self.shown)
+        if number % self.run.log_every == 0 or number == self.run.steps:
+            self._write(number, self._train_values(metrics) | self._speed(number))
+        if self.in_a_row >= self.run.skips:
+            raise self._stop(number)
+
+    def scores(self, number: int, scores: dict[str, float]) -> None:
+        """Logs the held-out scores of a step."""
+        self._write(number, {f"eval/{name}": value for name, value in scores.items()})
+        self.progress.print(
+            f"step {number}: held-out loss {scores['loss']:.4f}, perplexity {scores['perplexity']:.2f}, "
+            f"{scores['bits_per_byte']:.4f} bits per byte"
+        )
+        self.shown["held-out"] = f"{scores['loss']:.3f}"
+
+    def samples(self, number: int, texts: list[str]) -> None:
+        """Appends to `samples.txt` and shows the first."""
+        if self.main:
+            with open(self.folder / "samples.txt", "a", encoding="utf-8", newline="") as file:
+                file.writelines(f"=== step {number}, sample {i}\n{text}\n\n" for i, text in enumerate(texts))
+        self.progress.print(f"step {number} writes: {texts[0][:200]!r}")
+
+    def print(self, text: str) -> None:
+        self.progress.print(text)
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Time spent within does not count as the steps'; waits for the step under way, which does."""
+        self.flush()
+        start = time.perf_counter()
+        yield
+        self.paused += time.perf_counter() - start
+
+    def _count(self, number: int, skipped: bool) -> None:
+        self.skipped += skipped
+        self.in_a_row = self.in_a_row + 1 if skipped else 0
+        if skipped:
+            self.print(f"step {number}: loss or gradient is not finite; the weights stay as they were")
+
+    def _stop(self, number: int) -> UserError:
+        config = self.run.optimizer
+        return UserError(
+            f"loss or gradient was not finite in {self.in_a_row} steps in a row, up to step {number}: lower "
+            f"optimizer.learning_rate ({config.learning_rate:g}) or optimizer.clip ({config.clip}), or raise "
+            f"optimizer.warmup ({config.warmup}); the same folder then goes on from its newest checkpoint"
+        )
+
+    def _train_values(self, metrics: dict[str, float]) -> dict[str, float]:
+        nll = metrics["nll"]
+        return {
+            "train/loss": metrics["loss"],
+            "train/perplexity": math.exp(min(nll, 700.0)) if math.isfinite(nll) else nll,
+            "train/bits_per_byte": nll / math.log(2) / self.bytes_per_token,
+            "train/grad_norm": metrics["grad_norm"],
+            "train/learning_rate": metrics["learning_rate"],
+            "train/skipped": self.skipped,
+        }
+
+    def _speed(self, number: int) -> dict[str, float]:
+        now, (since, then, waited) = time.perf_counter() - self.paused, self.mark
+        seconds = max(now - then, 1e-9)
+        self.mark = (number, now, self.batches.waited)
+        tokens = (number - since) * self.run.tokens_per_step / seconds
+        rate = tokens * self.flops_per_token / jax.device_count()
+        values = {
+            "perf/tokens_per_second": tokens,
+            "perf/step_seconds": seconds / max(number - since, 1),
+            "perf/mfu_of_measured_matmul": rate / self.matmul,
+            "perf/input_starvation": (self.mark[2] - waited) / seconds,
+            "perf/memory_gib": hardware.memory_used() / 2**30,
+        }
+        if self.datasheet:
+            values["perf/mfu"] = rate / self.datasheet
+        return values
+
+    def _write(self, number: int, values: dict[str, float]) -> None:
+        for writer in self.writers:
+            writer.write(number, values)
+
+
+def _keep_samples(path: Path, step: int) -> None:
+    """Drops what was sampled after `step`, which the run is about to repeat."""
+    if path.exists():
+        with open(path, encoding="utf-8", errors="replace", newline="") as file:
+            parts = re.split(r"(?m)^(?==== step \d+, sample \d+$)", file.read())
+        kept = [p for p in parts if (m := re.match(r"=== step (\d+),", p)) is None or int(m[1]) <= step]
+        write_file(path, "".join(kept).encode())

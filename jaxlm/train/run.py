@@ -1,0 +1,57 @@
+"""The config of a training run: everything `jaxlm train` needs to know, and saves as `config.json`."""
+
+import dataclasses
+
+from jaxlm.data.config import DataConfig
+from jaxlm.errors import UserError
+from jaxlm.models.lm import LMConfig
+from jaxlm.optim import OptimizerConfig
+from jaxlm.sharding import MeshConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """A model, its data, its optimizer, and what happens when. Steps are optimizer steps.
+
+    What happens every so many steps also happens after the last one; 0 is then only.
+    """
+
+    model: LMConfig
+    data: DataConfig = DataConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    mesh: MeshConfig = MeshConfig()
+    steps: int = 1000
+    batch: int = 32  # rows of data.T tokens per step, over all devices
+    accumulate: int = 1  # parts of a batch whose gradients are added before one update
+    seed: int = 0  # of the initial weights and of dropout
+    label_smoothing: float = 0.0
+    z_loss: float = 0.0
+    ema: float = 0.0  # decay of an exponential moving average of the weights, used to evaluate and sample; 0: none
+    skips: int = 10  # non-finite steps in a row after which the run stops
+    log_every: int = 10
+    eval_every: int = 200
+    eval_batches: int = 0  # held-out batches per evaluation; 0: all
+    save_every: int = 200
+    keep: int = 2  # newest checkpoints kept, beside the best
+    sample_every: int = 200
+    sample_tokens: int = 64
+    prompts: tuple[str, ...] = ("",)  # what samples begin with; () writes none
+    profile_at: int = 0  # first step of a profiler window (opens in TensorBoard or Perfetto); 0: none
+    profile_steps: int = 3
+    writers: tuple[str, ...] = ("jsonl", "tensorboard")  # and "wandb"
+
+    def __post_init__(self):
+        if self.batch < 1 or self.accumulate < 1 or self.batch % self.accumulate:
+            raise UserError(f"accumulate={self.accumulate} must divide batch={self.batch}")
+        for name in ("steps", "skips", "log_every", "keep", "sample_tokens", "profile_steps"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("eval_every", "eval_batches", "save_every", "sample_every", "profile_at"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name}={getattr(self, name)} must be at least 0")
+        if not 0 <= self.ema < 1 or not 0 <= self.label_smoothing < 1:
+            raise UserError(f"ema={self.ema} and label_smoothing={self.label_smoothing} must lie in [0, 1)")
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.batch * self.data.T

@@ -1,0 +1,60 @@
+"""Everything a run carries from step to step, and how it is laid out over the mesh."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxlm import optim, sharding
+from jaxlm.axes import Array, Params
+from jaxlm.models import lm
+from jaxlm.train.run import RunConfig
+
+
+@struct.dataclass
+class State:
+    step: Array  # int32, steps taken
+    params: Params
+    opt_state: Any
+    key: Array  # the run's random key; a step uses fold_in(key, step)
+    ema: Params | None = None
+
+    @property
+    def eval_params(self) -> Params:
+        """The weights to evaluate and sample with: the moving average where there is one."""
+        return self.params if self.ema is None else self.ema
+
+
+def optimizer(run: RunConfig) -> optax.GradientTransformation:
+    return optim.make(run.optimizer, lm.abstract(run.model)[1], run.steps)
+
+
+def init_state(run: RunConfig, tx: optax.GradientTransformation, key: Array) -> State:
+    """A fresh state, to trace: `create` makes it in place."""
+    init_key, key = jax.random.split(key)
+    params = sharding.unbox(lm.init_boxed(run.model, init_key))
+    ema = jax.tree.map(jnp.copy, params) if run.ema else None
+    return State(jnp.zeros((), jnp.int32), params, tx.init(params), key, ema)
+
+
+def abstract(run: RunConfig, mesh: Mesh) -> State:
+    """Shapes, dtypes and shardings of a run's state. Computes nothing.
+
+    The optimizer's moments lie as their weights do; what is not shaped like a weight is on every device.
+    """
+    tx = optimizer(run)
+    shapes = jax.eval_shape(lambda: init_state(run, tx, jax.random.key(0)))
+    params = sharding.shardings(lm.abstract(run.model)[1], shapes.params, mesh)
+    everywhere: Any = NamedSharding(mesh, PartitionSpec())
+    opt_state = optim.like_weights(shapes.opt_state, shapes.params, params, everywhere)
+    layout = State(everywhere, params, opt_state, everywhere, params if run.ema else None)
+    return jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shapes, layout)
+
+
+def create(run: RunConfig, mesh: Mesh) -> State:
+    """A fresh state, made where it lies: no device ever holds all of it."""
+    tx, layout = optimizer(run), jax.tree.map(lambda x: x.sharding, abstract(run, mesh))
+    return jax.jit(lambda key: init_state(run, tx, key), out_shardings=layout)(jax.random.key(run.seed))

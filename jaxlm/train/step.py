@@ -1,0 +1,123 @@
+"""One optimizer step and one evaluation step, as pure functions of state and batch."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding
+
+from jaxlm import optim, sharding
+from jaxlm.axes import Array, Params
+from jaxlm.errors import UserError
+from jaxlm.losses import TokenLoss, cross_entropy
+from jaxlm.models.lm import LM, LMConfig, forward
+from jaxlm.train.run import RunConfig
+from jaxlm.train.state import State, optimizer
+
+Batch = dict[str, Array]  # tokens, labels, positions, segments, weights: (B, T), see data.pack
+
+
+def token_loss(
+    config: LMConfig,
+    params: Params,
+    batch: Batch,
+    key: Array | None = None,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+) -> TokenLoss:
+    """Summed next-token loss of a batch; dropout is on where a key is given."""
+    out = forward(LM(config), params, batch["tokens"], batch["positions"], batch["segments"], dropout_key=key)
+    labels, weights = batch["labels"], batch["weights"]
+    return cross_entropy(out.hidden_BTD, out.head_VD, labels, weights, label_smoothing=label_smoothing, z_loss=z_loss)
+
+
+def make_train_step(run: RunConfig) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
+    """state, batch -> state, metrics. The batch's leading axis is `accumulate` parts, whose gradients are summed.
+
+    A step whose loss or gradient is not finite changes nothing but the step counter and reports `skipped` = 1.
+    """
+    tx, rate = optimizer(run), optim.schedule(run.optimizer, run.steps)
+
+    def loss(params: Params, batch: Batch, key: Array) -> tuple[Array, TokenLoss]:
+        out = token_loss(run.model, params, batch, key, label_smoothing=run.label_smoothing, z_loss=run.z_loss)
+        return out.total, out
+
+    def gradient(params: Params, batch: Batch, key: Array) -> tuple[Params, TokenLoss]:
+        grad = jax.grad(loss, has_aux=True)
+        if run.accumulate == 1:
+            return grad(params, jax.tree.map(lambda x: x[0], batch), key)
+
+        def add(total, part):
+            batch, i = part
+            return jax.tree.map(jnp.add, total, grad(params, batch, jax.random.fold_in(key, i))), None
+
+        zero = jnp.zeros(())
+        start = jax.tree.map(jnp.zeros_like, params), TokenLoss(zero, zero, zero)
+        return jax.lax.scan(add, start, (batch, jnp.arange(run.accumulate)))[0]
+
+    def step(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
+        grads, sums = gradient(state.params, batch, jax.random.fold_in(state.key, state.step))
+        tokens = jnp.maximum(sums.weight, 1)
+        grads = jax.tree.map(lambda g: g / tokens, grads)
+        norm = optax.tree.norm(grads)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        new = State(state.step + 1, params, opt_state, state.key, _average(run.ema, state.ema, params))
+        finite = jnp.isfinite(sums.total) & jnp.isfinite(norm)
+        kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), _weights(new), _weights(state))
+        metrics = {
+            "loss": sums.total / tokens,
+            "nll": sums.nll / tokens,
+            "grad_norm": norm,
+            "learning_rate": jnp.asarray(rate(state.step), jnp.float32),
+            "tokens": sums.weight,
+            "skipped": 1 - finite.astype(jnp.int32),
+        }
+        return dataclasses.replace(new, params=kept[0], opt_state=kept[1], ema=kept[2]), metrics
+
+    return step
+
+
+def make_eval_step(config: LMConfig) -> Callable[[Params, Batch], TokenLoss]:
+    """params, batch -> summed loss, without dropout, smoothing or z-loss."""
+    return lambda params, batch: token_loss(config, params, batch)
+
+
+def place(batch: dict[str, np.ndarray], mesh: Mesh, parts: int | None = None) -> Batch:
+    """This process's rows of a batch as arrays over the mesh; with `parts`, cut into that many on a new first axis."""
+    if parts is not None:
+        batch = {name: x.reshape(parts, -1, *x.shape[1:]) for name, x in batch.items()}
+    where = _where(mesh, parts)
+    return {name: jax.make_array_from_process_local_data(where, x) for name, x in batch.items()}
+
+
+def abstract_batch(run: RunConfig, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of the batches that `make_train_step` takes. Raises UserError where the mesh does not divide them."""
+    rows, T = run.batch // run.accumulate, run.data.T
+    with jax.set_mesh(mesh):
+        parts = sharding.mesh_size("batch")
+    if rows % parts:
+        raise UserError(
+            f"batch={run.batch} in {run.accumulate} parts is {rows} rows at a time, which the {parts} devices of the "
+            f"mesh axes data and fsdp do not divide: choose a batch that is a multiple of {parts * run.accumulate}"
+        )
+    kinds = dict.fromkeys(("tokens", "labels", "positions", "segments"), jnp.int32) | {"weights": jnp.float32}
+    shape, where = (run.accumulate, rows, T), _where(mesh, run.accumulate)
+    return {name: jax.ShapeDtypeStruct(shape, dtype, sharding=where) for name, dtype in kinds.items()}
+
+
+def _where(mesh: Mesh, parts: int | None) -> NamedSharding:
+    names = ("batch", None) if parts is None else (None, "batch", None)
+    return NamedSharding(mesh, sharding.spec(*names, mesh=mesh))
+
+
+def _weights(state: State) -> tuple[Any, ...]:
+    return state.params, state.opt_state, state.ema
+
+
+def _average(decay: float, ema: Params | None, params: Params) -> Params | None:
+    return None if ema is None else jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, ema, params)

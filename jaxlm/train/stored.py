@@ -1,0 +1,116 @@
+"""One step of a run on disk: described, compared with what is wanted, loaded, verified; quietly where it fails."""
+
+import functools
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from orbax.checkpoint import v1 as ocp
+
+from jaxlm.train.digest import digest, names
+
+DESCRIPTION = "_CHECKPOINT_METADATA"  # the file of orbax that every committed step has
+
+
+class Unusable(Exception):
+    """A step that cannot be restored; the message says why in one line."""
+
+
+class OtherArrays(Unusable):
+    """A step whose arrays are not the ones asked for."""
+
+
+def describe(path: Path) -> Any:
+    """orbax's metadata of a step: `.metadata` is the tree of shapes and dtypes, `.custom_metadata` what we added.
+
+    Raises Unusable for what is not a step, is damaged, or was written by another program.
+    """
+    hush()
+    try:
+        found = ocp.metadata(str(path))
+    except Exception as e:  # damage shows as ValueError, KeyError, JSONDecodeError, InvalidLayoutError, ...
+        raise Unusable(f"its description cannot be read ({line(e)})") from None
+    if not isinstance(found.custom_metadata, dict) or not {"note", "digest"} <= found.custom_metadata.keys():
+        raise Unusable("its description is damaged, or another program wrote it")
+    return found
+
+
+def load(path: Path, like: Any, partial: bool = False) -> tuple[Any, dict]:
+    """The state saved at `path`, laid out as `like`, and its note. With `partial`, only the entries of `like` are read.
+
+    Raises Unusable for damage of any kind, OtherArrays when `like` names other arrays.
+    """
+    found = describe(path)
+    like = jax.tree.map(_abstract, like)
+    _compare(found.metadata, like, partial)  # first, because orbax fails noisily and casts silently
+    context = ocp.Context()
+    context.pytree.loading.partial_load = partial
+    try:
+        with context:
+            state = ocp.load(str(path), like)
+    except (MemoryError, jax.errors.JaxRuntimeError):
+        raise  # too large for this machine: no fault of the checkpoint
+    except Exception as e:  # as above, and a bare Exception for array data that is missing or cut
+        raise Unusable(f"it cannot be read ({line(e)})") from None
+    # A key comes back laid out as its data (one axis more); the step would be compiled again for that.
+    state = jax.tree.map(
+        lambda x, want: x if x.sharding == want.sharding else jax.device_put(x, want.sharding), state, like
+    )
+    written, read = found.custom_metadata["digest"], digest(state)
+    changed = [name for name, value in read.items() if written.get(name) != value]
+    if changed:
+        raise Unusable(f"{changed[0]} has changed since it was written ({len(changed)} of {len(read)} arrays have)")
+    return state, found.custom_metadata["note"]
+
+
+def line(e: Exception) -> str:
+    """An exception in one line."""
+    first = (str(e).strip().splitlines() or [""])[0]
+    return f"{type(e).__name__}: {first[:200]}" if first else type(e).__name__
+
+
+@functools.cache
+def hush() -> None:
+    """Keeps orbax from printing tracebacks of failures that are handled here. Works once, for the whole process.
+
+    They come from threads of its own and from tasks that are collected long after the failure, so the end of a `with`
+    statement would be too early to stop listening. Nothing is hidden but orbax's own.
+    """
+
+    def not_orbax(record: logging.LogRecord) -> bool:
+        return "orbax" not in record.pathname and "orbax" not in record.getMessage()
+
+    def unraisable(event: Any) -> None:  # a read that ends after its loop, or is collected before its end
+        code = getattr(event.object, "cr_code", None)
+        if str(event.exc_value) != "Event loop is closed" and (code is None or "orbax" not in code.co_filename):
+            before(event)
+
+    before = sys.unraisablehook
+    sys.unraisablehook = unraisable
+    logging.getLogger("absl").addFilter(not_orbax)
+    logging.getLogger("asyncio").addFilter(not_orbax)
+
+
+def _abstract(x: Any) -> jax.ShapeDtypeStruct:
+    sharding = getattr(x, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+
+def _compare(stored: Any, like: Any, partial: bool) -> None:
+    """Raises OtherArrays naming the first array that differs in name, shape or dtype."""
+    there = dict(zip(names(stored), jax.tree.leaves(stored)))
+    here = dict(zip(names(like), jax.tree.leaves(like)))
+    for name, x in here.items():
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x = jax.eval_shape(jax.random.key_data, x)
+        now = f"{x.dtype}{list(x.shape)}"
+        if name not in there:
+            raise OtherArrays(f"{name} is {now} in this model and absent from the checkpoint")
+        y = there[name]
+        if (y.shape, y.dtype) != (x.shape, x.dtype):
+            raise OtherArrays(f"{name} is {now} in this model and {y.dtype}{list(y.shape)} in the checkpoint")
+    if not partial and there.keys() != here.keys():
+        raise OtherArrays(f"{min(there.keys() - here.keys())} is in the checkpoint and absent from this model")

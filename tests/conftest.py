@@ -1,0 +1,51 @@
+"""One CPU pretending to be eight devices, a shared compilation cache, and strict rank promotion, for every test."""
+
+import os
+import platform
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+CACHE_LIMIT = 2 * 1024**3  # bytes; every edit of the code leaves entries that are never read again
+
+
+def _cache_folder() -> Path | None:
+    """A cache folder of this user on this host (XLA's CPU programs do not travel), None if somebody else owns it."""
+    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
+    folder = Path(tempfile.gettempdir()) / f"jaxlm-tests-{user}-{platform.node() or 'host'}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if hasattr(os, "getuid") and (folder.is_symlink() or folder.stat().st_uid != os.getuid()):
+        return None
+    first = "PYTEST_XDIST_WORKER" not in os.environ
+    if first and sum(entry.stat().st_size for entry in os.scandir(folder)) > CACHE_LIMIT:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def _set_environment() -> None:
+    """jax reads these when it is imported; as environment variables they reach the tests' subprocesses too."""
+    os.environ["JAX_PLATFORMS"] = os.environ.get("JAXLM_TEST_PLATFORM", "cpu")
+    os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_force_host_platform_device_count" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count=8".strip()
+    folder = _cache_folder()
+    if folder is not None:
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+_set_environment()
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference outputs beside the repository; the test is skipped where there is none."""
+    folder = Path(__file__).resolve().parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"needs the reference outputs in {folder}, which is not there")
+    return folder

@@ -1,0 +1,182 @@
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from jaxlm.data import Dataset
+from jaxlm.data.loader import Windows
+from jaxlm.errors import UserError
+
+
+def take(dataset: Dataset, count: int, batch: int = 8, **slices: int) -> list[dict[str, np.ndarray]]:
+    with dataset.train_batches(batch, **slices) as batches:
+        return [next(batches) for _ in range(count)]
+
+
+def rows(batches: list[dict[str, np.ndarray]]) -> list[tuple[int, ...]]:
+    return [tuple(row) for batch in batches for row in np.c_[batch["tokens"], batch["labels"][:, -1:]].tolist()]
+
+
+def every_row(dataset: Dataset, source: int = 0) -> list[tuple[int, ...]]:
+    stream = np.concatenate(list(dataset.train[source].blocks())).tolist()
+    T = dataset.config.T
+    return [tuple(stream[start : start + T + 1]) for start in range(0, len(stream) - T, T)]
+
+
+def test_windows_overlap_by_one_token(dataset: Dataset) -> None:
+    source = Windows(dataset.train[0], 16)
+    want = every_row(dataset)
+    assert len(source) == len(want)
+    assert [tuple(source[i].tolist()) for i in range(len(source))] == want
+
+
+def test_every_epoch_has_each_row_once_in_a_new_order(dataset: Dataset) -> None:
+    want = every_row(dataset)
+    n = len(want)
+    got = rows(take(dataset, 3 * n // 8 + 1))
+    epochs = [got[epoch * n : (epoch + 1) * n] for epoch in range(3)]
+    assert all(sorted(epoch) == sorted(want) for epoch in epochs)
+    assert want != epochs[0] != epochs[1] != epochs[2]
+
+
+def test_batches_are_as_pack_makes_them(dataset: Dataset) -> None:
+    (batch,) = take(dataset, 1)
+    assert {name: (array.shape, array.dtype.name) for name, array in batch.items()} == {
+        "tokens": ((8, 16), "int32"),
+        "labels": ((8, 16), "int32"),
+        "segments": ((8, 16), "int32"),
+        "positions": ((8, 16), "int32"),
+        "weights": ((8, 16), "float32"),
+    }
+    np.testing.assert_array_equal(batch["tokens"][:, 1:], batch["labels"][:, :-1])
+    assert batch["weights"].all() and batch["segments"].min() == 1
+
+
+def test_fresh_iterators_agree_and_the_seed_matters(mixture: Dataset, dataset: Dataset) -> None:
+    assert rows(take(mixture, 30)) == rows(take(mixture, 30))
+    assert rows(take(_with(dataset, seed=1), 5)) != rows(take(dataset, 5))
+
+
+def _with(dataset: Dataset, **changes: int) -> Dataset:
+    return dataclasses.replace(dataset, config=dataclasses.replace(dataset.config, **changes))
+
+
+@pytest.mark.parametrize("name", ["dataset", "mixture"])
+@pytest.mark.parametrize("processes", [2, 4])
+def test_the_union_over_processes_is_the_same(request: pytest.FixtureRequest, name: str, processes: int) -> None:
+    data = request.getfixturevalue(name)
+    whole = take(data, 40)
+    parts = [take(data, 40, process=process, processes=processes) for process in range(processes)]
+    for i, batch in enumerate(whole):
+        slices = [part[i] for part in parts]
+        assert {len(part["tokens"]) for part in slices} == {8 // processes}
+        interleaved = np.stack([part["tokens"] for part in slices], axis=1).reshape(8, -1)
+        np.testing.assert_array_equal(interleaved, batch["tokens"])
+
+
+@pytest.mark.parametrize("name", ["dataset", "mixture"])
+def test_resuming_equals_going_on(request: pytest.FixtureRequest, name: str) -> None:
+    data = request.getfixturevalue(name)
+    whole = rows(take(data, 100))
+    for stop in (0, 1, 37, 90):
+        with data.train_batches(8) as batches:
+            for _ in range(stop):
+                next(batches)
+            state = json.loads(json.dumps(batches.get_state()))
+            next(batches)
+        assert state["next_index"] == stop and len(json.dumps(state)) < 120
+        with data.train_batches(8) as batches:
+            next(batches)
+            batches.set_state(state)
+            assert rows([next(batches) for _ in range(100 - stop)]) == whole[8 * stop :]
+
+
+def test_a_run_may_resume_on_other_processes(mixture: Dataset) -> None:
+    whole = take(mixture, 20)
+    with mixture.train_batches(8, process=1, processes=2) as batches:
+        for _ in range(10):
+            next(batches)
+        state = batches.get_state()
+    with mixture.train_batches(8, process=3, processes=4) as batches:
+        batches.set_state(state)
+        for batch in whole[10:]:
+            np.testing.assert_array_equal(next(batches)["tokens"], batch["tokens"][3::4])
+
+
+def test_the_mixture_is_exact(mixture: Dataset) -> None:
+    first = set(every_row(mixture, 0))
+    got = rows(take(mixture, 100))
+    assert sum(row in first for row in got) == 600
+    assert abs(sum(row in first for row in got[:80]) - 60) <= 1
+
+
+def test_states_of_other_data_are_refused(dataset: Dataset, mixture: Dataset) -> None:
+    with dataset.train_batches(8) as batches, mixture.train_batches(8) as other, dataset.train_batches(4) as smaller:
+        for state, message in (
+            (other.get_state(), "belongs to other training data .fingerprint was"),
+            (smaller.get_state(), "belongs to other training data .batch was 4, now 8"),
+            ({}, "not a state of the training data"),
+            ({"next_index": -1}, "not a state"),
+            ({"next_index": "7"}, "not a state"),
+        ):
+            with pytest.raises(UserError, match=message):
+                batches.set_state(state)
+        batches.set_state({"next_index": 3})
+        assert batches.get_state()["next_index"] == 3
+
+
+def test_a_batch_that_does_not_divide_is_refused(dataset: Dataset) -> None:
+    with pytest.raises(UserError, match="a batch of 9 rows does not divide over 2 processes"):
+        dataset.train_batches(9, processes=2)
+    with pytest.raises(UserError, match="a batch of 0 rows"):
+        dataset.train_batches(0)
+    with pytest.raises(ValueError, match="process 2 is not one of 2"):
+        dataset.train_batches(8, process=2, processes=2)
+
+
+def test_waiting_is_counted(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Windows.__getitem__
+
+    def sleepy(self: Windows, index: int) -> np.ndarray:
+        time.sleep(0.02)
+        return slow(self, index)
+
+    with dataset.train_batches(8) as batches:
+        assert batches.waited == 0
+        next(batches)
+        time.sleep(0.2)
+        before = batches.waited
+        next(batches)
+        assert batches.waited - before < 0.1  # it was ready
+    monkeypatch.setattr(Windows, "__getitem__", sleepy)
+    with dataset.train_batches(8) as batches:
+        next(batches)
+        assert batches.waited > 0.1
+
+
+def test_closed_batches_say_so(dataset: Dataset) -> None:
+    batches = dataset.train_batches(8)
+    next(batches)
+    batches.close()
+    batches.close()
+    with pytest.raises(ValueError, match="are closed"):
+        next(batches)
+
+
+@pytest.mark.parametrize("ending", ["", "batches.close()", "raise KeyboardInterrupt"])
+def test_leaving_without_closing_is_clean(mixture: Dataset, folders: tuple[str, str], cache: str, ending: str) -> None:
+    code = (
+        "import sys; from jaxlm.data import *\n"
+        "config = DataConfig((Source(sys.argv[1]),), T=16, holdout=0.2, cache=sys.argv[2])\n"
+        f"batches = prepare(config).train_batches(8); next(batches)\n{ending}"
+    )
+    command = [sys.executable, "-W", "error", "-c", code, folders[0], cache]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    if "Keyboard" in ending:
+        assert run.returncode in (-2, 130) and run.stderr.count("Traceback") == 1
+    else:
+        assert (run.returncode, run.stderr) == (0, "")

@@ -1,0 +1,92 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from jaxlm.decode import cache
+from jaxlm.models import LM
+from jaxlm.models.lm import logits
+from jaxlm.nn import unstack
+from tests.decode.models import MODELS, block, full_logits, lm, params, prompts
+from tests.meshes import QUICK
+
+B, T, START = 3, 36, 9  # the first START tokens are read at once, the others one by one
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), compiler_options=QUICK)
+def through_the_cache(config, stacked, params, tokens_BT, mask_BT):
+    """(B, T, V): the start of the texts in one pass, then a pass a token with nothing but the cache."""
+
+    def forward(*args):
+        out = LM(config, stacked).apply({"params": params}, *args, method="forward")
+        return logits(out.hidden_BTD, out.head_VD), out.states
+
+    start_B = T - mask_BT.sum(-1)
+    positions_BT = jnp.maximum(jnp.cumsum(mask_BT, -1) - 1, 0)
+    first, states = forward(*(x[:, :START] for x in (tokens_BT, positions_BT, mask_BT)))
+    caches = cache.write(cache.empty(config, B, T, jnp.float32, stacked), states, jnp.int32(0))
+
+    def step(caches, end):
+        token_B1, position_B1 = (lax.dynamic_slice_in_dim(x, end, 1, 1) for x in (tokens_BT, positions_BT))
+        new, states = forward(token_B1, position_B1, jnp.ones_like(token_B1), caches, end, start_B)
+        return cache.write(caches, states, end), new[:, 0]
+
+    _, rest = lax.scan(step, caches, jnp.arange(START, T))
+    return jnp.concatenate([first, jnp.moveaxis(rest, 0, 1)], 1)
+
+
+@pytest.mark.parametrize("name, stacked", [(name, True) for name in MODELS] + [("windows", False), ("learned", False)])
+def test_every_logit_is_that_of_the_full_forward(name, stacked):
+    tokens_BT, mask_BT = prompts(T, 0, 3, START - 1)
+    tree = params(name) if stacked else unstack(params(name))
+    found = through_the_cache(MODELS[name], stacked, tree, tokens_BT, mask_BT)
+    expected = full_logits(name, tokens_BT, mask_BT)
+    real = mask_BT.astype(bool)
+    np.testing.assert_allclose(found[real], expected[real], rtol=0, atol=1e-5 * np.abs(expected[real]).max())
+
+
+@pytest.mark.parametrize("S", [1, 4, 7, 20])
+def test_a_cache_is_a_ring_of_the_newest_tokens(S):
+    """Pieces of all lengths, one after the other, against a list."""
+    write = jax.jit(cache.write)
+    caches = (jnp.zeros((2, S, 1, 3)), jnp.zeros((4, 2, S, 1, 3)))  # a layer's own, and stacked ones
+    slots, end, rng = [0.0] * S, 0, np.random.default_rng(0)
+    for n in (3, 1, 1, 9, 1, 2, 1):
+        tokens_n = rng.normal(size=n).astype(np.float32)
+        new = tuple(np.broadcast_to(tokens_n[:, None, None], (*x.shape[:-3], n, 1, 3)) for x in caches)
+        caches = write(caches, new, jnp.int32(end))
+        for i, token in enumerate(tokens_n):
+            slots[(end + i) % S] = token
+        end += n
+        for found in caches:
+            np.testing.assert_array_equal(found, np.broadcast_to(np.float32(slots)[:, None, None], found.shape))
+
+
+def test_states_take_the_dtype_of_the_cache():
+    new = np.full((1, 2, 1, 3), 1.001, np.float32)
+    (found,) = cache.write((jnp.zeros((1, 2, 1, 3), jnp.bfloat16),), (new,), jnp.int32(0))
+    assert found.dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+@pytest.mark.parametrize("dtype, itemsize", [("float32", 4), ("bfloat16", 2)])
+def test_a_token_takes_two_numbers_a_layer_key_head_and_channel(stacked, dtype, itemsize):
+    config, B, S = lm((3, (block(2), block(1)))), 5, 70
+    caches = cache.empty(config, B, S, jnp.dtype(dtype), stacked)
+    K, GN = 8, 3 * (2 + 1)
+    assert sum(x.nbytes for x in jax.tree.leaves(caches)) == B * S * 2 * GN * K * itemsize
+    assert cache.nbytes(config, S, dtype) == S * cache.nbytes(config, 1, dtype) == S * 2 * GN * K * itemsize
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+def test_a_window_takes_its_slots_whatever_the_length(stacked):
+    window, token = 8, 2 * 2 * 8 * 4  # a token and layer: keys and values of 2 heads of 8 float32
+    local, mixed = lm((3, (block(2, window),))), lm((3, (block(2, window), block(2))))
+    for length in (20, 20_000):
+        held = sum(x.nbytes for x in jax.tree.leaves(cache.empty(local, 1, length, jnp.float32, stacked)))
+        assert held == cache.nbytes(local, length, "float32") == 3 * window * token
+        assert cache.nbytes(mixed, length, "float32") == 3 * (window + length) * token
+    assert cache.nbytes(local, 5, "float32") == 3 * 5 * token  # nor more than the text

@@ -1,0 +1,200 @@
+import dataclasses
+import functools
+import math
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxlm import sharding
+from jaxlm.errors import UserError
+from jaxlm.models import LM, LMConfig, lm
+from jaxlm.nn import (
+    AttentionConfig,
+    BlockConfig,
+    LearnedConfig,
+    MLPConfig,
+    RopeConfig,
+    SegmentConfig,
+    SinusoidalConfig,
+    unstack,
+)
+from jaxlm.sharding import Axes, MeshConfig
+from tests.meshes import QUICK, on
+from tests.weights import weights
+
+V, D, T = 20, 12, 8
+TOKENS = np.random.default_rng(0).permuted(np.tile(np.arange(V), (2, 1)), axis=1)[:, :T]  # no token twice in a row
+
+
+def config(positions="rope", G=2, **changes) -> LMConfig:
+    rope = RopeConfig() if positions == "rope" else None
+    absolute = {"learned": LearnedConfig(16), "sinusoidal": SinusoidalConfig()}.get(positions)
+    block = BlockConfig(AttentionConfig(H=4, K=6, G=G, rope=rope), MLPConfig(F=16))
+    return dataclasses.replace(LMConfig(V, D, (SegmentConfig((block,), 2),), absolute), **changes)
+
+
+POSITIONS = ["rope", "learned", "sinusoidal", "none"]
+
+
+@functools.cache
+def params(c: LMConfig):
+    return weights(LM(c), TOKENS)
+
+
+quick = functools.partial(jax.jit, compiler_options=QUICK)
+
+
+@functools.partial(quick, static_argnums=(0, 5))
+def logits(c: LMConfig, params, tokens, positions=None, segments=None, stacked=True):
+    return LM(c, stacked).apply({"params": params}, tokens, positions, segments)
+
+
+@functools.partial(quick, static_argnums=0)
+def forward(c: LMConfig, params, tokens):
+    return LM(c).apply({"params": params}, tokens, method="forward")
+
+
+# What holds for every kind of positions and heads
+
+
+@pytest.mark.parametrize(
+    "positions, G, tied",
+    [
+        ("rope", 1, True),
+        ("rope", 2, False),
+        ("rope", 4, True),
+        ("learned", 2, True),
+        ("sinusoidal", 2, False),
+        ("none", 2, True),
+    ],
+)
+def test_no_gradient_flows_from_a_later_token(positions, G, tied):
+    """From the hidden state at t to the embedding of every token of the row, through the table."""
+    c = config(positions, G, tied=tied)
+    assert ("head" in params(c)) != tied
+
+    @quick
+    @jax.grad
+    def flow(params, t):
+        return forward.__wrapped__(c, params, TOKENS[:1]).hidden_BTD[0, t, 0]
+
+    for t in range(T):
+        through = np.abs(flow(params(c), t)["embed"]["table"]).sum(-1)[TOKENS[0]] > 1e-7
+        np.testing.assert_array_equal(through, np.arange(T) <= t)
+    out = logits(c, params(c), TOKENS)
+    assert out.shape == (2, T, V) and out.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_left_padding_changes_nothing(positions):
+    c, n = config(positions), 4
+    alone = logits(c, params(c), TOKENS[:, n:])
+    at = np.arange(T)[None] - np.array([[n], [n]])
+    padded = np.where(at < 0, 7, TOKENS)
+    found = logits(c, params(c), padded, at, (at >= 0).astype(np.int32))
+    np.testing.assert_allclose(found[:, n:], alone, atol=2e-5)
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_packed_texts_do_not_see_each_other(positions):
+    c = config(positions)
+    at, segments = np.tile([0, 1, 2, 3], (2, 2)), np.tile([1, 1, 1, 1, 2, 2, 2, 2], (2, 1))
+    found = logits(c, params(c), TOKENS, at, segments)
+    for part in (slice(0, 4), slice(4, T)):
+        np.testing.assert_allclose(found[:, part], logits(c, params(c), TOKENS[:, part]), atol=2e-5)
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_the_order_of_tokens_matters_where_there_are_positions(positions):
+    """In one layer: attention itself does not know the order of what it sees."""
+    c = config(positions)
+    c = dataclasses.replace(c, segments=(dataclasses.replace(c.segments[0], repeat=1),))
+    swapped = TOKENS[:, [1, 0, *range(2, T)]]
+    change = np.abs(logits(c, params(c), TOKENS) - logits(c, params(c), swapped))[:, -1].max()
+    assert (change < 1e-5) == (positions == "none")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision(dtype):
+    c = config()
+    out = logits(dataclasses.replace(c, dtype=dtype), params(c), TOKENS)
+    assert out.dtype == jnp.float32
+    np.testing.assert_allclose(out, logits(c, params(c), TOKENS), atol=0.1)
+    assert jax.eval_shape(forward, dataclasses.replace(c, dtype=dtype), params(c), TOKENS).hidden_BTD.dtype == dtype
+
+
+# Composition
+
+
+def test_segments_run_in_order_and_unstacked_weights_give_the_same():
+    local, full = (BlockConfig(AttentionConfig(H=2, K=6, window=w), MLPConfig(F=16)) for w in (2, None))
+    c = LMConfig(V, D, (SegmentConfig((local, full), 2), SegmentConfig((full,))))
+    assert c.layers == 5
+    p = params(c)
+    assert set(p) == {"embed", "norm", "segment_0", "segment_1"}
+    apart = logits(c, unstack(p), TOKENS, None, None, False)
+    np.testing.assert_allclose(logits(c, p, TOKENS), apart, atol=2e-5)
+    first = dataclasses.replace(c, segments=c.segments[:1])
+    assert np.abs(logits(c, p, TOKENS) - logits(first, p, TOKENS)).max() > 0.1  # the second one counts
+
+
+def test_dropout_of_the_embedding_needs_a_key():
+    c = config()
+    dropped = dataclasses.replace(c, dropout=0.5)
+    np.testing.assert_array_equal(logits(dropped, params(c), TOKENS), logits(c, params(c), TOKENS))
+    run = quick(lambda key: LM(dropped).apply({"params": params(c)}, TOKENS, rngs={"dropout": key}))
+    one, other = run(jax.random.key(0)), run(jax.random.key(1))
+    assert np.abs(one - logits(c, params(c), TOKENS)).max() > 0.1 < np.abs(one - other).max()
+    np.testing.assert_array_equal(one, run(jax.random.key(0)))
+
+
+def test_states_and_statistics_come_back_by_segment():
+    c = config()
+    out = forward(c, params(c), TOKENS)
+    ((keys, values),) = out.states[0]
+    assert keys.shape == values.shape == (2, 2, T, 2, 6)  # layers, B, T, G, K
+    assert out.statistics == (({},),)
+
+
+# Fresh parameters
+
+
+def test_a_fresh_model_knows_nothing():
+    """Every token equally likely, whatever the depth; the same key gives the same weights."""
+    c = config(V=64, D=64)
+    make = quick(lambda key: sharding.unbox(lm.init_boxed(c, key)))
+    p = make(jax.random.key(0))
+    logp = jax.nn.log_softmax(logits(c, p, TOKENS))
+    assert abs(float(logp.mean()) + math.log(64)) < 0.05
+    chex.assert_trees_all_equal(p, make(jax.random.key(0)))
+    assert not np.array_equal(p["embed"]["table"], make(jax.random.key(1))["embed"]["table"])
+
+
+@pytest.mark.parametrize("mesh", [None, MeshConfig(2, 2, 2)])
+def test_abstract_parameters_on_any_mesh(mesh):
+    c = config("learned", tied=False)
+    with on(mesh):
+        shapes, axes = lm.abstract(c)
+    chex.assert_trees_all_equal_shapes_and_dtypes(shapes, params(c))
+    assert axes["head"] == Axes(("vocab", "embed"), (1,)) and axes["embed"]["table"] == Axes(("vocab", "embed"))
+    q = axes["segment_0"]["periods"]["block_0"]["mixer"]["q"]
+    assert q == Axes(("layers", "embed", "heads", None), (1,))
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"V": 0}, "V, D >= 1 and at least one segment, got V=0"),
+        ({"segments": ()}, "at least one segment"),
+        ({"dtype": "float64"}, "unknown dtype 'float64': float32, bfloat16 or float16"),
+        ({"remat": "atention"}, "unknown remat policy 'atention': did you mean 'attention'"),
+    ],
+)
+def test_configs_that_make_no_sense(changes, words):
+    with pytest.raises(UserError, match=words):
+        config(**changes)
+    with pytest.raises(UserError, match="17 tokens, but the model has learned positions for 16"):
+        logits(config("learned"), params(config("learned")), np.zeros((1, 17), int))

@@ -1,0 +1,139 @@
+import dataclasses
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxlm import sharding
+from jaxlm.errors import UserError
+from jaxlm.nn import AttentionConfig, BlockConfig, Context, MLPConfig, SegmentConfig, Stack, stack, unstack
+from jaxlm.nn.stack import POLICIES
+from tests.meshes import QUICK
+from tests.weights import boxed, weights
+
+X = np.random.default_rng(0).normal(size=(2, 5, 8)).astype(np.float32)
+CONTEXT = Context(np.arange(5)[None])
+LOCAL, GLOBAL = (BlockConfig(AttentionConfig(H=2, K=4, window=w), MLPConfig(F=12), dropout=0.5) for w in (2, None))
+SEGMENT = SegmentConfig((LOCAL, GLOBAL), 3)
+PLAIN = SegmentConfig((GLOBAL,), 2)
+
+
+def run(params, segment=SEGMENT, key=None, **kwargs):
+    """Output and states."""
+    rngs = {} if key is None else {"dropout": key}
+    module = Stack(segment, segment.layers, **kwargs)
+    return module.apply({"params": params}, X, CONTEXT, rngs=rngs)
+
+
+@functools.cache
+def params(segment=SEGMENT):
+    return weights(Stack(segment, segment.layers), X, CONTEXT)
+
+
+def test_a_stack_is_its_blocks_one_after_the_other():
+    x, states = X, []
+    for i in range(3):
+        for j, block in enumerate(SEGMENT.blocks):
+            p = jax.tree.map(lambda x, i=i: x[i], params()["periods"][f"block_{j}"])
+            x, (state, _) = jax.jit(block.build(6, "block").apply)({"params": p}, x, CONTEXT)
+            states.append(state)
+    found, (found_states, statistics) = jax.jit(run)(params())
+    np.testing.assert_allclose(found, x, atol=1e-5)
+    assert statistics == ({}, {})
+    for i, state in enumerate(states):  # stacked: one entry a block, with a leading axis of periods
+        chex.assert_trees_all_close(jax.tree.map(lambda x, i=i: x[i // 2], found_states[i % 2]), state, atol=1e-5)
+
+
+def test_unstacked_equals_stacked():
+    trees = unstack({"segment_0": params()})["segment_0"]
+    assert set(trees) == {"0", "1", "2"}
+    found, (states, _) = jax.jit(functools.partial(run, stacked=False))(trees)
+    expected, (stacked, _) = jax.jit(run)(params())
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    for i in range(3):
+        chex.assert_trees_all_close(states[i], jax.tree.map(lambda x, i=i: x[i], stacked), atol=1e-5)
+
+
+def test_stack_undoes_unstack():
+    whole = {"embed": {"table": X}, "segment_0": params(), "segment_1": params(PLAIN), "norm": {"scale": X[0, 0]}}
+    apart = unstack(whole)
+    assert set(apart["segment_1"]) == {"0", "1"} and apart["embed"] is whole["embed"]
+    chex.assert_trees_all_equal(stack(apart), whole)
+    shapes = jax.tree.map(lambda x: x.shape, apart["segment_0"])
+    layout = boxed(Stack(SEGMENT, 6, stacked=False), X, CONTEXT)
+    assert shapes == jax.tree.map(lambda x: x.shape, sharding.unbox(layout))
+
+
+def test_more_than_ten_periods_keep_their_order():
+    tree = {"segment_0": {"periods": {"w": np.arange(12)}}}
+    np.testing.assert_array_equal(stack(unstack(tree))["segment_0"]["periods"]["w"], np.arange(12))
+
+
+def test_weights_have_an_axis_of_layers():
+    axes = sharding.axes_of(boxed(Stack(SEGMENT, 6), X, CONTEXT))["periods"]
+    assert set(axes) == {"block_0", "block_1"}
+    assert axes["block_1"]["mixer"]["o"].names == ("layers", "heads", None, "embed")
+    assert axes["block_1"]["mixer"]["o"].inputs == (1, 2)
+    assert axes["block_0"]["norm1"]["scale"].names == ("layers", None)
+
+
+def test_every_layer_starts_with_its_own_numbers():
+    fresh = jax.jit(Stack(PLAIN, 2).init)(jax.random.key(0), X, CONTEXT)["params"]
+    q = sharding.unbox(fresh)["periods"]["block_0"]["mixer"]["q"]
+    assert np.abs(q[0] - q[1]).max() > 0.1
+    np.testing.assert_allclose(q[0].std(), q[1].std(), rtol=0.5)
+
+
+@functools.cache
+def gradients(**kwargs):
+    """Loss and gradients, dropout on."""
+
+    def loss(params, key):
+        return jnp.sum(jnp.square(run(params, SegmentConfig((GLOBAL,), 3), key, **kwargs)[0]))
+
+    f = jax.jit(jax.value_and_grad(loss), compiler_options=QUICK)
+    return f(params(SegmentConfig((GLOBAL,), 3)), jax.random.key(0))
+
+
+@pytest.mark.parametrize("how", [{"remat": name} for name in POLICIES if name != "none"] + [{"unroll": 2}], ids=str)
+def test_rematerialisation_and_unrolling_change_no_number(how):
+    chex.assert_trees_all_close(gradients(**how), gradients(), rtol=1e-5, atol=1e-5)
+
+
+def test_policies_save_what_they_say():
+    """Floats kept from the forward pass for the backward pass."""
+
+    def saved(remat):
+        f = lambda p: run(p, PLAIN, remat=remat)[0]
+        return sum(x.size for x in jax.tree.leaves(jax.eval_shape(lambda p: jax.vjp(f, p)[1], params(PLAIN))))
+
+    kept = {name: saved(name) for name in POLICIES}
+    N, B, T, heads, F = 2, *X.shape[:2], 2 * 4, 12
+    assert kept["attention"] - kept["full"] == N * B * T * (heads + 2)  # the output, and a log-sum-exp a head
+    assert kept["qkv"] - kept["attention"] == N * B * T * 3 * heads
+    assert kept["mlp"] - kept["qkv"] == N * B * T * 2 * F
+    assert kept["mlp"] < kept["none"]
+
+
+def test_dropout_differs_from_layer_to_layer():
+    """Branches of constant ones: what a layer adds is its mask."""
+    config = dataclasses.replace(GLOBAL, ffn=MLPConfig(F=12, bias=True))
+    segment = SegmentConfig((config,), 2)
+    zero = jax.tree.map(np.zeros_like, params(segment))
+    zero["periods"]["block_0"]["ffn"]["down_bias"][:] = [[1] * 8, [10] * 8]
+    f = jax.jit(run, static_argnums=1)
+    masks = np.round(f(zero, segment, jax.random.key(0))[0] - X)
+    values, counts = np.unique(masks, return_counts=True)
+    assert values.tolist() == [0, 2, 20, 22] and counts.min() > 5
+    np.testing.assert_allclose(f(zero, segment)[0] - X, 11, atol=1e-5)
+    assert (masks != np.round(f(zero, segment, jax.random.key(1))[0] - X)).any()
+
+
+def test_segments_that_make_no_sense():
+    for blocks, repeat in [((), 1), ((LOCAL,), 0)]:
+        with pytest.raises(UserError, match="a segment needs blocks and repeat >= 1"):
+            SegmentConfig(blocks, repeat)
+    assert SEGMENT.layers == 6

@@ -1,0 +1,42 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxlm import sharding
+from jaxlm.ops import lookup
+from tests.meshes import MESHES, lies, name, on
+
+RNG = np.random.default_rng(0)
+V, D, B = 24, 16, 8
+TABLE = RNG.normal(size=(V, D)).astype(np.float32)
+
+
+@pytest.mark.parametrize("config", [None, *MESHES], ids=name)
+@pytest.mark.parametrize("T", [6, 5])  # the residual stream is divided over positions, or cannot be
+def test_rows_and_the_gradient_of_the_table(config, T):
+    ids, weights = RNG.integers(0, V, (B, T)), RNG.normal(size=(B, T, D)).astype(np.float32)
+    ids[0, :3] = 5  # repeated ids add up
+    gradient = np.zeros_like(TABLE)
+    np.add.at(gradient, ids, weights)
+
+    def f(table, ids, weights):
+        x, pull = jax.vjp(lambda table: lookup(table, ids, jnp.float32), table)
+        return x, pull(weights)[0]
+
+    with on(config) as put:
+        stream = sharding.stream(T)
+        args = put(TABLE, "vocab", "embed"), put(ids, "batch", None), put(weights, *stream)
+        x, dtable = jax.jit(f)(*args)
+        if config is not None and config.explicit:
+            assert lies(x, *stream) and lies(dtable, "vocab", "embed")
+    np.testing.assert_array_equal(x, TABLE[ids])
+    np.testing.assert_allclose(dtable, gradient, atol=1e-5)
+
+
+@pytest.mark.parametrize("config", [None, MESHES[4]], ids=name)
+def test_it_casts(config):
+    ids = RNG.integers(0, V, (B, 6))
+    with on(config) as put:
+        x = jax.jit(lambda *a: lookup(*a, jnp.bfloat16))(put(TABLE, "vocab", "embed"), put(ids, "batch", None))
+    np.testing.assert_array_equal(x, jnp.asarray(TABLE, jnp.bfloat16)[ids])

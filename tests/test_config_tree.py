@@ -1,0 +1,137 @@
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+
+from jaxlm.config_tree import from_dict, to_dict
+from jaxlm.errors import UserError
+from tests.config_zoo import Attention, Layer, Mixer, Model, Run, Thawed
+
+FULL = Run(
+    steps=10**12,
+    model=Model(layers=(Layer(None), Layer(Mixer(3), 1 / 3))),
+    lr=5e-324,
+    sizes=(1, 2),
+    note='a\nb ☃ \\ "q"',
+    options=(("a", 1), ("b", (True, None, 2.0)), ("c", Attention(window=8))),
+    weights={"x": 0.1, "y": 1},
+)
+
+
+@pytest.mark.parametrize("config", [Run(steps=1), FULL, Attention()])
+def test_a_config_survives_json_exactly(config):
+    again = from_dict(json.loads(json.dumps(to_dict(config))))
+    assert again == config
+    assert repr(again) == repr(config)  # also int against float, True against 1
+
+
+def test_every_dataclass_is_named():
+    data = to_dict(Run(steps=1))
+    assert data["type"] == "jaxlm.config_zoo.Run"
+    assert data["model"]["layers"][1]["mixer"] == {"type": "jaxlm.config_zoo.Mixer", "Z": 16}
+    assert data["betas"] == [0.9, 0.95]
+
+
+def test_fields_that_are_absent_take_their_defaults():
+    assert from_dict({"type": "jaxlm.config_zoo.Run", "steps": 3}) == Run(steps=3)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"stps": 3}, r"unknown key 'stps': did you mean 'steps'\? \(steps, model, lr,"),
+        (
+            {"model": {"type": "jaxlm.config_zoo.Model", "d": 3}},
+            r"unknown key 'model.d': did you mean 'model.D'\? \(D, K, layers\)",
+        ),
+        ({"steps": "3"}, "steps must be int, not '3'"),
+        ({"steps": True}, "steps must be int, not True"),
+        ({"steps": 3.0}, "steps must be int, not 3.0"),
+        ({"lr": True}, "lr must be float, not True"),
+        ({"lr": None}, "lr must be float, not None"),
+        ({"lr": math.inf}, "lr is inf: a config holds finite numbers only"),
+        ({"options": [["a", math.nan]]}, "options.0.1 is nan"),
+        ({"betas": [0.9]}, r"betas must be a tuple \(float, float\), not \(0.9,\)"),
+        ({"betas": 0.9}, "betas must be a tuple"),
+        ({"sizes": [1, "2"]}, "sizes must be a tuple of int"),
+        ({"weights": {"a": "b"}}, "weights must be dict.* or none"),
+        ({"model": None}, "model must be Model, not None"),
+        ({"model": {"type": "jaxlm.config_zoo.Layer"}}, "model must be Model, not Layer"),
+        ({"model": {"D": 3}}, "model must be Model, not {'D': 3}"),
+        (
+            {"model": {"type": "jaxlm.config_zoo.Modle"}},
+            "unknown config class 'jaxlm.config_zoo.Modle': did you mean 'jaxlm.config_zoo.Model'",
+        ),
+        ({"model": {"type": "jaxlm.config_zoo.Thawed"}}, "unknown config class"),
+        ({"model": {"type": "jaxlm.config_zoo.Foreign"}}, "unknown config class"),
+        ({"model": {"type": "jaxlm.config_zoo.NAME"}}, "unknown config class"),
+        ({"model": {"type": "jaxlm.config_zoo.dataclasses"}}, "unknown config class"),
+        ({"model": {"type": "jaxlm.nowhere.Model"}}, "there is no module jaxlm.nowhere"),
+        ({"model": {"type": "os.Model"}}, "must name a config class of jaxlm"),
+        ({"model": {"type": "jaxlmevil.x.Model"}}, "must name a config class of jaxlm"),
+        ({"model": {"type": "jaxlm..Model"}}, "must name a config class of jaxlm"),
+        ({"model": {"type": ["jaxlm"]}}, "must name a config class of jaxlm"),
+        ({"model": {"type": "jaxlm.config_zoo.Model", "D": 63}}, "D must be a multiple of K"),
+    ],
+)
+def test_a_spoilt_config_gives_one_line_naming_the_key(changes, message):
+    data = {"type": "jaxlm.config_zoo.Run", "steps": 3, **changes}
+    with pytest.raises(UserError, match=message) as caught:
+        from_dict(data)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_fields_and_foreign_data_are_refused():
+    with pytest.raises(UserError, match="steps is missing: Run needs it"):
+        from_dict({"type": "jaxlm.config_zoo.Run"})
+    for data in ([], 3, None, "x", {}, {"model_type": "gpt2"}):
+        with pytest.raises(UserError, match="not a jaxlm config"):
+            from_dict(data)
+
+
+def test_nothing_outside_the_package_is_imported():
+    with pytest.raises(UserError):
+        from_dict({"type": "antigravity.Model"})
+    assert "antigravity" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "value, message",
+    [
+        ([1], "sizes is a list"),
+        ((1, {2}), "sizes.1 is a set"),
+        ((math.nan,), "sizes.0 is nan"),
+        ((Thawed(),), "sizes.0 is a Thawed"),
+        ({"type": 1}, "sizes is a dict"),
+        ({1: 1}, "sizes is a dict"),
+        (len, "sizes is a builtin"),
+    ],
+)
+def test_what_a_config_cannot_hold_is_named(value, message):
+    with pytest.raises(UserError, match=message):
+        to_dict(Run(steps=1, sizes=value))
+
+
+def test_a_field_called_type_is_refused():
+    bad = dataclasses.make_dataclass("Bad", [("type", str, "x")], frozen=True)
+    with pytest.raises(UserError, match="cannot be called 'type'"):
+        to_dict(bad())
+
+
+def test_a_dataclass_that_raises_valueerror_gives_one_line():
+    def refuse(self):
+        raise ValueError("no")
+
+    bad = dataclasses.make_dataclass("Refuse", [], namespace={"__post_init__": refuse}, frozen=True)
+    from jaxlm.config_tree import build
+
+    with pytest.raises(UserError, match="Refuse: no"):
+        build({"type": bad})
+
+
+def test_configs_do_not_import_jax():
+    code = "import sys, jaxlm.config; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

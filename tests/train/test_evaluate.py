@@ -1,0 +1,131 @@
+"""Held-out scores against a loop over tokens, on every mesh; samples."""
+
+import dataclasses
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from jaxlm import data
+from jaxlm.models import lm
+from jaxlm.sharding import MeshConfig, make_mesh
+from jaxlm.text import ByteTokenizer
+from jaxlm.train import evaluate as room
+from jaxlm.train import state as states
+from tests import tiny
+from tests.meshes import name
+
+
+@pytest.fixture(scope="module")
+def dataset(text):
+    return data.prepare(tiny.run(text).data)
+
+
+def params(run, mesh):
+    return states.create(run, mesh).params
+
+
+def score(run, dataset, mesh):
+    with jax.set_mesh(mesh):
+        return room.make_evaluator(run, dataset, mesh)(params(run, mesh))
+
+
+def one():
+    return make_mesh(MeshConfig(data=1), jax.devices()[:1])
+
+
+def slow(run, dataset) -> tuple[float, int]:
+    """The sum of the loss over every held-out token but the first, window by window as they are read, and their number.
+
+    A document sees what is before it in its window only if it is its own.
+    """
+    weights, total, count, T = params(run, one()), 0.0, 0, run.data.T
+    apply = jax.jit(lm.LM(run.model).apply)
+    stream = np.concatenate(list(dataset.heldout[0].blocks()))
+    for start in range(0, len(stream) - 1, T):
+        window = stream[start : start + T + 1].astype(np.int32)
+        cuts = [0, *(np.flatnonzero(window[1:-1] == dataset.tokenizer.eot) + 1).tolist(), len(window) - 1]
+        for a, b in zip(cuts, cuts[1:]):
+            logits = np.asarray(apply({"params": weights}, padded(window[None, a:b], T)), np.float64)
+            for logits_V, label in zip(logits[0], window[a + 1 : b + 1]):
+                total += math.log(np.exp(logits_V - logits_V.max()).sum()) + logits_V.max() - logits_V[label]
+                count += 1
+    return total, count
+
+
+def padded(tokens, T):
+    """One shape, compiled once; causal attention does not see what follows."""
+    return np.pad(tokens, ((0, 0), (0, T - tokens.shape[1])))
+
+
+def test_every_held_out_token_counts_once(text, dataset):
+    run = tiny.run(text)
+    total, count = slow(run, dataset)
+    assert count == dataset.heldout_tokens - 1
+    scores = score(run, dataset, one())
+    np.testing.assert_allclose(scores["loss"], total / count, rtol=1e-5)
+    np.testing.assert_allclose(scores["perplexity"], math.exp(total / count), rtol=1e-4)
+    size = sum(len(text.encode()) for text in dataset.heldout_texts())
+    np.testing.assert_allclose(scores["bits_per_byte"], total / math.log(2) / size, rtol=1e-5)
+
+
+# A batch of 8 rows in 2 parts is evaluated 4 rows at a time, so that it needs no more memory than training.
+@pytest.mark.parametrize("mesh", [MeshConfig(2, 2, 2), MeshConfig(1, 4, 2, explicit=False)], ids=name)
+def test_the_same_on_a_mesh(text, dataset, mesh):
+    run = tiny.run(text, batch=8, accumulate=2)
+    alone = score(run, dataset, one())
+    there = score(run, dataset, make_mesh(mesh))
+    assert alone.keys() == there.keys()
+    np.testing.assert_allclose([*there.values()], [*alone.values()], rtol=1e-5)
+
+
+def test_fewer_batches_on_request(text, dataset):
+    run = tiny.run(text)
+    few, all_of_it = score(dataclasses.replace(run, eval_batches=2), dataset, one()), score(run, dataset, one())
+    assert few["loss"] != all_of_it["loss"]
+    assert score(dataclasses.replace(run, eval_batches=10_000), dataset, one()) == all_of_it
+
+
+def test_a_hopeless_model_has_a_perplexity_too(text, dataset):
+    run = tiny.run(text)
+    weights = params(run, one())
+    weights = weights | {"embed": {"table": weights["embed"]["table"] * 1e6}}
+    with jax.set_mesh(one()):
+        scores = room.make_evaluator(run, dataset, one())(weights)
+    assert scores["loss"] > 700 and math.isfinite(scores["perplexity"])
+
+
+def test_samples_depend_on_step_and_weights_only():
+    run, tokenizer = tiny.run(prompts=("to be", "ä", "")), ByteTokenizer()
+    weights = params(run, one())
+    with jax.set_mesh(one()):
+        texts = room.sample(run, weights, tokenizer, 3)
+        assert texts == room.sample(run, weights, tokenizer, 3)
+        assert texts != room.sample(run, weights, tokenizer, 4)
+    assert [text.startswith(prompt) for text, prompt in zip(texts, run.prompts)] == [True] * 3
+    assert len(set(texts)) == 3
+
+
+def test_rows_of_the_model_that_are_no_token_write_nothing():
+    """A model of 2000 rows over bytes: nearly all it draws means nothing."""
+    run = tiny.run(model=tiny.model(V=2000))
+    with jax.set_mesh(one()):
+        (text,) = room.sample(run, params(run, one()), ByteTokenizer(), 0)
+    assert len(text) <= 4
+
+
+def test_table(dataset):
+    table = room.score_table(dataset, {"bits_per_byte": 1.25}).splitlines()
+    assert table[0] == f"held-out bits per byte ({dataset.heldout_bytes:,} bytes of text):"
+    rows = {line[:14].strip(): float(line[14:]) for line in table[1:]}
+    assert list(rows) == ["uniform", "unigram", "zlib", "this model"]
+    assert rows["uniform"] == 8 and rows["this model"] == 1.25 and 0 < rows["zlib"] < rows["unigram"] < 8
+
+
+def test_table_of_a_large_text(dataset, monkeypatch):
+    monkeypatch.setattr(room, "BASELINE_TOKENS", 10)
+    assert [line.split()[0] for line in room.score_table(dataset, {"bits_per_byte": 1.0}).splitlines()[1:]] == [
+        "uniform",
+        "this",
+    ]

@@ -1,0 +1,170 @@
+"""What `train` leaves, what it does when there is something already, and what stops it."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jaxlm import config, load_tokenizer, optim
+from jaxlm.errors import UserError
+from jaxlm.sharding import MeshConfig
+from jaxlm.train import loop
+from jaxlm.train.checkpoint import steps
+from tests import tiny
+from tests.train.runs import digests, numbers, stop_at
+
+pytestmark = pytest.mark.usefixtures("one_device")
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    skip = ("tensorboard", ".lock", "loss.png")
+    files = {str(p.relative_to(folder)): p for p in folder.rglob("*") if p.is_file()}
+    return {name: path.read_bytes() for name, path in files.items() if not name.startswith(skip)}
+
+
+def test_what_a_run_leaves(finished, run):
+    assert config.load(finished) == run
+    assert load_tokenizer(finished).V == 257
+    assert steps(finished / "checkpoints") == [6, 8]  # the newest two, one of which is the best
+    assert (finished / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert [line["step"] for line in numbers(finished, "train/")] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [line["step"] for line in numbers(finished, "eval/")] == [3, 6, 8]
+    samples = (finished / "samples.txt").read_text()
+    assert [f"=== step {step}, sample 0\n" in samples for step in (3, 6, 8)] == [True] * 3
+    assert not (finished / "profile").exists()
+
+
+def test_it_learns(finished, run):
+    losses = [line["train/loss"] for line in numbers(finished, "train/")]
+    assert abs(losses[0] - np.log(run.model.V)) < 0.3
+    assert losses[-1] < losses[0] - 1
+    rates = [line["train/learning_rate"] for line in numbers(finished, "train/")]
+    np.testing.assert_allclose(rates, [optim.schedule(run.optimizer, 8)(step) for step in range(8)], rtol=1e-5)
+
+
+def test_a_finished_run_says_so_and_stays(copy, run, capsys):
+    before = everything(copy)
+    loop.train(run, copy)
+    assert f"{copy}: at step 8 of 8: nothing is left to do; raise steps" in capsys.readouterr().out
+    assert everything(copy) == before
+
+
+def test_more_steps_and_other_reports_go_on(copy, run, capsys):
+    more = dataclasses.replace(run, steps=9, log_every=2, save_every=0, writers=("jsonl",), prompts=())
+    loop.train(more, copy)
+    out = capsys.readouterr().out
+    assert f"{copy}: at step 8 of 9\n" in out and "this model" in out.splitlines()[-1]
+    assert config.load(copy) == more
+    assert [line["step"] for line in numbers(copy, "train/")] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert steps(copy / "checkpoints") == [8, 9]
+
+
+def test_stopped_and_gone_on_with_another_mesh(finished, run, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_at(patch, 4)
+        loop.train(run, folder)
+    assert "SIGTERM: saved step 4 and stopped" in capsys.readouterr().out
+    assert steps(folder / "checkpoints")[-1] == 4
+    loop.train(dataclasses.replace(run, mesh=MeshConfig(data=2, fsdp=2, tensor=2)), folder)
+    ours, theirs = numbers(folder), numbers(finished)
+    assert ours[:5] == theirs[:5]  # before: the same bits
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.keys() == b.keys()
+        np.testing.assert_allclose([a[k] for k in a], [b[k] for k in a], rtol=1e-5, atol=1e-5)
+
+
+def test_damage_costs_the_steps_since_the_last_whole_checkpoint(copy, finished, run, capsys):
+    """A foreign folder, a half-deleted step, a flipped bit and a truncated file, the newest first; step 6 is whole."""
+    folder = copy / "checkpoints"
+    shutil.copytree(folder / "8", folder / "9")
+    shutil.copytree(folder / "6", folder / "7")
+    (folder / "99").mkdir()
+    shutil.rmtree(next((folder / "9").glob("*/d")))
+    data = {step: max((folder / step).rglob("d/*"), key=lambda p: p.stat().st_size) for step in ("7", "8")}
+    content = bytearray(data["8"].read_bytes())
+    content[len(content) // 2] ^= 4
+    data["8"].write_bytes(content)
+    data["7"].write_bytes(content[: len(content) // 3])
+    loop.train(run, copy)
+    out = capsys.readouterr().out
+    assert [f"checkpoint {step} is passed over" in out for step in (99, 9, 8, 7, 6)] == [True] * 4 + [False]
+    assert f"{copy}: at step 6 of 8" in out
+    assert numbers(copy) == numbers(finished)
+    assert digests(copy) == digests(finished)
+    assert (copy / "samples.txt").read_bytes() == (finished / "samples.txt").read_bytes()
+
+
+def test_nothing_waits_for_the_newest_step(run, tmp_path, monkeypatch):
+    """What is fetched of a step is fetched when the next is under way, unless the step is saved or evaluated."""
+    events, compile_step, get = [], loop.compile_step, jax.device_get
+
+    def compiled(run, mesh):
+        step = compile_step(run, mesh)
+
+        def dispatch(state, batch):
+            state, metrics = step(state, batch)
+            events.append(("dispatch", len([e for e in events if e[0] == "dispatch"]) + 1))
+            names[id(metrics["loss"])] = events[-1][1]
+            kept.append(metrics)
+            return state, metrics
+
+        return dispatch
+
+    def fetch(tree):
+        if isinstance(tree, dict) and id(tree.get("loss")) in names:
+            events.append(("fetch", names[id(tree["loss"])]))
+        return get(tree)
+
+    names, kept = {}, []
+    monkeypatch.setattr(loop, "compile_step", compiled)
+    monkeypatch.setattr(jax, "device_get", fetch)
+    loop.train(dataclasses.replace(run, eval_every=6, save_every=4, prompts=()), tmp_path / "run")
+    assert " ".join(f"{name[0]}{step}" for name, step in events) == "d1 d2 f1 d3 f2 d4 f3 f4 d5 d6 f5 f6 d7 d8 f7 f8"
+
+
+def diverging(run, **changes):
+    optimizer = dataclasses.replace(run.optimizer, learning_rate=1e30, warmup=0)
+    return dataclasses.replace(run, optimizer=optimizer, prompts=(), **changes)
+
+
+def test_steps_that_are_not_finite_stop_the_run(run, tmp_path, capsys):
+    folder = tmp_path / "run"
+    with pytest.raises(
+        UserError, match=r"not finite in 3 steps in a row, up to step 4: lower .*learning_rate \(1e\+30\)"
+    ):
+        loop.train(diverging(run, skips=3, save_every=1), folder)
+    assert capsys.readouterr().out.count("the weights stay as they were") == 3
+    assert [line["train/skipped"] for line in numbers(folder, "train/")] == [0, 1, 2, 3]
+    saved = steps(folder / "checkpoints")
+    assert saved == [2, 3]
+    weights = [{k: v for k, v in digests(folder)[step].items() if "params" in k or "opt_state" in k} for step in saved]
+    assert weights[0] == weights[1]
+
+
+def test_after_a_few_the_run_goes_on(run, tmp_path, monkeypatch):
+    """Two bad batches: counted, over a stop too, and the weights of the end are finite."""
+    place, bad = loop.steps.place, iter([False, True, False, True] + 4 * [False])
+
+    def poisoned(batch, mesh, parts=None):
+        if parts is not None and next(bad):
+            batch = batch | {"weights": batch["weights"] * np.float32("inf")}
+        return place(batch, mesh, parts)
+
+    monkeypatch.setattr(loop.steps, "place", poisoned)
+    folder, run = tmp_path / "run", dataclasses.replace(run, skips=2, prompts=())
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3)
+        loop.train(run, folder)
+    loop.train(run, folder)
+    assert [line["train/skipped"] for line in numbers(folder, "train/")] == [0, 1, 1, 2, 2, 2, 2, 2]
+    assert np.isfinite([line["eval/loss"] for line in numbers(folder, "eval/")]).all()
+
+
+def test_a_start_that_fails_leaves_the_folder_free(run, tmp_path):
+    with pytest.raises(UserError, match=r"the tokenizer has 257 tokens, the model only V=200"):
+        loop.train(dataclasses.replace(run, model=tiny.model(V=200)), tmp_path / "run")
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {".lock"}

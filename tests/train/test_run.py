@@ -1,0 +1,55 @@
+"""The config of a run."""
+
+import dataclasses
+
+import pytest
+
+from jaxlm import config
+from jaxlm.errors import UserError
+from jaxlm.train.run import RunConfig
+from tests import tiny
+
+
+def test_saved_and_loaded(tmp_path):
+    run = tiny.run(prompts=("a", "\n"), ema=0.5, accumulate=2)
+    config.save(run, tmp_path / "config.json")
+    assert config.load(tmp_path) == run
+    assert hash(run) == hash(config.load(tmp_path))
+
+
+def test_tokens_per_step_do_not_depend_on_the_parts():
+    assert tiny.run(batch=8, accumulate=4).tokens_per_step == 8 * 32
+
+
+@pytest.mark.parametrize("name", ["steps", "skips", "log_every", "keep", "sample_tokens", "profile_steps"])
+def test_at_least_one(name):
+    with pytest.raises(UserError, match=f"^{name}=0 must be at least 1$"):
+        tiny.run(**{name: 0})
+
+
+@pytest.mark.parametrize("name", ["eval_every", "eval_batches", "save_every", "sample_every", "profile_at"])
+def test_at_least_zero(name):
+    assert getattr(tiny.run(**{name: 0}), name) == 0
+    with pytest.raises(UserError, match=f"^{name}=-1 must be at least 0$"):
+        tiny.run(**{name: -1})
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"accumulate": 3}, "accumulate=3 must divide batch=4"),
+        ({"batch": 0}, "accumulate=1 must divide batch=0"),
+        ({"accumulate": 0}, "accumulate=0 must divide batch=4"),
+        ({"ema": 1.0}, r"ema=1.0 and .* must lie in \[0, 1\)"),
+        ({"label_smoothing": -0.1}, r"label_smoothing=-0.1 must lie in \[0, 1\)"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be(change, line):
+    with pytest.raises(UserError, match=line):
+        tiny.run(**change)
+
+
+def test_a_model_is_enough():
+    run = RunConfig(tiny.model())
+    assert dataclasses.replace(run, model=tiny.model(V=300)).model.V == 300
