@@ -15,9 +15,9 @@ def quickstart() -> RunConfig:
     Two CPU cores: 300 steps took 3 min 43 s and reached 1.80 bits per byte, where zlib needs 1.77; the 400 steps here
     take about five minutes. Every 100 steps more cost a minute and are still worth it.
     """
-    block = BlockConfig(AttentionConfig(H=4, K=64), MLPConfig(F=1024, activation="relu2", gated=False))
+    block = BlockConfig(AttentionConfig(H=3, K=64), MLPConfig(F=768, activation="relu2", gated=False))
     return RunConfig(
-        model=LMConfig(V=4096, D=256, segments=(SegmentConfig((block,), 4),)),
+        model=LMConfig(V=4096, D=192, segments=(SegmentConfig((block,), 3),)),
         data=DataConfig(tokenizer=TokenizerConfig(kind="bpe", V=4096), T=256),
         optimizer=OptimizerConfig(
             "muon",
@@ -27,12 +27,12 @@ def quickstart() -> RunConfig:
             final=0.05,
             options=(("consistent_rms", 0.2),),
         ),
-        steps=400,
+        steps=640,
         batch=8,
-        eval_every=200,
+        eval_every=320,
         eval_batches=40,
-        save_every=200,
-        sample_every=200,
+        save_every=320,
+        sample_every=320,
         sample_tokens=120,
         prompts=("def ", "import ", "class "),
     )

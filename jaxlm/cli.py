@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jaxlm
+from jaxlm import host
 from jaxlm.errors import UserError, machine_trouble, nearest, unknown
 
 Args = argparse.Namespace
@@ -283,6 +284,13 @@ def _run(name: str, argv: list[str]) -> None:
     verb.run(args)
 
 
+def console() -> int:
+    """`main` as a program of its own, which may choose how its process is started."""
+    if sys.argv[1:2] in (["train"], ["generate"]):
+        host.restart_with_huge_pages()
+    return main()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` and return its exit code."""
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -313,4 +321,4 @@ def _fail(line: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(console())

@@ -42,9 +42,9 @@ def cross_entropy(
         loss = Z - (1 - e) l_label - e mean(l) + c Z^2,   d loss / d l = p (1 + 2 c Z) - (1 - e) onehot - e / V
 
     A token of weight 0 counts nothing. The gradient is formed with the loss, chunk by chunk, so the logits are
-    computed once and only one chunk of them (default: half as many tokens as the model is wide) is ever held.
+    computed once and only one chunk of them (default: two thirds as many tokens as the model is wide) is ever held.
     """
-    tokens = max(256, head_VD.shape[1] // 2) if chunk is None else chunk
+    tokens = max(256, head_VD.shape[1] * 2 // 3) if chunk is None else chunk
     chunks = _chunks(labels_BT.shape[0] // sharding.mesh_size("batch"), labels_BT.shape[1], tokens)
     hidden_BTD = sharding.constrain(hidden_BTD, "batch", None, None)
     how = chunks, label_smoothing, z_loss

@@ -121,14 +121,29 @@ def constrain(x: Array, *names: str | None) -> Array:
     return jax.lax.with_sharding_constraint(x, spec(*names))
 
 
-def einsum(equation: str, *xs: Array, out: Sequence[str | None] | None = None, dtype: Any = None) -> Array:
-    """`jnp.einsum`; `out` names the result's logical axes, needed only where a divided axis is summed away."""
+def einsum(equation: str, x: Array, w: Array, *, out: Sequence[str | None] | None = None, dtype: Any = None) -> Array:
+    """`jnp.einsum` of activations and a weight, such as "btd,dhk->bthk": the letters summed over end x and begin or
+    end w. `out` names the result's logical axes, needed only where a divided axis is summed away."""
     mesh = jax.sharding.get_abstract_mesh()
-    if out is None or mesh.empty or mesh.are_all_axes_manual:
-        return jnp.einsum(equation, *xs, preferred_element_type=dtype)
+    if mesh.empty or mesh.size == 1:
+        return _product(equation, x, w, dtype)
+    if out is None or mesh.are_all_axes_manual:
+        return jnp.einsum(equation, x, w, preferred_element_type=dtype)
     if _explicit(mesh):
-        return jnp.einsum(equation, *xs, preferred_element_type=dtype, out_sharding=spec(*out))
-    return jax.lax.with_sharding_constraint(jnp.einsum(equation, *xs, preferred_element_type=dtype), spec(*out))
+        return jnp.einsum(equation, x, w, preferred_element_type=dtype, out_sharding=spec(*out))
+    return jax.lax.with_sharding_constraint(jnp.einsum(equation, x, w, preferred_element_type=dtype), spec(*out))
+
+
+def _product(equation: str, x: Array, w: Array, dtype: Any) -> Array:
+    """`einsum` on one device, as one product of two matrices: XLA's CPU compiler copies the operands of others."""
+    x_names, w_names = equation.partition("->")[0].split(",")
+    n = sum(name in w_names for name in x_names)
+    first = w_names.startswith(x_names[-n:])
+    rows, inner, columns = x.shape[:-n], math.prod(x.shape[-n:]), w.shape[n:] if first else w.shape[:-n]
+    matrix = w.reshape((inner, -1) if first else (-1, inner))
+    dimensions = (((1,), (0 if first else 1,)), ((), ()))
+    y = jax.lax.dot_general(x.reshape(-1, inner), matrix, dimensions, preferred_element_type=dtype)
+    return y.reshape(*rows, *columns)
 
 
 def per_device(

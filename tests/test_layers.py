@@ -27,6 +27,7 @@ APPS = ABOVE | {"api", "plan", "apps"}
 MAY_IMPORT = {
     "axes": {"errors"},
     "errors": set(),
+    "host": set(),
     "config": {"errors", "config"},
     "sharding": GROUND,
     "ops": OPS,
@@ -45,11 +46,11 @@ MAY_IMPORT = {
     "api": TRAIN | {"api"},
     "plan": TRAIN | {"plan"},
     "apps": APPS,
-    "cli": APPS | {"cli", "__init__"},
+    "cli": APPS | {"cli", "host", "__init__"},
     "__init__": APPS,  # lazily: see LIGHT
 }
 
-LIGHT = {"__init__", "cli", "config", "errors"}  # importing these must not import an array library
+LIGHT = {"__init__", "cli", "config", "errors", "host"}  # importing these must not import an array library
 HEAVY = {"jax", "flax", "optax", "orbax", "grain", "numpy", "matplotlib", "pyarrow", "sentencepiece", "rich"}
 BANNED = {"torch", "transformers", "tensorflow", "pickle", "cloudpickle"}
 NOT_BESIDE = {"jax", "flax", "optax", "orbax", "chex"}

@@ -4,6 +4,9 @@ Queries are taken in chunks of C; a chunk sees only the keys it may see (its cau
 masked block is computed but the ragged edge. The backward pass recomputes the probabilities from the saved
 log-sum-exp (Dao et al. 2022, arXiv:2205.14135): with P = exp(S - lse) and delta = sum(dO * O),
 dV = P^T dO, dS = P * (dO V^T - delta), dQ = dS K, dK = dS^T Q.
+
+Scores stand keys first, S^T (L, Q) with the R queries of a group side by side in Q = R C: so no product, forward or
+backward, has to turn a block of scores round. Measured on CPU, a fifth less time than queries first.
 """
 
 import dataclasses
@@ -53,8 +56,8 @@ def blockwise_attention(
     chunk: int = CHUNK,
 ) -> Array:
     """Self-attention, exactly `attention.reference_attention`; returns (B, T, H, K). See `attention.attention`."""
-    B, T, H, K = q_BTHK.shape
-    G, chunk = k_BTGK.shape[2], min(chunk, T)
+    T = q_BTHK.shape[1]
+    chunk = min(chunk, T)
     pad = -T % chunk
     if pad:  # padding stands last and in a segment of its own, so no real query sees it
         widen = ((0, 0), (0, pad), (0, 0), (0, 0))
@@ -63,35 +66,45 @@ def blockwise_attention(
             segments_BT = jnp.zeros_like(q_BTHK[:, :T, 0, 0], jnp.int32)
         if segments_BT is not None:
             segments_BT = jnp.pad(segments_BT, ((0, 0), (0, pad)), constant_values=-2)
-    q_BGRTK = q_BTHK.reshape(B, T + pad, G, H // G, K).transpose(0, 2, 3, 1, 4)
-    k_BGTK, v_BGTK = k_BTGK.transpose(0, 2, 1, 3), v_BTGK.transpose(0, 2, 1, 3)
-    o_BGRTK: Any = _attend(q_BGRTK, k_BGTK, v_BGTK, segments_BT, (causal, window, scale, chunk))
-    return o_BGRTK.transpose(0, 3, 1, 2, 4).reshape(B, T + pad, H, K)[:, :T]
+    o_BTHK: Any = _attend(q_BTHK, k_BTGK, v_BTGK, segments_BT, (causal, window, scale, chunk))
+    return o_BTHK[:, :T]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _attend(q_BGRTK, k_BGTK, v_BGTK, segments_BT, how):
-    return _forward(q_BGRTK, k_BGTK, v_BGTK, segments_BT, how)[0]
+def _attend(q_BTHK, k_BTGK, v_BTGK, segments_BT, how):
+    return _forward(q_BTHK, k_BTGK, v_BTGK, segments_BT, how)[0]
 
 
-def _tied(q_BGRTK):
+def _tied(q_BTHK):
     """The constants 0 and MASKED, as if they depended on q.
 
     Masks are made of them. JAX moves what depends on no data out of the loop over layers, for all chunks at once: with
     plain constants it would hold the masks of all T x S pairs, for every row and head.
     """
-    return lax.optimization_barrier((jnp.int32(0), jnp.float32(MASKED), q_BGRTK))[:2]
+    return lax.optimization_barrier((jnp.int32(0), jnp.float32(MASKED), q_BTHK))[:2]
 
 
-def _scores(q_BGRCK, k_BGLK, segments_BT, start, key_start, how, tied):
-    """Masked scores (B, G, R, C, L) in float32 of the chunk of queries at `start` and the keys at `key_start`."""
-    (causal, window, scale, _), (zero, masked) = how, tied
-    C, L = q_BGRCK.shape[3], k_BGLK.shape[2]
-    s = jnp.einsum("bgrck,bglk->bgrcl", q_BGRCK, k_BGLK, preferred_element_type=jnp.float32) * scale
+def _queries_first(x_BTHK, G):
+    """(B, T, H, K) to (B, G, R, T, K)."""
+    B, T, H, K = x_BTHK.shape
+    return x_BTHK.reshape(B, T, G, H // G, K).transpose(0, 2, 3, 1, 4)
+
+
+def _cut_queries(x_BGRTK, start, chunk):
+    """One chunk of queries, those of all R heads of a group on one axis: (B, G, Q = R C, K)."""
+    x_BGRCK = lax.dynamic_slice_in_dim(x_BGRTK, start, chunk, 3)
+    return x_BGRCK.reshape(*x_BGRCK.shape[:2], -1, x_BGRCK.shape[-1])
+
+
+def _scores(q_BGQK, k_BGLK, segments_BT, start, key_start, how, tied):
+    """Masked scores (B, G, L, Q) in float32 of the chunk of queries at `start` and the keys at `key_start`."""
+    (causal, window, scale, C), (zero, masked), L = how, tied, k_BGLK.shape[2]
+    s = jnp.einsum("bglk,bgqk->bglq", k_BGLK, q_BGQK, preferred_element_type=jnp.float32) * scale
     cut = lambda at, n: None if segments_BT is None else lax.dynamic_slice_in_dim(segments_BT, at, n, 1)
     query_1C, key_1L = (zero + start + jnp.arange(C))[None], (zero + key_start + jnp.arange(L))[None]
     mask = masks.visible(query_1C, key_1L, cut(start, C), cut(key_start, L), causal=causal, window=window)
-    return jnp.where(mask[:, None, None], s, masked)
+    mask_BGLRC = mask.swapaxes(1, 2)[:, None, :, None]
+    return jnp.where(mask_BGLRC, s.reshape(*s.shape[:3], -1, C), masked).reshape(s.shape)
 
 
 def _over_chunks(band: _Band, chunk: int, carry, body):
@@ -108,61 +121,77 @@ def _over_chunks(band: _Band, chunk: int, carry, body):
     return lax.scan(step, carry, jnp.arange(band.first, band.last))
 
 
-def _merge(parts, axis):
-    """Stacked chunks of the bands, joined along the positions: (n, ..., C, ...) -> (..., n * C, ...)."""
+def _merge(parts, C):
+    """Stacked chunks of the bands, joined along the positions: n x (..., Q = R C) to (..., R, T)."""
     whole = parts[0] if len(parts) == 1 else jnp.concatenate(parts, 0)
-    whole = jnp.moveaxis(whole, 0, axis)
-    return whole.reshape(*whole.shape[:axis], -1, *whole.shape[axis + 2 :])
+    whole = jnp.moveaxis(whole.reshape(*whole.shape[:-1], -1, C), 0, -2)
+    return whole.reshape(*whole.shape[:-2], -1)
 
 
-def _forward(q_BGRTK, k_BGTK, v_BGTK, segments_BT, how):
-    (causal, window, _, chunk), tied = how, _tied(q_BGRTK)
-    cut = lambda x, at, n: lax.dynamic_slice_in_dim(x, at, n, x.ndim - 2)
+def _positions_first(x_BGKRT):
+    """(B, G, K, R, T) to (B, T, H, K)."""
+    B, G, K, R, T = x_BGKRT.shape
+    return x_BGKRT.transpose(0, 4, 1, 3, 2).reshape(B, T, G * R, K)
+
+
+def _forward(q_BTHK, k_BTGK, v_BTGK, segments_BT, how):
+    (causal, window, _, chunk), tied = how, _tied(q_BTHK)
+    q_BGRTK = _queries_first(q_BTHK, k_BTGK.shape[2])
+    k_BGTK, v_BGKT = jnp.moveaxis(k_BTGK, 1, 2), jnp.moveaxis(v_BTGK, 1, 3)
 
     def attend(keys, _, start, key_start):
-        s = _scores(cut(q_BGRTK, start, chunk), cut(k_BGTK, key_start, keys), segments_BT, start, key_start, how, tied)
-        m = jnp.max(s, -1, keepdims=True)
-        p = jnp.exp(s - m)
-        total = jnp.sum(p, -1, keepdims=True)
-        o = jnp.einsum("bgrcl,bglk->bgrck", p.astype(v_BGTK.dtype), cut(v_BGTK, key_start, keys))
-        return None, ((o / total).astype(q_BGRTK.dtype), (m + jnp.log(total))[..., 0])
+        k_BGLK = lax.dynamic_slice_in_dim(k_BGTK, key_start, keys, 2)
+        v_BGKL = lax.dynamic_slice_in_dim(v_BGKT, key_start, keys, 3)
+        s_BGLQ = _scores(_cut_queries(q_BGRTK, start, chunk), k_BGLK, segments_BT, start, key_start, how, tied)
+        m = jnp.max(s_BGLQ, -2, keepdims=True)
+        p_BGLQ = jnp.exp(s_BGLQ - m)
+        total = jnp.sum(p_BGLQ, -2, keepdims=True)
+        o_BGKQ = jnp.einsum("bgkl,bglq->bgkq", v_BGKL, p_BGLQ.astype(v_BGKL.dtype)) / total
+        return None, (o_BGKQ.astype(q_BGRTK.dtype), (m + jnp.log(total))[..., 0, :])
 
     outs = [
         _over_chunks(band, chunk, None, functools.partial(attend, band.keys))[1]
-        for band in _bands(q_BGRTK.shape[3], chunk, causal, window)
+        for band in _bands(q_BTHK.shape[1], chunk, causal, window)
     ]
-    o_BGRTK = checkpoint_name(_merge([o for o, _ in outs], 3), "attention")
-    lse_BGRT = checkpoint_name(_merge([lse for _, lse in outs], 3), "attention")
-    return o_BGRTK, (q_BGRTK, k_BGTK, v_BGTK, segments_BT, o_BGRTK, lse_BGRT)
+    o_BTHK = checkpoint_name(_positions_first(_merge([o for o, _ in outs], chunk)), "attention")
+    lse_BGRT = checkpoint_name(_merge([lse for _, lse in outs], chunk), "attention")
+    return o_BTHK, (q_BTHK, k_BTGK, v_BTGK, segments_BT, o_BTHK, lse_BGRT)
 
 
-def _backward(how, saved, do_BGRTK):
-    q_BGRTK, k_BGTK, v_BGTK, segments_BT, o_BGRTK, lse_BGRT = saved
-    (causal, window, scale, chunk), tied = how, _tied(q_BGRTK)
-    delta_BGRT = jnp.sum(do_BGRTK.astype(jnp.float32) * o_BGRTK.astype(jnp.float32), -1)
-    cut = lambda x, at, n, axis=-2: lax.dynamic_slice_in_dim(x, at, n, axis % x.ndim)
+def _backward(how, saved, do_BTHK):
+    q_BTHK, k_BTGK, v_BTGK, segments_BT, o_BTHK, lse_BGRT = saved
+    (causal, window, scale, chunk), tied, G = how, _tied(q_BTHK), k_BTGK.shape[2]
+    delta_BTH = jnp.sum(do_BTHK.astype(jnp.float32) * o_BTHK.astype(jnp.float32), -1)
+    delta_BGRT = _queries_first(delta_BTH[..., None], G)[..., 0]
+    q_BGRTK, do_BGRTK = _queries_first(q_BTHK, G), _queries_first(do_BTHK, G)
+    k_BGTK, k_BGKT, v_BGTK = jnp.moveaxis(k_BTGK, 1, 2), jnp.moveaxis(k_BTGK, 1, 3), jnp.moveaxis(v_BTGK, 1, 2)
 
     def attend(keys, carry, start, key_start):
-        dk, dv = carry
-        q, k, v = cut(q_BGRTK, start, chunk), cut(k_BGTK, key_start, keys), cut(v_BGTK, key_start, keys)
-        do = cut(do_BGRTK, start, chunk)
-        s = _scores(q, k, segments_BT, start, key_start, how, tied)
-        p = jnp.exp(s - cut(lse_BGRT, start, chunk, -1)[..., None])
-        dp = jnp.einsum("bgrck,bglk->bgrcl", do, v, preferred_element_type=jnp.float32)
-        ds = (p * (dp - cut(delta_BGRT, start, chunk, -1)[..., None]) * scale).astype(q.dtype)
-        add = lambda total, part: lax.dynamic_update_slice_in_dim(
-            total, cut(total, key_start, keys) + part, key_start, 2
+        q_BGQK, do_BGQK = _cut_queries(q_BGRTK, start, chunk), _cut_queries(do_BGRTK, start, chunk)
+        k_BGLK, v_BGLK = (lax.dynamic_slice_in_dim(x, key_start, keys, 2) for x in (k_BGTK, v_BGTK))
+        k_BGKL = lax.dynamic_slice_in_dim(k_BGKT, key_start, keys, 3)
+        lse_BG1Q, delta_BG1Q = (_cut_queries(x[..., None], start, chunk).swapaxes(2, 3) for x in (lse_BGRT, delta_BGRT))
+        p_BGLQ = jnp.exp(_scores(q_BGQK, k_BGLK, segments_BT, start, key_start, how, tied) - lse_BG1Q)
+        dp_BGLQ = jnp.einsum("bglk,bgqk->bglq", v_BGLK, do_BGQK, preferred_element_type=jnp.float32)
+        ds_BGLQ = (p_BGLQ * (dp_BGLQ - delta_BG1Q) * scale).astype(q_BGQK.dtype)
+        parts = (
+            jnp.einsum("bglq,bgqk->bglk", ds_BGLQ, q_BGQK, preferred_element_type=jnp.float32),
+            jnp.einsum("bglq,bgqk->bglk", p_BGLQ.astype(do_BGQK.dtype), do_BGQK, preferred_element_type=jnp.float32),
         )
-        dk = add(dk, jnp.einsum("bgrcl,bgrck->bglk", ds, q, preferred_element_type=jnp.float32))
-        dv = add(dv, jnp.einsum("bgrcl,bgrck->bglk", p.astype(do.dtype), do, preferred_element_type=jnp.float32))
-        return (dk, dv), jnp.einsum("bgrcl,bglk->bgrck", ds, k)
+        carry = tuple(
+            lax.dynamic_update_slice_in_dim(
+                total, lax.dynamic_slice_in_dim(total, key_start, keys, 2) + part, key_start, 2
+            )
+            for total, part in zip(carry, parts)
+        )
+        return carry, jnp.einsum("bgkl,bglq->bgkq", k_BGKL, ds_BGLQ)
 
     carry, dqs = (jnp.zeros_like(k_BGTK, jnp.float32), jnp.zeros_like(v_BGTK, jnp.float32)), []
-    for band in _bands(q_BGRTK.shape[3], chunk, causal, window):
+    for band in _bands(q_BTHK.shape[1], chunk, causal, window):
         carry, dq = _over_chunks(band, chunk, carry, functools.partial(attend, band.keys))
         dqs.append(dq)
-    dk, dv = carry
-    return _merge(dqs, 3), dk.astype(k_BGTK.dtype), dv.astype(v_BGTK.dtype), None
+    dk_BTGK, dv_BTGK = (jnp.moveaxis(x, 2, 1).astype(k_BTGK.dtype) for x in carry)
+    return _positions_first(_merge(dqs, chunk)), dk_BTGK, dv_BTGK, None
 
 
 _attend.defvjp(_forward, _backward)

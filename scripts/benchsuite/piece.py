@@ -4,7 +4,8 @@
 
 is `benchsuite.training.train(size={...})` in a fresh Python, and adds to its result what was true while it
 ran: versions of the libraries it imported, device, load average, processor cores that others used, peak memory, times.
-The Python may be another environment's: this file needs the standard library only.
+The Python may be another environment's: this file needs the standard library only, and so does
+`jaxlm.host`.
 """
 
 import importlib
@@ -19,6 +20,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from jaxlm import host
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "transformers")
@@ -42,7 +45,7 @@ def run(
         job, result, log = (Path(folder) / name for name in ("job.json", "result.json", "log"))
         job.write_text(json.dumps({"function": function, "args": args, "cores": cores, "result": str(result)}))
         paths = [str(ROOT), str(ROOT / "scripts"), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | (env or {})
+        environment = host.environment(os.environ) | {"PYTHONPATH": os.pathsep.join(paths)} | (env or {})
         if cores is not None:
             environment["OMP_NUM_THREADS"] = str(cores)
         started = time.time()
