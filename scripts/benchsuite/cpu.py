@@ -1,6 +1,5 @@
 """The suite `cpu`: two cores, float32."""
 
-import dataclasses
 from functools import partial
 
 from benchsuite import ceilings, decoding, inputs, saving, shakespeare, startup, training
@@ -57,8 +56,7 @@ def families(tiny: bool) -> list[Family]:
         return decoding.compared(bench, "decode.10m", m10, goal="ratio >= 3", effort=decode10)
 
     def start(bench: Bench) -> Rows:
-        few = dataclasses.replace(m124, T=128, B=1)  # the start is measured, not the arithmetic of a large step
-        return startup.seconds(bench, "start.124m", few, cold="value <= 30", warm="value <= 6", repeats=starts)
+        return startup.seconds(bench, "start.124m", m124, cold="value <= 30", warm="value <= 6", repeats=starts)
 
     def matmul_rate(bench: Bench) -> Rows:
         return ceilings.row(bench, "ceiling.matmul", "matmul", "GFLOP/s", 1e9, **matmul)

@@ -4,8 +4,7 @@
 
 is `benchsuite.training.train(size={...})` in a fresh Python, and adds to its result what was true while it
 ran: versions of the libraries it imported, device, load average, processor cores that others used, peak memory, times.
-The Python may be another environment's: this file needs the standard library only, and so does
-`jaxlm.host`.
+The Python may be another environment's: this file needs the standard library only, and so does `jaxlm.host`.
 """
 
 import importlib
