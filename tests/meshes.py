@@ -12,8 +12,6 @@ from jaxlm.sharding import MeshConfig, make_mesh
 SHAPES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (4, 1, 2)]  # data, fsdp, tensor
 MESHES = [MeshConfig(*shape, explicit=explicit) for shape in SHAPES for explicit in (True, False)]
 
-QUICK = {"xla_backend_optimization_level": 0}  # compiler options: compiled in half the time, for programs run once
-
 
 def name(config: MeshConfig | None) -> str:
     """How pytest calls a mesh."""

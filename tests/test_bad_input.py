@@ -275,7 +275,7 @@ def test_writers(writers, copy, refused):
 
 def test_more_memory_than_there_is(saved, refused, monkeypatch):
     put_on_one_device(monkeypatch)
-    said = refused("train", saved, "--run", "run", f"batch={2**28}", "mesh.data=1", "mesh.fsdp=1", "mesh.tensor=1")
+    said = refused("train", saved, "--run", "run", f"batch={2**25}", "mesh.data=1", "mesh.fsdp=1", "mesh.tensor=1")
     assert "the training step needs " in said and " GiB, a device has " in said
     assert "try accumulate=2 (saves about " in said and "model.remat=full (saves about " in said
     assert not Path("run/config.json").exists()

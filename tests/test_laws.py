@@ -15,7 +15,6 @@ from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, SegmentConfig
 from jaxlm.sharding import MeshConfig, make_mesh
 from jaxlm.train import state as states
 from tests import tiny
-from tests.meshes import QUICK
 
 BLOCK = BlockConfig(AttentionConfig(H=2, K=16), MLPConfig(F=64))
 
@@ -33,7 +32,7 @@ def training(config: LMConfig, B: int, T: int) -> jax.stages.Compiled:
         return cross_entropy(out.hidden_BTD, out.head_VD, tokens, jnp.ones(tokens.shape)).total
 
     tokens = jax.ShapeDtypeStruct((B, T), jnp.int32)
-    return jax.jit(jax.grad(loss)).lower(lm.abstract(config)[0], tokens).compile(QUICK)
+    return jax.jit(jax.grad(loss)).lower(lm.abstract(config)[0], tokens).compile()
 
 
 def instructions(compiled: jax.stages.Compiled) -> int:
@@ -76,7 +75,7 @@ def test_loss_memory_is_flat_in_the_vocabulary():
             return cross_entropy(hidden, head, labels, jnp.ones(labels.shape)).total
 
         args = jax.ShapeDtypeStruct((2, 2048, D), "f4"), jax.ShapeDtypeStruct((V, D), "f4")
-        return jax.jit(jax.grad(loss, (0, 1))).lower(*args, jax.ShapeDtypeStruct((2, 2048), "i4")).compile(QUICK)
+        return jax.jit(jax.grad(loss, (0, 1))).lower(*args, jax.ShapeDtypeStruct((2, 2048), "i4")).compile()
 
     small, large = 32 * 1024, 256 * 1024
     head_and_gradient = 2 * 4 * D * (large - small)

@@ -1,5 +1,3 @@
-import functools
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -7,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxlm.losses import TokenLoss, _chunks, cross_entropy
-from tests.meshes import MESHES, QUICK, lies, name, on
+from tests.meshes import MESHES, lies, name, on
 
 B, T, D, V = 8, 6, 16, 24
 RNG = np.random.default_rng(0)
@@ -30,7 +28,7 @@ def naive(hidden, head, labels, weights, label_smoothing=0.0, z_loss=0.0) -> Tok
 def with_gradients(f, put=lambda x, *names: x, dtype=jnp.float32, head_dtype=jnp.float32):
     """The sums, and the gradients of the mean loss with respect to hidden states and head."""
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def run(hidden, head, labels, weights):
         def mean(hidden, head):
             out = f(hidden, head, labels, weights)

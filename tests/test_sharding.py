@@ -14,7 +14,7 @@ from jaxlm.losses import cross_entropy
 from jaxlm.models import LM, LMConfig, lm
 from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, SegmentConfig
 from jaxlm.sharding import Axes, MeshConfig, Named, make_mesh
-from tests.meshes import MESHES, QUICK, lies, name, on
+from tests.meshes import MESHES, lies, name, on
 
 P = PartitionSpec
 
@@ -178,10 +178,10 @@ POSITIONS = np.array([[0, 0, 1, 2, 0, 1, 2, 3], [0, 1, 2, 3, 4, 5, 0, 0]] * 4, n
 
 @functools.cache
 def parameters():
-    return sharding.unbox(jax.jit(lambda: lm.init_boxed(MODEL, jax.random.key(0)), compiler_options=QUICK)())
+    return sharding.unbox(jax.jit(lambda: lm.init_boxed(MODEL, jax.random.key(0)))())
 
 
-@functools.partial(jax.jit, compiler_options=QUICK)
+@jax.jit
 def loss_and_gradients(params, tokens, positions, segments):
     def loss(params):
         out = LM(MODEL).apply({"params": params}, tokens, positions, segments, method="forward")

@@ -11,12 +11,11 @@ from jaxlm.models import LM
 from jaxlm.models.lm import logits
 from jaxlm.nn import unstack
 from tests.decode.models import MODELS, block, full_logits, lm, params, prompts
-from tests.meshes import QUICK
 
 B, T, START = 3, 36, 9  # the first START tokens are read at once, the others one by one
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), compiler_options=QUICK)
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def through_the_cache(config, stacked, params, tokens_BT, mask_BT):
     """(B, T, V): the start of the texts in one pass, then a pass a token with nothing but the cache."""
 

@@ -22,7 +22,7 @@ from jaxlm.nn import (
     unstack,
 )
 from jaxlm.sharding import Axes, MeshConfig
-from tests.meshes import QUICK, on
+from tests.meshes import on
 from tests.weights import weights
 
 V, D, T = 20, 12, 8
@@ -44,15 +44,12 @@ def params(c: LMConfig):
     return weights(LM(c), TOKENS)
 
 
-quick = functools.partial(jax.jit, compiler_options=QUICK)
-
-
-@functools.partial(quick, static_argnums=(0, 5))
+@functools.partial(jax.jit, static_argnums=(0, 5))
 def logits(c: LMConfig, params, tokens, positions=None, segments=None, stacked=True):
     return LM(c, stacked).apply({"params": params}, tokens, positions, segments)
 
 
-@functools.partial(quick, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
 def forward(c: LMConfig, params, tokens):
     return LM(c).apply({"params": params}, tokens, method="forward")
 
@@ -76,7 +73,7 @@ def test_no_gradient_flows_from_a_later_token(positions, G, tied):
     c = config(positions, G, tied=tied)
     assert ("head" in params(c)) != tied
 
-    @quick
+    @jax.jit
     @jax.grad
     def flow(params, t):
         return forward.__wrapped__(c, params, TOKENS[:1]).hidden_BTD[0, t, 0]
@@ -145,7 +142,7 @@ def test_dropout_of_the_embedding_needs_a_key():
     c = config()
     dropped = dataclasses.replace(c, dropout=0.5)
     np.testing.assert_array_equal(logits(dropped, params(c), TOKENS), logits(c, params(c), TOKENS))
-    run = quick(lambda key: LM(dropped).apply({"params": params(c)}, TOKENS, rngs={"dropout": key}))
+    run = jax.jit(lambda key: LM(dropped).apply({"params": params(c)}, TOKENS, rngs={"dropout": key}))
     one, other = run(jax.random.key(0)), run(jax.random.key(1))
     assert np.abs(one - logits(c, params(c), TOKENS)).max() > 0.1 < np.abs(one - other).max()
     np.testing.assert_array_equal(one, run(jax.random.key(0)))
@@ -165,7 +162,7 @@ def test_states_and_statistics_come_back_by_segment():
 def test_a_fresh_model_knows_nothing():
     """Every token equally likely, whatever the depth; the same key gives the same weights."""
     c = config(V=64, D=64)
-    make = quick(lambda key: sharding.unbox(lm.init_boxed(c, key)))
+    make = jax.jit(lambda key: sharding.unbox(lm.init_boxed(c, key)))
     p = make(jax.random.key(0))
     logp = jax.nn.log_softmax(logits(c, p, TOKENS))
     assert abs(float(logp.mean()) + math.log(64)) < 0.05

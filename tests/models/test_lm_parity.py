@@ -22,7 +22,6 @@ from jaxlm.nn import (
     SegmentConfig,
     stack,
 )
-from tests.meshes import QUICK
 from tests.weights import weights
 
 
@@ -37,7 +36,7 @@ def llama_config(V, D, N, F, tied=False, eps=1e-6, **attention):
     return LMConfig(V, D, (SegmentConfig((block,), N),), norm=RMSNormConfig(eps), tied=tied)
 
 
-@functools.partial(jax.jit, static_argnums=0, compiler_options=QUICK)
+@functools.partial(jax.jit, static_argnums=0)
 def logits(c, params, tokens, positions=None, segments=None):
     return LM(c).apply({"params": params}, tokens, positions, segments)
 
@@ -192,7 +191,7 @@ def test_equals_transformers(family, shared):
     padded = logits(c, params, np.int32(inputs["padded_input_ids"]), at, real)
     compare(np.where(real[..., None], padded, 0), expected["padded_logits"])
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     @jax.value_and_grad
     def loss(params):
         out = LM(c).apply({"params": params}, tokens, method="forward")

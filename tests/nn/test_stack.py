@@ -11,7 +11,6 @@ from jaxlm import sharding
 from jaxlm.errors import UserError
 from jaxlm.nn import AttentionConfig, BlockConfig, Context, MLPConfig, SegmentConfig, Stack, stack, unstack
 from jaxlm.nn.stack import POLICIES
-from tests.meshes import QUICK
 from tests.weights import boxed, weights
 
 X = np.random.default_rng(0).normal(size=(2, 5, 8)).astype(np.float32)
@@ -94,7 +93,7 @@ def gradients(**kwargs):
     def loss(params, key):
         return jnp.sum(jnp.square(run(params, SegmentConfig((GLOBAL,), 3), key, **kwargs)[0]))
 
-    f = jax.jit(jax.value_and_grad(loss), compiler_options=QUICK)
+    f = jax.jit(jax.value_and_grad(loss))
     return f(params(SegmentConfig((GLOBAL,), 3)), jax.random.key(0))
 
 

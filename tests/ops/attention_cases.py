@@ -9,7 +9,6 @@ import numpy as np
 
 from jaxlm.axes import Array
 from jaxlm.ops import reference_attention, visible
-from tests.meshes import QUICK
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +75,7 @@ def with_gradients(f, case: Case, dtype=jnp.float32) -> tuple[Array, tuple[Array
     """Output and gradients of `f(q, k, v, segments)`."""
     *qkv, do, segments = case.arrays(dtype)
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def run(q, k, v, do, segments):
         o, pull = jax.vjp(lambda q, k, v: f(q, k, v, segments), q, k, v)
         return o, pull(do)
