@@ -34,15 +34,15 @@ def write(caches: tuple, new: tuple, end: Array) -> tuple:
 
 
 def _write(cache: Array, new: Array, end: Array) -> Array:
-    """(..., S, G, K) <- (..., T, G, K): the newest tokens that fit."""
-    axis, S, T = cache.ndim - 3, cache.shape[-3], new.shape[-3]
+    """(..., S, K) <- (..., T, K): the newest tokens that fit."""
+    axis, S, T = cache.ndim - 2, cache.shape[-2], new.shape[-2]
     if T == 1:
         return lax.dynamic_update_slice_in_dim(cache, new, end % S, axis)
     last = end + T - 1
     token_S = last - (last - jnp.arange(S)) % S - end  # which of the new tokens a slot gets; negative: keep the old
     taken = jnp.take(new, jnp.clip(token_S, 0, T - 1), axis)
     # or-ed with zeros made like the cache, so that the mask lies on the mesh as the cache does
-    fresh = (token_S >= 0).reshape((1,) * axis + (S, 1, 1)) | jnp.zeros_like(cache, bool)
+    fresh = (token_S >= 0).reshape((1,) * axis + (S, 1)) | jnp.zeros_like(cache, bool)
     return jnp.where(fresh, taken, cache)
 
 

@@ -58,9 +58,9 @@ class AttentionConfig:
         return length if self.window is None else min(length, self.window)
 
     def empty_state(self, B: int, length: int, dtype: Any) -> tuple[Array, Array]:
-        """Keys and values (B, S, G, K) of an empty cache."""
-        shape = (B, self.state_slots(length), self.groups, self.K)
-        where = sharding.creation("batch", None, "heads", None)
+        """Keys and values (B, G, S, K) of an empty cache."""
+        shape = (B, self.groups, self.state_slots(length), self.K)
+        where = sharding.creation("batch", "heads", None, None)
         return jnp.zeros(shape, dtype, out_sharding=where), jnp.zeros(shape, dtype, out_sharding=where)
 
     def score_flops(self, T: int) -> float:
@@ -70,9 +70,9 @@ class AttentionConfig:
 
 
 class Attention(nn.Module):
-    """x_BTD, context, past -> y_BTD, (k_BTGK, v_BTGK).
+    """x_BTD, context, past -> y_BTD, (k_BGTK, v_BGTK).
 
-    The past (k_BSGK, v_BSGK) is read and never written: the new keys and values are outputs, and who called writes
+    The past (k_BGSK, v_BGSK) is read and never written: the new keys and values are outputs, and who called writes
     them where they belong.
     """
 
@@ -96,21 +96,22 @@ class Attention(nn.Module):
             q_BTHK = rotate(q_BTHK, context.positions_BT, c.rope.base)
             k_BTGK = rotate(k_BTGK, context.positions_BT, c.rope.base)
         q_BTHK, k_BTGK, v_BTGK = (checkpoint_name(a, "qkv") for a in (q_BTHK, k_BTGK, v_BTGK))
+        state = k_BTGK.swapaxes(1, 2), v_BTGK.swapaxes(1, 2)
         if past is None:
             o_BTHK = attention(
                 q_BTHK, k_BTGK, v_BTGK, context.segments_BT, window=c.window, implementation=c.implementation
             )
         else:
-            o_BTHK = self._attend_past(q_BTHK, k_BTGK, v_BTGK, context, *past)
+            o_BTHK = self._attend_past(q_BTHK, *state, context, *past)
         w_HKD = weight(self, "o", (c.H, c.K, D), ("heads", None, "embed"), init.residual((0, 1), self.depth), (0, 1))
         y_BTD = einsum("bthk,hkd->btd", o_BTHK, w_HKD.astype(dtype), out=sharding.stream(x_BTD.shape[1]))
         if c.bias_out:
             y_BTD += weight(self, "o_bias", (D,), (None,)).astype(dtype)[None, None]
-        return y_BTD, (k_BTGK, v_BTGK)
+        return y_BTD, state
 
-    def _attend_past(self, q_BTHK, k_BTGK, v_BTGK, context, past_k_BSGK, past_v_BSGK) -> Array:
+    def _attend_past(self, q_BTHK, k_BGTK, v_BGTK, context, past_k_BGSK, past_v_BGSK) -> Array:
         assert context.end is not None and context.start_B is not None, "a past needs its end and starts"
         now = context.positions_BT, context.segments_BT
-        past = masks.cache_slots(past_k_BSGK.shape[1], context.end, context.start_B)
+        past = masks.cache_slots(past_k_BGSK.shape[2], context.end, context.start_B)
         see = lambda keys: masks.visible(now[0], keys[0], now[1], keys[1], window=self.c.window)
-        return attention_with_past(q_BTHK, k_BTGK, v_BTGK, past_k_BSGK, past_v_BSGK, see(past), see(now))
+        return attention_with_past(q_BTHK, k_BGTK, v_BGTK, past_k_BGSK, past_v_BGSK, see(past), see(now))

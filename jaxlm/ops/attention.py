@@ -61,31 +61,32 @@ def attention(
 
 def attention_with_past(
     q_BTHK: Array,
-    k_BTGK: Array,
-    v_BTGK: Array,
-    past_k_BSGK: Array,
-    past_v_BSGK: Array,
+    k_BGTK: Array,
+    v_BGTK: Array,
+    past_k_BGSK: Array,
+    past_v_BGSK: Array,
     mask_BTS: Array,
     mask_BTT: Array,
     scale: float | None = None,
 ) -> Array:
     """Attention of new tokens to a cache that is only read, and to themselves; returns (B, T, H, K).
 
-    The cache and the new keys are never concatenated: two score blocks share one softmax.
+    The cache and the new keys are never concatenated: two score blocks share one softmax. Heads stand before positions,
+    as the products want them: on CPU, XLA would turn the whole cache round for every token.
     """
-    G, S = k_BTGK.shape[2], past_k_BSGK.shape[1]
+    G, S = past_k_BGSK.shape[1:3]
     scale = float(q_BTHK.shape[-1] ** -0.5 if scale is None else scale)
     q_BTGRK = _group(q_BTHK, G)
 
     def scores(k, mask):
-        s = jnp.einsum("btgrk,bsgk->bgrts", q_BTGRK, k.astype(q_BTHK.dtype), preferred_element_type=jnp.float32)
+        s = jnp.einsum("btgrk,bgsk->bgrts", q_BTGRK, k.astype(q_BTHK.dtype), preferred_element_type=jnp.float32)
         return jnp.where(mask[:, None, None], s * scale, MASKED)
 
-    s_BGRTS = jnp.concatenate([scores(past_k_BSGK, mask_BTS), scores(k_BTGK, mask_BTT)], -1)
+    s_BGRTS = jnp.concatenate([scores(past_k_BGSK, mask_BTS), scores(k_BGTK, mask_BTT)], -1)
     p_BGRTS = jax.nn.softmax(s_BGRTS, -1).astype(q_BTHK.dtype)
-    o_BTGRK = jnp.einsum("bgrts,bsgk->btgrk", p_BGRTS[..., :S], past_v_BSGK.astype(q_BTHK.dtype))
-    o_BTGRK += jnp.einsum("bgrts,bsgk->btgrk", p_BGRTS[..., S:], v_BTGK)
-    return o_BTGRK.reshape(q_BTHK.shape)
+    o_BGRTK = jnp.einsum("bgrts,bgsk->bgrtk", p_BGRTS[..., :S], past_v_BGSK.astype(q_BTHK.dtype))
+    o_BGRTK += jnp.einsum("bgrts,bgsk->bgrtk", p_BGRTS[..., S:], v_BGTK)
+    return jnp.moveaxis(o_BGRTK, 3, 1).reshape(q_BTHK.shape)
 
 
 def _group(q_BTHK: Array, G: int) -> Array:

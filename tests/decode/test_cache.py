@@ -51,22 +51,22 @@ def test_every_logit_is_that_of_the_full_forward(name, stacked):
 def test_a_cache_is_a_ring_of_the_newest_tokens(S):
     """Pieces of all lengths, one after the other, against a list."""
     write = jax.jit(cache.write)
-    caches = (jnp.zeros((2, S, 1, 3)), jnp.zeros((4, 2, S, 1, 3)))  # a layer's own, and stacked ones
+    caches = (jnp.zeros((2, 1, S, 3)), jnp.zeros((4, 2, 1, S, 3)))  # a layer's own, and stacked ones
     slots, end, rng = [0.0] * S, 0, np.random.default_rng(0)
     for n in (3, 1, 1, 9, 1, 2, 1):
         tokens_n = rng.normal(size=n).astype(np.float32)
-        new = tuple(np.broadcast_to(tokens_n[:, None, None], (*x.shape[:-3], n, 1, 3)) for x in caches)
+        new = tuple(np.broadcast_to(tokens_n[:, None], (*x.shape[:-2], n, 3)) for x in caches)
         caches = write(caches, new, jnp.int32(end))
         for i, token in enumerate(tokens_n):
             slots[(end + i) % S] = token
         end += n
         for found in caches:
-            np.testing.assert_array_equal(found, np.broadcast_to(np.float32(slots)[:, None, None], found.shape))
+            np.testing.assert_array_equal(found, np.broadcast_to(np.float32(slots)[:, None], found.shape))
 
 
 def test_states_take_the_dtype_of_the_cache():
-    new = np.full((1, 2, 1, 3), 1.001, np.float32)
-    (found,) = cache.write((jnp.zeros((1, 2, 1, 3), jnp.bfloat16),), (new,), jnp.int32(0))
+    new = np.full((1, 1, 2, 3), 1.001, np.float32)
+    (found,) = cache.write((jnp.zeros((1, 1, 2, 3), jnp.bfloat16),), (new,), jnp.int32(0))
     assert found.dtype == jnp.bfloat16
 
 

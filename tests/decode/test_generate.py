@@ -10,10 +10,13 @@ from jaxlm import sharding
 from jaxlm.decode import Greedy, Sampler, Temperature, cache, decode, generate, left_pad, prefill, prepare, results
 from jaxlm.decode.generate import BUCKET, _prefill
 from jaxlm.errors import UserError
+from jaxlm.models import LM
 from jaxlm.models import lm as models
+from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig
 from jaxlm.sharding import MeshConfig
-from tests.decode.models import MODELS, V, full_logits, params, prompts
+from tests.decode.models import MODELS, V, full_logits, lm, params, prompts
 from tests.meshes import lies, name, on
+from tests.weights import weights
 
 T, NEW = 9, 20
 TOKENS, MASK = prompts(T, 0, 3, T - 1)
@@ -145,7 +148,7 @@ def test_the_same_on_a_mesh_that_does_not_divide_the_rows(config):
         if config.explicit:
             state, _ = prefill(layout, layers, TOKENS, MASK, NEW, Sampler(), KEY, ())
             for x in jax.tree.leaves(state.caches):
-                assert lies(x, "batch", None, "heads", None)
+                assert lies(x, "batch", "heads", None, None)
 
 
 # Laws -----------------------------------------------------------------------------------------------------------------
@@ -177,6 +180,15 @@ def test_the_cache_is_written_in_place(model):
         assert re.findall(rf"= {shape}\S* copy\(", program.as_text()) == []
     decode(how, tree, state, NEW)
     assert all(x.is_deleted() for x in caches)
+
+
+def test_a_token_reads_the_cache_where_it_stands():
+    """No product turns it round first: beside a cache of 64 numbers a slot, a token needs some scores."""
+    config = lm((1, (BlockConfig(AttentionConfig(H=2, K=64), MLPConfig(F=16)),)))
+    config, tree = prepare(config, weights(LM(config), TOKENS))
+    state, how = prefill(config, tree, TOKENS, None, 8192, Greedy(), KEY, ())
+    memory = decode.lower(how, tree, state, NEW).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < jax.tree.leaves(state.caches)[0].nbytes / 2
 
 
 def test_nothing_goes_to_the_host_while_decoding():

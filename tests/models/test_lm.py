@@ -152,7 +152,7 @@ def test_states_and_statistics_come_back_by_segment():
     c = config()
     out = forward(c, params(c), TOKENS)
     ((keys, values),) = out.states[0]
-    assert keys.shape == values.shape == (2, 2, T, 2, 6)  # layers, B, T, G, K
+    assert keys.shape == values.shape == (2, 2, 2, T, 6)  # layers, B, G, T, K
     assert out.statistics == (({},),)
 
 

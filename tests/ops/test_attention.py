@@ -83,15 +83,17 @@ def test_a_past_is_as_good_as_the_whole_text(G, T, window):
     q, k, v, _, segments = case.arrays()
     whole = reference_attention(q, k, v, case.mask(segments), 0.4)[:, -T:]
     rng = np.random.default_rng(1)
-    order = rng.permutation(14)  # slots 11 - T and above are empty: filled with nonsense
-    past = lambda x: jnp.concatenate([x[:, : 11 - T], 1e3 * jnp.ones((2, 3 + T, *x.shape[2:]))], 1)[:, order]
+    order = rng.permutation(14)  # slots 11 - T and above are empty
+    nonsense = lambda x: 1e3 * jnp.ones((2, 3 + T, *x.shape[2:]))
+    past = lambda x: jnp.concatenate([x[:, : 11 - T], nonsense(x)], 1)[:, order].swapaxes(1, 2)
     empty = jnp.full((2, 3 + T), -1)
     slot_segments = jnp.concatenate([segments[:, : 11 - T], empty], 1)[:, order]
     now = jnp.arange(11 - T, 11)[None], segments[:, -T:]
     see = lambda at, segment: visible(now[0], at, now[1], segment, window=window)
     masks = see(order[None], slot_segments), see(*now)
     f = jax.jit(functools.partial(attention_with_past, scale=0.4))
-    o = f(q[:, -T:], k[:, -T:], v[:, -T:], past(k), past(v), *masks)
+    new = lambda x: x[:, -T:].swapaxes(1, 2)
+    o = f(q[:, -T:], new(k), new(v), past(k), past(v), *masks)
     real = np.asarray(segments[:, -T:] > 0)
     np.testing.assert_allclose(np.asarray(o)[real], np.asarray(whole)[real], atol=1e-5)
 
@@ -101,8 +103,9 @@ def test_a_past_in_another_dtype_and_the_usual_scale():
     q, k, v, *_ = case.arrays()
     half = lambda x: x.astype(jnp.bfloat16)
     mask = case.mask(None)
-    past = half(k[:, :5]), half(v[:, :5])
-    o = attention_with_past(q[:, 5:], k[:, 5:], v[:, 5:], *past, mask[:, 5:, :5], mask[:, 5:, 5:])
+    k_BGTK, v_BGTK = k.swapaxes(1, 2), v.swapaxes(1, 2)
+    past = half(k_BGTK[:, :, :5]), half(v_BGTK[:, :, :5])
+    o = attention_with_past(q[:, 5:], k_BGTK[:, :, 5:], v_BGTK[:, :, 5:], *past, mask[:, 5:, :5], mask[:, 5:, 5:])
     assert o.dtype == jnp.float32
     whole = reference_attention(q, k, v, mask, case.K**-0.5)[:, 5:]
     np.testing.assert_allclose(o, whole, atol=2e-2)
