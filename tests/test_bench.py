@@ -83,9 +83,9 @@ def test_goals(bench):
 def test_the_training_gate(bench):
     training = bench("training")
     ours = {"loss": [5.0, 4.0], "grad_norm": [1.0, 2.0]}
-    near = {"loss": [5.0004, 4.0], "grad_norm": [1.0, 2.001]}
+    near = {"loss": [5.0004, 4.0], "grad_norm": [1.0, 2.0001]}
     assert training.gate(ours, near, training.FLOAT32) == ""
-    for name, values in (("loss", [5.0, 4.001]), ("grad_norm", [1.002, 2.0]), ("loss", [float("nan"), 4.0])):
+    for name, values in (("loss", [5.0, 4.001]), ("grad_norm", [1.0002, 2.0]), ("loss", [float("nan"), 4.0])):
         assert training.gate(ours, ours | {name: values}, training.FLOAT32).startswith(f"void: {name} of step")
 
 
