@@ -158,6 +158,21 @@ def _natural(text: str) -> int:
 _natural.__name__ = "integer"  # argparse says "invalid integer value"
 
 
+# convert -------------------------------------------------------------------------------------------------------------
+
+
+def _convert_arguments(parser: Parser) -> None:
+    parser.add_argument("source", metavar="SRC", help="a run, a checkpoint, or a folder in Hugging Face's layout")
+    parser.add_argument("target", metavar="DST", help="the folder to write, in Hugging Face's layout")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: as they are stored")
+    parser.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="of one file of weights; default: 5GB")
+
+
+def convert(args: Args) -> None:
+    lm = jaxlm.load(args.source, say=print)
+    lm.save(args.target, args.max_shard_size, args.dtype, say=print)
+
+
 # tokenizer -----------------------------------------------------------------------------------------------------------
 
 
@@ -224,6 +239,12 @@ VERBS = {
     ),
     "plan": Verb("parameters, FLOPs and memory of a config", "jaxlm plan gpt2.py:gpt2_124m", _plan_arguments, plan),
     "configs": Verb("list the configs", "jaxlm configs", lambda parser: None, configs),
+    "convert": Verb(
+        "write a model in Hugging Face's layout",
+        "jaxlm convert runs/quickstart exported --dtype bfloat16",
+        _convert_arguments,
+        convert,
+    ),
     "tokenizer train": Verb(
         "learn a vocabulary from text files",
         "jaxlm tokenizer train corpus.txt --out tokenizer --vocab-size 4096",

@@ -32,6 +32,7 @@ def cross_entropy(
     *,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
+    softcap: float | None = None,
     chunk: int | None = None,
 ) -> TokenLoss:
     """Summed loss of logits l = hidden head^T against integer labels, computed in chunks of about `chunk` tokens.
@@ -41,13 +42,14 @@ def cross_entropy(
 
         loss = Z - (1 - e) l_label - e mean(l) + c Z^2,   d loss / d l = p (1 + 2 c Z) - (1 - e) onehot - e / V
 
-    A token of weight 0 counts nothing. The gradient is formed with the loss, chunk by chunk, so the logits are
-    computed once and only one chunk of them (default: two thirds as many tokens as the model is wide) is ever held.
+    `softcap` c turns logits into c tanh(l / c) first. A token of weight 0 counts nothing. The gradient is formed with
+    the loss, chunk by chunk, so the logits are computed once and only one chunk of them (default: two thirds as many
+    tokens as the model is wide) is ever held.
     """
     tokens = max(256, head_VD.shape[1] * 2 // 3) if chunk is None else chunk
     chunks = _chunks(labels_BT.shape[0] // sharding.mesh_size("batch"), labels_BT.shape[1], tokens)
     hidden_BTD = sharding.constrain(hidden_BTD, "batch", None, None)
-    how = chunks, label_smoothing, z_loss
+    how = chunks, label_smoothing, z_loss, softcap
     total, nll = cast(tuple[Array, Array], _summed(hidden_BTD, head_VD, labels_BT, weights_BT, how))
     return TokenLoss(total, nll, weights_BT.sum())
 
@@ -63,7 +65,7 @@ def _summed(hidden_BTD, head_VD, labels_BT, weights_BT, how):
 
 
 def _forward(hidden_BTD, head_VD, labels_BT, weights_BT, how):
-    chunks, smoothing, z_loss = how
+    chunks, smoothing, z_loss, softcap = how
     V, dtype = head_VD.shape[0], hidden_BTD.dtype
     head = sharding.constrain(head_VD.astype(dtype), "vocab", None)  # gathered over its width once
     ids_V = jnp.arange(V, dtype=labels_BT.dtype, out_sharding=sharding.creation("vocab"))
@@ -76,6 +78,8 @@ def _forward(hidden_BTD, head_VD, labels_BT, weights_BT, how):
     def step(dhead_VD, piece):
         x_CD, label_C, weight_C = piece
         l_CV = einsum("cd,vd->cv", x_CD, head, dtype=jnp.float32)
+        if softcap is not None:
+            l_CV = softcap * jnp.tanh(l_CV / softcap)
         lse_C1 = jax.nn.logsumexp(l_CV, -1, keepdims=True)
         hit_CV = label_C[..., None] == ids_V[None]
         nll_C = lse_C1[..., 0] - jnp.sum(jnp.where(hit_CV, l_CV, 0), -1)
@@ -86,7 +90,10 @@ def _forward(hidden_BTD, head_VD, labels_BT, weights_BT, how):
             loss_C += z_loss * jnp.square(lse_C1[..., 0])
         target_CV = jnp.where(hit_CV, 1 - smoothing + smoothing / V, smoothing / V)
         p_CV = jnp.exp(l_CV - lse_C1) * (1 + 2 * z_loss * lse_C1)
-        dl_CV = ((p_CV - target_CV) * weight_C[..., None]).astype(dtype)
+        dl_CV = (p_CV - target_CV) * weight_C[..., None]
+        if softcap is not None:
+            dl_CV *= 1 - jnp.square(l_CV / softcap)
+        dl_CV = dl_CV.astype(dtype)
         dx_CD = einsum("cv,vd->cd", dl_CV, head, out=("batch", None))
         dhead_VD += sharding.partial_einsum("cv,cd->vd", dl_CV, x_CD, over="batch", out=("vocab", None))
         return dhead_VD, (jnp.sum(loss_C * weight_C), jnp.sum(nll_C * weight_C), dx_CD)

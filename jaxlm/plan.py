@@ -20,7 +20,7 @@ def plan(run: RunConfig) -> dict[str, Any]:
     per_token = flops.train_flops(run.model, T)
     return {
         "params": count,
-        "active_params": count,
+        "active_params": flops.active_parameters(run.model),
         "matmul_params": flops.matmul_parameters(run.model),
         "flops_per_token": per_token,
         "forward_flops_per_token": per_token / 3,

@@ -33,6 +33,7 @@ RULES: dict[str | None, str | tuple[str, ...] | None] = {
     "embed": "fsdp",  # model width of a weight
     "heads": "tensor",  # query heads, and key/value heads
     "mlp": "tensor",  # feed-forward width
+    "experts": None,  # experts of a layer: every device has its part of each
     "vocab": "tensor",  # vocabulary of the embedding table and the head
     "layers": None,  # the leading dimension of a scanned stack
     None: None,
@@ -193,11 +194,13 @@ class Axes:
     """What a weight's dimensions mean: a leaf of the tree that `axes` returns.
 
     `names` are the logical axes; `inputs` the dimensions contracted with the incoming activations (empty for
-    embeddings, norm scales and biases). Initialisers, weight decay and Muon read it.
+    embeddings, norm scales and biases); `active` the share of it that one token meets (experts: k / E). Initialisers,
+    weight decay, Muon and the count of FLOPs read it.
     """
 
     names: tuple[str | None, ...]
     inputs: tuple[int, ...] = ()
+    active: float = 1.0
 
 
 @struct.dataclass
@@ -215,11 +218,13 @@ class Named(meta.AxisMetadata):
 
     def add_axis(self, index: int, params: dict) -> "Named":
         names = (*self.axes.names[:index], "layers", *self.axes.names[index:])
-        return dataclasses.replace(self, axes=Axes(names, tuple(i + (i >= index) for i in self.axes.inputs)))
+        inputs = tuple(i + (i >= index) for i in self.axes.inputs)
+        return dataclasses.replace(self, axes=dataclasses.replace(self.axes, names=names, inputs=inputs))
 
     def remove_axis(self, index: int, params: dict) -> "Named":
         names = self.axes.names[:index] + self.axes.names[index + 1 :]
-        return dataclasses.replace(self, axes=Axes(names, tuple(i - (i > index) for i in self.axes.inputs)))
+        inputs = tuple(i - (i > index) for i in self.axes.inputs)
+        return dataclasses.replace(self, axes=dataclasses.replace(self.axes, names=names, inputs=inputs))
 
 
 def weight(
@@ -229,9 +234,10 @@ def weight(
     names: tuple[str | None, ...],
     init: Callable = nn.initializers.zeros_init(),
     inputs: tuple[int, ...] = (),
+    active: float = 1.0,
 ) -> Array:
     """A float32 parameter of `module`, annotated with its logical axes."""
-    boxed: Any = lambda key: Named(init(key, shape, jnp.float32), Axes(names, inputs))
+    boxed: Any = lambda key: Named(init(key, shape, jnp.float32), Axes(names, inputs, active))
     return module.param(name, boxed)  # unboxed by flax
 
 

@@ -303,14 +303,14 @@ def test_what_cannot_be_loaded(whole, tmp_path):
         with pytest.raises(UserError, match=message):
             jaxlm.load(path)
 
-    refused(tmp_path / "nothing", "neither a run nor a checkpoint of one: it has no config.json")
+    refused(tmp_path / "nothing", "neither a run nor a checkpoint of one, nor another model: it has no config.json")
     refused(folder / "checkpoints/9", "cannot use the checkpoint")
     run = tmp_path / "run"
     run.mkdir()
     (run / "config.json").write_text("{")
     refused(run, "config.json is not valid JSON")
     (run / "config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": 8}))  # somebody else's model
-    refused(run, "config.json")
+    refused(run, r"config\.json: .* is missing")
     config.save(tiny.model(), run / "config.json")
     refused(run, "is not the config of a run")
     config.save(tiny.run(), run / "config.json")

@@ -8,19 +8,21 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxlm.losses import cross_entropy
 from jaxlm.models import LM, LMConfig, lm
-from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, SegmentConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, DifferentialConfig, MLPConfig, MoEConfig, SegmentConfig
 from jaxlm.sharding import MeshConfig, make_mesh
 from jaxlm.train import state as states
 from tests import tiny
 
 BLOCK = BlockConfig(AttentionConfig(H=2, K=16), MLPConfig(F=64))
+NUMBERED = BlockConfig(DifferentialConfig(H=2, K=16, by_depth=True), MLPConfig(F=64))  # each layer knows its number
 
 
-def model(layers: int) -> LMConfig:
-    return LMConfig(V=64, D=32, segments=(SegmentConfig((BLOCK,), layers),), remat="attention")
+def model(layers: int, block: BlockConfig = BLOCK) -> LMConfig:
+    return LMConfig(V=64, D=32, segments=(SegmentConfig((block,), layers),), remat="attention")
 
 
 @functools.cache
@@ -50,8 +52,35 @@ def temporary(compiled: jax.stages.Compiled) -> int:
     return compiled.memory_analysis().temp_size_in_bytes
 
 
-def test_compile_cost_is_flat_in_depth():
-    few, many = (instructions(training(model(layers), 1, 1024)) for layers in (6, 48))
+def products(compiled: jax.stages.Compiled) -> int:
+    """Floating-point operations of all matrix products in the program, those in loops as often as the loop runs."""
+    text = compiled.as_text()
+    assert not re.search(r"ragged-dot|convolution\(|conditional\(", text)  # which are not counted here
+    bodies = {m[2]: m[0] for m in re.finditer(r"^(ENTRY )?%(\S+) .*?^}", text, re.MULTILINE | re.DOTALL)}
+    entry = re.search(r"^ENTRY %(\S+) ", text, re.MULTILINE)
+    assert entry
+
+    @functools.cache
+    def cost(name: str) -> int:
+        total, body = 0, bodies[name]
+        shapes = dict(re.findall(r"^\s+(?:ROOT )?%(\S+) = \w+\[([\d,]*)\]", body, re.MULTILINE))
+        size = lambda name: [int(n) for n in shapes[name].split(",") if n]
+        for line in body.splitlines()[1:]:
+            if found := re.match(r"\s+(?:ROOT )?%(\S+) = .* dot\(%([^,)]+),.*lhs_contracting_dims={([\d,]*)}", line):
+                inner = math.prod(size(found[2])[int(i)] for i in found[3].split(","))
+                total += 2 * math.prod(size(found[1])) * inner
+            trips = re.search(r'"known_trip_count":{"n":"(\d+)"}', line)
+            for kind, called in re.findall(r"(calls|to_apply|body)=%([^\s,)]+)", line):
+                assert kind != "body" or trips, line
+                total += cost(called) * (int(trips[1]) if kind == "body" and trips else 1)
+        return total
+
+    return cost(entry[1])
+
+
+@pytest.mark.parametrize("block, T", [(BLOCK, 1024), (NUMBERED, 128)], ids=["plain", "numbered"])
+def test_compile_cost_is_flat_in_depth(block, T):
+    few, many = (instructions(training(model(layers, block), 1, T)) for layers in (6, 48))
     assert few > 500
     assert many <= 1.05 * few
 
@@ -81,6 +110,24 @@ def test_loss_memory_is_flat_in_the_vocabulary():
     head_and_gradient = 2 * 4 * D * (large - small)
     assert temporary(program(large)) - temporary(program(small)) <= 1.2 * head_and_gradient
     assert largest(program(large)) == large * D
+
+
+def test_experts_cost_what_is_active():
+    """Four times as many experts, of which a token is given two as before, and hardly more products."""
+    B, T, D, layers = 4, 256, 32, 2
+
+    def counted(ffn: MLPConfig) -> int:
+        c = LMConfig(V=256, D=D, segments=(SegmentConfig((dataclasses.replace(BLOCK, ffn=ffn),), layers),))
+        return products(training(c, B, T))
+
+    matmuls = lambda parameters: 6 * B * T * layers * parameters
+    dense, wide = counted(MLPConfig(F=256)), counted(MLPConfig(F=512))
+    assert wide - dense == matmuls(3 * D * 256)  # the reader of programs reads
+    few, many = counted(MoEConfig(F=128, E=8, k=2)), counted(MoEConfig(F=128, E=32, k=2))
+    assert many <= 1.2 * few
+    for found, E in ((few, 8), (many, 32)):
+        # Beyond the active experts: an eighth of padding, the routers, and the sums over each token's k results.
+        assert 0 <= found - dense <= matmuls(3 * D * 256 / 8 + D * E + 2 * D)
 
 
 def test_fully_sharded_state_is_an_eighth_a_device():

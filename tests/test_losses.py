@@ -15,9 +15,10 @@ LABELS = RNG.integers(0, V, (B, T)).astype(np.int32)
 WEIGHTS = (RNG.uniform(0, 2, (B, T)) * (RNG.uniform(size=(B, T)) > 0.3)).astype(np.float32)  # a third count nothing
 
 
-def naive(hidden, head, labels, weights, label_smoothing=0.0, z_loss=0.0) -> TokenLoss:
+def naive(hidden, head, labels, weights, label_smoothing=0.0, z_loss=0.0, softcap=None) -> TokenLoss:
     """All logits at once, and the definitions of the books."""
     l_BTV = jnp.einsum("btd,vd->btv", hidden, head)
+    l_BTV = l_BTV if softcap is None else softcap * jnp.tanh(l_BTV / softcap)
     logp_BTV, onehot_BTV = jax.nn.log_softmax(l_BTV), jax.nn.one_hot(labels, V)
     target_BTV = (1 - label_smoothing) * onehot_BTV + label_smoothing / V
     loss_BT = -jnp.sum(target_BTV * logp_BTV, -1) + z_loss * jnp.square(jax.nn.logsumexp(l_BTV, -1))
@@ -42,12 +43,23 @@ def with_gradients(f, put=lambda x, *names: x, dtype=jnp.float32, head_dtype=jnp
     return run(hidden, head, put(LABELS, "batch", None), put(WEIGHTS, "batch", None))
 
 
-SMOOTHING, Z_LOSS = {"label_smoothing": 0.2}, {"z_loss": 0.05}
+SMOOTHING, Z_LOSS, SOFTCAP = {"label_smoothing": 0.2}, {"z_loss": 0.05}, {"softcap": 3.0}
 
 
 @pytest.mark.parametrize(
     "chunk, how",
-    [(None, {}), (1, {}), (16, {}), (16, SMOOTHING), (16, Z_LOSS), (8, SMOOTHING | Z_LOSS), (47, SMOOTHING | Z_LOSS)],
+    [
+        *(
+            (None, {}),
+            (1, {}),
+            (16, {}),
+            (16, SMOOTHING),
+            (16, Z_LOSS),
+            (8, SMOOTHING | Z_LOSS),
+            (47, SMOOTHING | Z_LOSS),
+        ),
+        *((None, SOFTCAP), (16, SMOOTHING | Z_LOSS | SOFTCAP)),
+    ],
     ids=str,
 )
 def test_equals_the_formula_in_any_chunks(chunk, how):
@@ -57,7 +69,7 @@ def test_equals_the_formula_in_any_chunks(chunk, how):
 
 @pytest.mark.parametrize("config", MESHES, ids=name)
 def test_equals_the_formula_on_meshes(config):
-    how = SMOOTHING | Z_LOSS
+    how = SMOOTHING | Z_LOSS | SOFTCAP
     expected = with_gradients(lambda *args: naive(*args, **how))
     with on(config) as put:
         found = with_gradients(lambda *args: cross_entropy(*args, chunk=2, **how), put)

@@ -1,8 +1,9 @@
 """The past of every layer while decoding: a value, made empty, written once per step, never mutated.
 
 Keys and values of attention are written into slots: token i goes to slot i mod S. A layer that sees everything has
-S = the longest text, one with a window has S = window and its cache is a ring. Caches have the layout of the model's
-parameters (see `nn.stack`): stacked with a leading axis of periods, or a tuple of periods.
+S = the longest text, one with a window has S = window and its cache is a ring. A `Whole` state (of a recurrence) takes
+the place of the one before. Caches have the layout of the model's parameters (see `nn.stack`): stacked with a leading
+axis of periods, or a tuple of periods.
 """
 
 from typing import Any
@@ -14,6 +15,7 @@ from jax import lax
 from jaxlm import sharding
 from jaxlm.axes import Array
 from jaxlm.models.lm import LMConfig
+from jaxlm.nn.context import Whole
 
 
 def empty(config: LMConfig, B: int, length: int, dtype: Any, stacked: bool) -> tuple:
@@ -30,7 +32,9 @@ def empty(config: LMConfig, B: int, length: int, dtype: Any, stacked: bool) -> t
 
 def write(caches: tuple, new: tuple, end: Array) -> tuple:
     """Caches with the states of new tokens written after `end` earlier ones, into every layer at once."""
-    return jax.tree.map(lambda cache, x: _write(cache, x.astype(cache.dtype), end), caches, new)
+    whole = lambda x: isinstance(x, Whole)
+    one = lambda cache, x: x if whole(x) else _write(cache, x.astype(cache.dtype), end)
+    return jax.tree.map(one, caches, new, is_leaf=whole)
 
 
 def _write(cache: Array, new: Array, end: Array) -> Array:

@@ -27,6 +27,8 @@ class DecodeState:
     """What goes round the loop. Only the newest token of each row has not been through the model yet."""
 
     caches: Any
+    prompt_BT: Array
+    mask_BT: Array  # 1 on the prompt's real tokens
     token_B: Array  # the newest token
     end: Array  # tokens in the caches, left padding included
     start_B: Array  # first real token of each row
@@ -44,7 +46,6 @@ class _How:
     config: LMConfig
     sampler: Sampler
     stop: tuple[int, ...]
-    length: int  # cache slots
     new: int  # room for chosen tokens
     stacked: bool
 
@@ -113,44 +114,99 @@ def prefill(
     tokens_BT = np.asarray(tokens_BT)
     mask_BT = np.ones(tokens_BT.shape, bool) if mask_BT is None else np.asarray(mask_BT, bool)
     _check(config, tokens_BT, mask_BT, max_new_tokens)
-    T = mask_BT.sum(1).max()
-    left, below = min(-T % BUCKET, _longest(config) - T), -len(tokens_BT) % sharding.mesh_size("batch")
-    widen = lambda x_BT: np.pad(x_BT[:, -T:].astype(np.int32), ((0, below), (left, 0)))
     new = -(-max_new_tokens // BUCKET) * BUCKET
-    how = _How(config, sampler, tuple(stop), int(T + left) + new, new, not _unstacked(params))
+    how = _How(config, sampler, tuple(stop), new, not _unstacked(params))
     key = jax.random.key(0) if key is None else key
-    return _prefill(how, params, widen(tokens_BT), widen(mask_BT), key), how
+    below = ((0, -len(tokens_BT) % sharding.mesh_size("batch")), (0, 0))
+    return _read(how, params, np.pad(tokens_BT, below), np.pad(mask_BT, below), key), how
+
+
+def _read(how: _How, params: Params, tokens_BT: np.ndarray, mask_BT: np.ndarray, key: Array, *chosen) -> DecodeState:
+    """`_prefill` of texts padded on the left to a bucket."""
+    T = int(mask_BT.sum(1).max())
+    left = int(min(-T % BUCKET, _longest(how.config) - T))
+    widen = lambda x_BT: np.pad(x_BT[:, -T:].astype(np.int32), ((0, 0), (left, 0)))
+    return _prefill(how, params, widen(tokens_BT), widen(mask_BT), key, *chosen)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _prefill(how: _How, params: Params, tokens_BT: Array, mask_BT: Array, key: Array) -> DecodeState:
+def _prefill(how: _How, params: Params, tokens_BT: Array, mask_BT: Array, key: Array, *chosen: Array) -> DecodeState:
+    """`chosen` is what was chosen before: how many tokens, these, their log probabilities, which rows have ended."""
     B, T = tokens_BT.shape
     rows = ("batch", None)
     tokens_BT, mask_BT = sharding.constrain(tokens_BT, *rows), sharding.constrain(mask_BT, *rows)
     start_B = T - jnp.sum(mask_BT, -1)
     positions_BT = jnp.maximum(jnp.arange(T)[None] - start_B[:, None], 0)
     out = _forward(how, params, tokens_BT, positions_BT, mask_BT)
-    caches = cache.empty(how.config, B, how.length, jnp.dtype(how.config.dtype), how.stacked)
+    caches = cache.empty(how.config, B, T + how.new, jnp.dtype(how.config.dtype), how.stacked)
     caches = cache.write(caches, out.states, jnp.zeros((), jnp.int32))
-    blank = jnp.full_like(start_B, -1)
     shape, where = (B, how.new), sharding.creation(*rows)
+    none = (
+        jnp.zeros((), jnp.int32),
+        jnp.zeros(shape, jnp.int32, out_sharding=where) - 1,
+        jnp.zeros(shape, jnp.float32, out_sharding=where),
+        start_B == T,  # rows that only fill the mesh
+    )
+    step, chosen_BT, logprobs_BT, done_B = chosen or none
     state = DecodeState(
         caches=caches,
-        token_B=blank,
+        prompt_BT=tokens_BT,
+        mask_BT=mask_BT,
+        token_B=jnp.full_like(start_B, -1),
         end=jnp.asarray(T, jnp.int32),
         start_B=start_B,
         key=key,
-        done_B=start_B == T,  # rows that only fill the mesh
-        step=jnp.zeros((), jnp.int32),
-        tokens_BT=jnp.zeros(shape, jnp.int32, out_sharding=where) - 1,
-        logprobs_BT=jnp.zeros(shape, jnp.float32, out_sharding=where),
+        done_B=done_B,
+        step=step,
+        tokens_BT=sharding.constrain(chosen_BT, *rows),
+        logprobs_BT=sharding.constrain(logprobs_BT, *rows),
     )
     return _choose(how, state, out)
 
 
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
 def decode(how: _How, params: Params, state: DecodeState, until: Array | int) -> DecodeState:
     """Go on until `until` tokens are chosen or every row has stopped. The state, caches included, is donated."""
+    for step in _turns(how, state, until):
+        state = _decode(how, params, state, step)
+        tokens_BT, logprobs_BT, done_B = map(np.asarray, results(state))
+        if done_B.all():
+            return state
+        state = _reread(how, params, state, step, tokens_BT, logprobs_BT, done_B)
+    return _decode(how, params, state, until)
+
+
+def _turns(how: _How, state: DecodeState, until: Array | int) -> list[int]:
+    """How many tokens are chosen when the next one's length changes the rotations of all before it: caches are no
+    longer what the model would compute then."""
+    ropes = [getattr(block.mixer, "rope", None) for segment in how.config.segments for block in segment.blocks]
+    scalings = {rope.scaling for rope in ropes if rope is not None}
+    if not any(scaling.dynamic for scaling in scalings):
+        return []
+    T, chosen = int(_prompts(state)[1].sum(1).max()), range(int(state.step), min(int(until), how.new))
+    return [n for n in chosen if any(scaling.turns(T + n) for scaling in scalings)]
+
+
+def _reread(
+    how: _How,
+    params: Params,
+    state: DecodeState,
+    step: int,
+    tokens_BT: np.ndarray,
+    logprobs_BT: np.ndarray,
+    done_B: np.ndarray,
+) -> DecodeState:
+    """Prompts and chosen tokens read anew, and one more token chosen."""
+    prompt_BT, mask_BT = map(np.asarray, _prompts(state))
+    real_BT = np.repeat(mask_BT.any(1, keepdims=True), step, 1)
+    text_BT = np.concatenate([prompt_BT, np.maximum(tokens_BT[:, :step], 0)], 1)
+    chosen = state.step, tokens_BT, logprobs_BT, done_B
+    new = _read(how, params, text_BT, np.concatenate([mask_BT, real_BT], 1), state.key, *chosen)
+    return dataclasses.replace(new, prompt_BT=state.prompt_BT, mask_BT=state.mask_BT)
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
+def _decode(how: _How, params: Params, state: DecodeState, until: Array | int) -> DecodeState:
+    """`decode` with caches that hold all along."""
 
     def step(state: DecodeState) -> DecodeState:
         positions_B1 = (state.end - state.start_B)[:, None]
@@ -170,8 +226,17 @@ def decode(how: _How, params: Params, state: DecodeState, until: Array | int) ->
 def results(state: DecodeState) -> tuple[Array, Array, Array]:
     """Chosen tokens, their log probabilities and which rows have stopped, whole on every device: a process of many
     can read nothing else."""
-    found = state.tokens_BT, state.logprobs_BT, state.done_B
-    return jax.tree.map(lambda x: sharding.constrain(x, *[None] * x.ndim), found)
+    return _everywhere((state.tokens_BT, state.logprobs_BT, state.done_B))
+
+
+@jax.jit
+def _prompts(state: DecodeState) -> tuple[Array, Array]:
+    """The prompts and their masks, likewise."""
+    return _everywhere((state.prompt_BT, state.mask_BT))
+
+
+def _everywhere(arrays: Any) -> Any:
+    return jax.tree.map(lambda x: sharding.constrain(x, *[None] * x.ndim), arrays)
 
 
 def _forward(how: _How, params: Params, *args: Any) -> Any:
@@ -181,7 +246,8 @@ def _forward(how: _How, params: Params, *args: Any) -> Any:
 def _choose(how: _How, state: DecodeState, out: Any) -> DecodeState:
     """Choose the next token of every row from the model's last position."""
     last_B1D = sharding.constrain(out.hidden_BTD, "batch", None, None)[:, -1:]
-    logits_BV = sharding.constrain(logits(last_B1D, out.head_VD)[:, 0], "batch", None)
+    last = dataclasses.replace(out, hidden_BTD=last_B1D)
+    logits_BV = sharding.constrain(logits(how.config, last)[:, 0], "batch", None)
     key = jax.random.fold_in(state.key, state.step)
     chosen_B = how.sampler(logits_BV, key).astype(jnp.int32)
     picked_B = jnp.max(jnp.where(jnp.arange(logits_BV.shape[1])[None] == chosen_B[:, None], logits_BV, -jnp.inf), -1)

@@ -1,6 +1,7 @@
 """The decoder-only language model: embedding, segments of repeated blocks, norm, head. Families are configs of it."""
 
 import dataclasses
+import functools
 from typing import Any, cast
 
 import flax.linen as nn
@@ -28,8 +29,13 @@ class LMConfig:
     D: int  # model width
     segments: tuple[SegmentConfig, ...]
     positions: AbsoluteConfig | None = None  # added to the embedding; rotary ones belong to the mixers
-    norm: NormConfig = RMSNormConfig()  # before the head
+    norm: NormConfig | None = RMSNormConfig()  # before the head
     tied: bool = True  # the head is the embedding table
+    embed_width: int | None = None  # of the table and the head; None: D, else a product leads to D and one back
+    embed_scale: float = 1.0  # of the embedding
+    embed_norm: NormConfig | None = None  # of the embedding
+    logit_scale: float = 1.0  # of the logits
+    softcap: float | None = None  # logits l become c tanh(l / c)
     dropout: float = 0.0  # of the embedding
     dtype: str = "float32"  # of activations and matmuls; weights are float32
     remat: str = "none"  # what the backward pass computes again: a name of nn.stack.POLICIES
@@ -52,7 +58,7 @@ class LMConfig:
 class Output:
     """What a forward pass computes before the head."""
 
-    hidden_BTD: Array  # after the last norm
+    hidden_BTD: Array  # what the head multiplies: after the last norm
     head_VD: Array  # the output projection, float32: logits = hidden head^T
     states: tuple  # for each segment, what its mixers hand to a cache
     statistics: tuple  # for each segment, what its feed-forwards report
@@ -69,7 +75,7 @@ class LM(nn.Module):
 
     def __call__(self, tokens_BT: Array, positions_BT: Array | None = None, segments_BT: Array | None = None) -> Array:
         out = self.forward(tokens_BT, positions_BT, segments_BT)
-        return logits(out.hidden_BTD, out.head_VD)
+        return logits(self.c, out)
 
     @nn.compact
     def forward(
@@ -87,7 +93,14 @@ class LM(nn.Module):
         if positions_BT is None:
             positions_BT = jnp.arange(tokens_BT.shape[1])[None]
         context = Context(positions_BT, segments_BT, end, start_B)
-        x_BTD, table_VD = Embed(c.V, c.D, jnp.dtype(c.dtype), name="embed")(tokens_BT)
+        width = c.embed_width or c.D
+        x_BTD, table_VD = Embed(c.V, width, jnp.dtype(c.dtype), name="embed")(tokens_BT)
+        if c.embed_scale != 1:
+            x_BTD *= jnp.asarray(c.embed_scale, x_BTD.dtype)
+        if c.embed_width is not None:
+            x_BTD = self._product("embed_in", x_BTD, c.D)
+        if c.embed_norm is not None:
+            x_BTD = c.embed_norm.build("embed_norm")(x_BTD)
         if c.positions is not None:
             x_BTD = c.positions.build("positions")(x_BTD, positions_BT)
         if c.dropout and self.has_rng("dropout"):
@@ -96,13 +109,23 @@ class LM(nn.Module):
         for i, segment in enumerate(c.segments):
             run = Stack(segment, c.layers, c.remat, c.unroll, self.stacked, name=f"segment_{i}")
             x_BTD, out = run(x_BTD, context, None if pasts is None else pasts[i])
+            context = dataclasses.replace(context, layer=context.layer + segment.layers)
             outs.append(out)
-        x_BTD = c.norm.build("norm")(x_BTD)
+        if c.norm is not None:
+            x_BTD = c.norm.build("norm")(x_BTD)
+        if c.embed_width is not None:
+            x_BTD = self._product("embed_out", x_BTD, width)
+        if c.logit_scale != 1:
+            x_BTD *= jnp.asarray(c.logit_scale, x_BTD.dtype)
         head_VD = table_VD
         if not c.tied:
-            head_VD = weight(self, "head", (c.V, c.D), ("vocab", "embed"), init.fan_in((1,)), (1,))
+            head_VD = weight(self, "head", (c.V, width), ("vocab", "embed"), init.fan_in((1,)), (1,))
         states, statistics = zip(*outs)
         return Output(x_BTD, head_VD, states, statistics)
+
+    def _product(self, name: str, x_BTD: Array, width: int) -> Array:
+        w_DD = weight(self, name, (x_BTD.shape[-1], width), ("embed", None), init.fan_in((0,)), (0,))
+        return einsum("btd,de->bte", x_BTD, w_DD.astype(x_BTD.dtype), out=sharding.stream(x_BTD.shape[1]))
 
 
 def forward(model: LM, params: Params, *args: Any, dropout_key: Array | None = None) -> Output:
@@ -111,12 +134,12 @@ def forward(model: LM, params: Params, *args: Any, dropout_key: Array | None = N
     return cast(Output, model.apply({"params": params}, *args, rngs=rngs, method="forward"))
 
 
-def logits(hidden_BTD: Array, head_VD: Array) -> Array:
-    """float32 (B, T, V) = hidden head^T."""
-    hidden_BTD = sharding.constrain(hidden_BTD, "batch", None, None)
-    return einsum(
-        "btd,vd->btv", hidden_BTD, head_VD.astype(hidden_BTD.dtype), out=("batch", None, "vocab"), dtype=jnp.float32
-    )
+def logits(config: LMConfig, out: Output) -> Array:
+    """float32 (B, T, V) = hidden head^T, capped where the config says so."""
+    hidden_BTD = sharding.constrain(out.hidden_BTD, "batch", None, None)
+    head_VD = out.head_VD.astype(hidden_BTD.dtype)
+    l_BTV = einsum("btd,vd->btv", hidden_BTD, head_VD, out=("batch", None, "vocab"), dtype=jnp.float32)
+    return l_BTV if config.softcap is None else config.softcap * jnp.tanh(l_BTV / config.softcap)
 
 
 def init_boxed(config: LMConfig, key: Array) -> Params:
@@ -125,6 +148,7 @@ def init_boxed(config: LMConfig, key: Array) -> Params:
         return LM(config).init(key, jnp.zeros((1, 1), jnp.int32), method="forward")["params"]
 
 
+@functools.lru_cache(maxsize=16)  # tracing a large model takes a second, and many ask
 def abstract(config: LMConfig) -> tuple[Params, Params]:
     """Shapes and `sharding.Axes` of the parameters; computes nothing."""
     boxed = jax.eval_shape(lambda: init_boxed(config, jax.random.key(0)))

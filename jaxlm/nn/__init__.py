@@ -1,33 +1,66 @@
 """Thin Linen modules: each owns the weights of one idea and calls `jaxlm.ops`."""
 
-from jaxlm.nn.attention import Attention, AttentionConfig, RopeConfig
-from jaxlm.nn.block import Block, BlockConfig
+from jaxlm.nn.additive import AdditiveAttention, AdditiveAttentionConfig
+from jaxlm.nn.attention import Attention, AttentionConfig, QKNormConfig, TemperatureConfig
+from jaxlm.nn.bias import AlibiConfig, BucketsConfig
+from jaxlm.nn.block import Block, BlockConfig, Parallel, ParallelConfig
 from jaxlm.nn.context import Context
+from jaxlm.nn.cross import CrossAttention, CrossAttentionConfig
+from jaxlm.nn.differential import Differential, DifferentialConfig
 from jaxlm.nn.embed import Embed, Learned, LearnedConfig, Sinusoidal, SinusoidalConfig
+from jaxlm.nn.latent import Latent, LatentConfig
+from jaxlm.nn.linear_attention import LinearAttention, LinearAttentionConfig
+from jaxlm.nn.linformer import Linformer, LinformerConfig
 from jaxlm.nn.mlp import MLP, MLPConfig
+from jaxlm.nn.moe import MoE, MoEConfig
 from jaxlm.nn.norm import LayerNorm, LayerNormConfig, RMSNorm, RMSNormConfig
-from jaxlm.nn.stack import SegmentConfig, Stack, stack, unstack
+from jaxlm.nn.rope import RopeConfig
+from jaxlm.nn.sparse import SparseAttention, SparseAttentionConfig
+from jaxlm.nn.stack import SegmentConfig, Stack, segments, stack, unstack
 
 __all__ = [
     "MLP",
+    "AdditiveAttention",
+    "AdditiveAttentionConfig",
+    "AlibiConfig",
     "Attention",
     "AttentionConfig",
     "Block",
     "BlockConfig",
+    "BucketsConfig",
     "Context",
+    "CrossAttention",
+    "CrossAttentionConfig",
+    "Differential",
+    "DifferentialConfig",
     "Embed",
+    "Latent",
+    "LatentConfig",
     "LayerNorm",
     "LayerNormConfig",
     "Learned",
     "LearnedConfig",
+    "LinearAttention",
+    "LinearAttentionConfig",
+    "Linformer",
+    "LinformerConfig",
     "MLPConfig",
+    "MoE",
+    "MoEConfig",
+    "Parallel",
+    "ParallelConfig",
+    "QKNormConfig",
     "RMSNorm",
     "RMSNormConfig",
     "RopeConfig",
     "SegmentConfig",
     "Sinusoidal",
     "SinusoidalConfig",
+    "SparseAttention",
+    "SparseAttentionConfig",
     "Stack",
+    "TemperatureConfig",
+    "segments",
     "stack",
     "unstack",
 ]

@@ -1,28 +1,43 @@
 """Multi-head, grouped-query and multi-query self-attention: the module that owns q, k, v and o."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 
 from jaxlm import sharding
 from jaxlm.axes import Array
 from jaxlm.errors import UserError
-from jaxlm.nn import init
+from jaxlm.nn.bias import BiasConfig
 from jaxlm.nn.context import Context
+from jaxlm.nn.heads import keep, merge, split
+from jaxlm.nn.norm import NormConfig
+from jaxlm.nn.rope import RopeConfig, text_length
 from jaxlm.ops import masks
 from jaxlm.ops.attention import attention, attention_with_past
-from jaxlm.ops.positions import rotate
-from jaxlm.sharding import einsum, weight
+from jaxlm.ops.positions import temperature
+from jaxlm.ops.relative import distances
+from jaxlm.sharding import weight
 
 
 @dataclasses.dataclass(frozen=True)
-class RopeConfig:
-    """Rotary positions over the whole head width, halves paired."""
+class QKNormConfig:
+    """A norm of queries and of keys (Henry et al. 2020, arXiv:2010.04245)."""
 
-    base: float = 10_000.0
+    norm: NormConfig
+    per_head: bool = False  # every head has a scale of its own
+    joint: bool = False  # all heads are normed as one vector
+    after_rope: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class TemperatureConfig:
+    """Queries grow with their position: see `ops.positions.temperature`."""
+
+    scale: float = 0.1
+    step: float = 8192.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,18 +48,31 @@ class AttentionConfig:
     K: int  # head width
     G: int | None = None  # key/value heads; None: as many as query heads
     rope: RopeConfig | None = RopeConfig()  # None: no rotary positions
+    position_bias: BiasConfig | None = None  # added to the scores by distance
+    causal: bool = True  # no query sees a later key
     window: int | None = None  # how many positions a query sees, itself included; None: all before it
+    chunk: int | None = None  # a query sees its own chunk of so many positions only
+    scale: float | None = None  # of the scores; None: K^-0.5
+    by_depth: bool = False  # scores are divided by the layer's number, counted from 1
+    softcap: float | None = None  # scores s become c tanh(s / c) (Gemma 2, arXiv:2408.00118)
+    sinks: bool = False  # a learned logit per query head that takes attention and gives nothing
+    clip: float | None = None  # queries, keys and values are clipped to +-clip
+    qk_norm: QKNormConfig | None = None
+    temperature: TemperatureConfig | None = None
     bias: bool = False  # biases of q, k and v
     bias_out: bool = False  # bias of the output projection
+    dropout: float = 0.0  # of the attention weights, where a "dropout" key is given to apply
     implementation: str = "auto"  # see ops.attention.attention
 
     def __post_init__(self):
         if self.H < 1 or self.K < 1 or self.groups < 1 or self.H % self.groups:
             raise UserError(f"attention: G={self.G} key/value heads must divide H={self.H} query heads")
-        if self.rope is not None and self.K % 2:
-            raise UserError(f"attention: rotary positions need an even head width, got K={self.K}")
-        if self.window is not None and self.window < 1:
-            raise UserError(f"attention: window={self.window} must be at least 1 (the query's own position)")
+        if self.rope is not None:
+            self.rope.width(self.K)
+        for name in ("window", "chunk"):
+            size = getattr(self, name)
+            if size is not None and size < 1:
+                raise UserError(f"attention: {name}={size} must be at least 1 (the query's own position)")
 
     @property
     def groups(self) -> int:
@@ -55,7 +83,7 @@ class AttentionConfig:
 
     def state_slots(self, length: int) -> int:
         """Cache slots that decoding a text of `length` tokens needs."""
-        return length if self.window is None else min(length, self.window)
+        return min(length, self.window or length, self.chunk or length)
 
     def empty_state(self, B: int, length: int, dtype: Any) -> tuple[Array, Array]:
         """Keys and values (B, G, S, K) of an empty cache."""
@@ -65,8 +93,14 @@ class AttentionConfig:
 
     def score_flops(self, T: int) -> float:
         """Forward FLOPs per token of scores and weighted values, over the mean number of visible positions."""
-        W = T if self.window is None else min(self.window, T)
-        return 4 * self.H * self.K * (W - W * W / (2 * T))
+        return 4 * self.H * self.K * mean_visible(T, self.causal, self.window, self.chunk)
+
+
+def mean_visible(T: int, causal: bool = True, window: int | None = None, chunk: int | None = None) -> float:
+    """Positions that a query of a text of T tokens sees on average, half of its own counted."""
+    C = min(T, chunk or T)
+    W = min(C, window or C)
+    return (1 if causal else 2) * (W - W * W / (2 * C))
 
 
 class Attention(nn.Module):
@@ -81,37 +115,96 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTD: Array, context: Context, past: Any = None) -> tuple[Array, tuple[Array, Array]]:
-        c, D, dtype = self.c, x_BTD.shape[-1], x_BTD.dtype
-
-        def project(name: str, heads: int) -> Array:
-            w = weight(self, name, (D, heads, c.K), ("embed", "heads", None), init.fan_in((0,)), (0,))
-            y_BTHK = einsum("btd,dhk->bthk", x_BTD, w.astype(dtype))
-            if c.bias:
-                b_HK = weight(self, f"{name}_bias", (heads, c.K), ("heads", None))
-                y_BTHK += b_HK.astype(dtype)[None, None]
-            return y_BTHK
-
-        q_BTHK, k_BTGK, v_BTGK = project("q", c.H), project("k", c.groups), project("v", c.groups)
+        c, at_BT = self.c, context.positions_BT
+        heads = {"q": c.H, "k": c.groups, "v": c.groups}
+        q_BTHK, k_BTGK, v_BTGK = (self._project(name, x_BTD, n) for name, n in heads.items())
+        q_BTHK, k_BTGK = self._norm(q_BTHK, k_BTGK, after_rope=False)
         if c.rope is not None:
-            q_BTHK = rotate(q_BTHK, context.positions_BT, c.rope.base)
-            k_BTGK = rotate(k_BTGK, context.positions_BT, c.rope.base)
-        q_BTHK, k_BTGK, v_BTGK = (checkpoint_name(a, "qkv") for a in (q_BTHK, k_BTGK, v_BTGK))
-        state = k_BTGK.swapaxes(1, 2), v_BTGK.swapaxes(1, 2)
-        if past is None:
-            o_BTHK = attention(
-                q_BTHK, k_BTGK, v_BTGK, context.segments_BT, window=c.window, implementation=c.implementation
-            )
-        else:
-            o_BTHK = self._attend_past(q_BTHK, *state, context, *past)
-        w_HKD = weight(self, "o", (c.H, c.K, D), ("heads", None, "embed"), init.residual((0, 1), self.depth), (0, 1))
-        y_BTD = einsum("bthk,hkd->btd", o_BTHK, w_HKD.astype(dtype), out=sharding.stream(x_BTD.shape[1]))
-        if c.bias_out:
-            y_BTD += weight(self, "o_bias", (D,), (None,)).astype(dtype)[None, None]
-        return y_BTD, state
+            q_BTHK, k_BTGK = (c.rope.rotate(x, at_BT, text_length(at_BT)) for x in (q_BTHK, k_BTGK))
+        q_BTHK, k_BTGK = self._norm(q_BTHK, k_BTGK, after_rope=True)
+        q_BTHK, k_BTGK, v_BTGK = keep(self._sharpen(q_BTHK, context), k_BTGK, v_BTGK)
+        attend = self._attend if past is None else functools.partial(self._attend_past, past)
+        o_BTHK = self._combine(attend(q_BTHK, k_BTGK, v_BTGK, context), context)
+        y_BTD = merge(self, "o", o_BTHK, x_BTD.shape[-1], self.depth, c.bias_out)
+        return y_BTD, (k_BTGK.swapaxes(1, 2), v_BTGK.swapaxes(1, 2))
 
-    def _attend_past(self, q_BTHK, k_BGTK, v_BGTK, context, past_k_BGSK, past_v_BGSK) -> Array:
+    def _project(self, name: str, x_BTD: Array, H: int) -> Array:
+        c = self.c
+        y_BTHK = split(self, name, x_BTD, H, c.K, c.bias)
+        return y_BTHK if c.clip is None else jnp.clip(y_BTHK, -c.clip, c.clip)
+
+    def _norm(self, q_BTHK: Array, k_BTGK: Array, after_rope: bool) -> tuple[Array, Array]:
+        """Queries and keys, normed if this is the place for it."""
+        c = self.c.qk_norm
+        if c is None or c.after_rope != after_rope:
+            return q_BTHK, k_BTGK
+        normed = lambda name, x: c.norm.build(name)(x, c.per_head, c.joint)
+        return normed("q_norm", q_BTHK), normed("k_norm", k_BTGK)
+
+    def _sharpen(self, q_BTHK: Array, context: Context) -> Array:
+        """Queries times what their position and the layer's number ask for."""
+        c = self.c
+        if c.temperature is not None:
+            factor_BT = temperature(context.positions_BT, c.temperature.scale, c.temperature.step)
+            q_BTHK *= factor_BT[:, :, None, None].astype(q_BTHK.dtype)
+        return q_BTHK / jnp.asarray(context.layer + 1, q_BTHK.dtype) if c.by_depth else q_BTHK
+
+    def _attend(self, q_BTHK: Array, k_BTGK: Array, v_BTGK: Array, context: Context) -> Array:
+        """To the tokens of this call."""
+        c, T, bias = self.c, q_BTHK.shape[1], self._bias()
+        return attention(
+            q_BTHK,
+            *self._read(k_BTGK, v_BTGK, 2),
+            context.segments_BT,
+            context.positions_BT,
+            **self._limits(),
+            **self._scoring(),
+            bias_HZ=None if bias is None else bias(distances(T)),
+            dropout=c.dropout,
+            key=self.make_rng("dropout") if c.dropout and self.has_rng("dropout") else None,
+            implementation=c.implementation,
+        )
+
+    def _attend_past(self, past: Any, q_BTHK: Array, k_BTGK: Array, v_BTGK: Array, context: Context) -> Array:
+        """To the tokens of this call and those in the cache."""
         assert context.end is not None and context.start_B is not None, "a past needs its end and starts"
-        now = context.positions_BT, context.segments_BT
-        past = masks.cache_slots(past_k_BGSK.shape[2], context.end, context.start_B)
-        see = lambda keys: masks.visible(now[0], keys[0], now[1], keys[1], window=self.c.window)
-        return attention_with_past(q_BTHK, k_BGTK, v_BGTK, past_k_BGSK, past_v_BGSK, see(past), see(now))
+        (past_k_BGSK, past_v_BGSK), bias = past, self._bias()
+        at_BT, segments_BT = context.positions_BT, context.segments_BT
+        past_at_BS, past_segments_BS = masks.cache_slots(past_k_BGSK.shape[2], context.end, context.start_B)
+        see = lambda key_BS, of_BS: masks.visible(at_BT, key_BS, segments_BT, of_BS, **self._limits())
+        by_distance = lambda key_BS: (
+            None if bias is None else bias(at_BT[:, :, None] - key_BS[:, None]).swapaxes(0, 1)  # (B, H, T, S)
+        )
+        return attention_with_past(
+            q_BTHK,
+            *self._read(k_BTGK.swapaxes(1, 2), v_BTGK.swapaxes(1, 2), 1),
+            *self._read(past_k_BGSK, past_v_BGSK, 1),
+            see(past_at_BS, past_segments_BS),
+            see(at_BT, segments_BT),
+            bias_BHTS=by_distance(past_at_BS),
+            bias_BHTT=by_distance(at_BT),
+            **self._scoring(),
+        )
+
+    def _limits(self) -> dict[str, Any]:
+        """Who sees whom."""
+        return {"causal": self.c.causal, "window": self.c.window, "chunk": self.c.chunk}
+
+    def _scoring(self) -> dict[str, Any]:
+        """How products become probabilities."""
+        c = self.c
+        sinks_H = weight(self, "sinks", (c.H,), ("heads",)) if c.sinks else None
+        return {"scale": c.scale, "softcap": c.softcap, "sinks_H": sinks_H}
+
+    def _bias(self) -> nn.Module | None:
+        """Integer distances of any shape -> biases (H, *shape)."""
+        c = self.c
+        return None if c.position_bias is None else c.position_bias.build(c.H, "position_bias")
+
+    def _read(self, k: Array, v: Array, heads: int) -> tuple[Array, Array]:
+        """Keys and values as they are attended to; key heads stand on the axis `heads`."""
+        return k, v
+
+    def _combine(self, o_BTHK: Array, context: Context) -> Array:
+        """What the output projection reads of what each query head gathered."""
+        return o_BTHK

@@ -1,8 +1,18 @@
-"""What every layer of one forward pass shares: where the tokens stand, and what a cache behind them holds."""
+"""What every layer of one forward pass shares: where the tokens stand, and what a cache behind them holds; and a mark
+for states that are no list of tokens."""
+
+from typing import Any
 
 from flax import struct
 
 from jaxlm.axes import Array
+
+
+@struct.dataclass
+class Whole:
+    """A state that takes the place of the one before it, where those of attention are written into a cache's slots."""
+
+    value: Any
 
 
 @struct.dataclass
@@ -11,9 +21,11 @@ class Context:
 
     `positions_BT` may have one row, for all. `segments_BT` None means that every row is one unpadded text.
     Where a layer is given a past, `end` tokens stand in it and row b's text begins at its token `start_B[b]`.
+    `layer` is the number of the layer that reads it, from 0: few need it, and it may be traced.
     """
 
     positions_BT: Array
     segments_BT: Array | None = None
     end: Array | None = None
     start_B: Array | None = None
+    layer: Any = 0

@@ -29,6 +29,7 @@ class LearnedConfig:
     """A learned vector per position; texts longer than `length` are refused."""
 
     length: int
+    offset: int = 0  # rows of the table before that of position 0 (OPT has two)
 
     def build(self, name: str) -> nn.Module:
         return Learned(self, name=name)
@@ -57,9 +58,10 @@ class Learned(nn.Module):
     def __call__(self, x_BTD: Array, positions_BT: Array) -> Array:
         if x_BTD.shape[1] > self.c.length:
             raise UserError(f"{x_BTD.shape[1]} tokens, but the model has learned positions for {self.c.length}")
-        table_SD = weight(self, "table", (self.c.length, x_BTD.shape[-1]), (None, "embed"), init.EMBEDDING)
+        rows = self.c.length + self.c.offset
+        table_SD = weight(self, "table", (rows, x_BTD.shape[-1]), (None, "embed"), init.EMBEDDING)
         table_SD = sharding.constrain(table_SD, None, None).astype(x_BTD.dtype)
-        e_BTD = table_SD.at[positions_BT].get(
+        e_BTD = table_SD.at[positions_BT + self.c.offset].get(
             out_sharding=sharding.creation("batch" if positions_BT.shape[0] > 1 else None, None, None), mode="clip"
         )
         return x_BTD + sharding.constrain(jnp.broadcast_to(e_BTD, x_BTD.shape), *sharding.stream(x_BTD.shape[1]))

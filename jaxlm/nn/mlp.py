@@ -1,15 +1,17 @@
 """Position-wise feed-forward layers, plain and gated."""
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 
 import flax.linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
 from jaxlm import sharding
 from jaxlm.axes import Array
-from jaxlm.errors import unknown
+from jaxlm.errors import UserError, unknown
 from jaxlm.nn import init
-from jaxlm.ops.activations import ACTIVATIONS
+from jaxlm.ops.activations import ACTIVATIONS, glu, swish
 from jaxlm.sharding import einsum, weight
 
 
@@ -21,10 +23,19 @@ class MLPConfig:
     activation: str = "silu"  # a name of ops.activations
     gated: bool = True
     bias: bool = False
+    limit: float | None = None  # clamps gate and up, see ops.activations.glu
+    swish: float | None = None  # the activation is x sigmoid(swish x) instead
 
     def __post_init__(self):
         if self.activation not in ACTIVATIONS:
             raise unknown("activation", self.activation, ACTIVATIONS)
+        if self.limit is not None and not (self.gated and self.limit > 0):
+            raise UserError(f"limit={self.limit} must be positive, and clamps only gated layers: leave it out or gate")
+
+    def hidden(self, project: Callable[[str], Array]) -> Array:
+        """What "down" multiplies, given the products with "up" and "gate"."""
+        act = ACTIVATIONS[self.activation] if self.swish is None else partial(swish, beta=self.swish)
+        return glu(project("gate"), project("up"), act, self.limit) if self.gated else act(project("up"))
 
     def build(self, depth: int, name: str) -> nn.Module:
         return MLP(self, depth, name=name)
@@ -47,8 +58,7 @@ class MLP(nn.Module):
                 h_BTF += weight(self, f"{name}_bias", (c.F,), ("mlp",)).astype(dtype)[None, None]
             return checkpoint_name(h_BTF, "mlp")
 
-        act = ACTIVATIONS[c.activation]
-        h_BTF = act(project("gate")) * project("up") if c.gated else act(project("up"))
+        h_BTF = c.hidden(project)
         w_FD = weight(self, "down", (c.F, D), ("mlp", "embed"), init.residual((0,), self.depth), (0,))
         y_BTD = einsum("btf,fd->btd", h_BTF, w_FD.astype(dtype), out=sharding.stream(x_BTD.shape[1]))
         if c.bias:

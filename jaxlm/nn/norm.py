@@ -3,7 +3,9 @@
 import dataclasses
 
 import flax.linen as nn
+import jax.numpy as jnp
 
+from jaxlm import sharding
 from jaxlm.axes import Array
 from jaxlm.ops.norms import layer_norm, rms_norm
 from jaxlm.sharding import weight
@@ -12,6 +14,8 @@ from jaxlm.sharding import weight
 @dataclasses.dataclass(frozen=True)
 class RMSNormConfig:
     eps: float = 1e-6
+    scale: bool = True
+    around_one: bool = False  # the scale is 1 + w (Gemma): weight decay pulls it to one
 
     def build(self, name: str) -> nn.Module:
         return RMSNorm(self, name=name)
@@ -20,6 +24,7 @@ class RMSNormConfig:
 @dataclasses.dataclass(frozen=True)
 class LayerNormConfig:
     eps: float = 1e-5
+    scale: bool = True
     bias: bool = True
 
     def build(self, name: str) -> nn.Module:
@@ -30,23 +35,43 @@ NormConfig = RMSNormConfig | LayerNormConfig
 
 
 class RMSNorm(nn.Module):
-    """x_BTD -> x_BTD, see `ops.norms.rms_norm`."""
+    """x -> x, over the last axis; see `ops.norms.rms_norm`.
+
+    Queries and keys x_BTHK may be normed otherwise: `per_head` gives every head a scale of its own, `joint` norms all
+    heads at once (and has a scale for each entry of each).
+    """
 
     c: RMSNormConfig = RMSNormConfig()
 
     @nn.compact
-    def __call__(self, x_BTD: Array) -> Array:
-        scale_D = weight(self, "scale", x_BTD.shape[-1:], (None,), nn.initializers.ones_init())
-        return rms_norm(x_BTD, scale_D, self.c.eps)
+    def __call__(self, x: Array, per_head: bool = False, joint: bool = False) -> Array:
+        scale = None
+        if self.c.scale:
+            one = nn.initializers.zeros_init() if self.c.around_one else nn.initializers.ones_init()
+            scale = weight(self, "scale", *_shape(x, per_head or joint), one)
+            scale = scale.astype(jnp.float32) + 1 if self.c.around_one else scale
+        return rms_norm(x, scale, self.c.eps, 1 + joint)
 
 
 class LayerNorm(nn.Module):
-    """x_BTD -> x_BTD, see `ops.norms.layer_norm`."""
+    """x -> x, over the last axis or as `RMSNorm` has it; see `ops.norms.layer_norm`."""
 
     c: LayerNormConfig = LayerNormConfig()
 
     @nn.compact
-    def __call__(self, x_BTD: Array) -> Array:
-        scale_D = weight(self, "scale", x_BTD.shape[-1:], (None,), nn.initializers.ones_init())
-        bias_D = weight(self, "bias", x_BTD.shape[-1:], (None,)) if self.c.bias else None
-        return layer_norm(x_BTD, scale_D, bias_D, self.c.eps)
+    def __call__(self, x: Array, per_head: bool = False, joint: bool = False) -> Array:
+        shape = _shape(x, per_head or joint)
+        scale = weight(self, "scale", *shape, nn.initializers.ones_init()) if self.c.scale else None
+        bias = weight(self, "bias", *shape) if self.c.bias else None
+        return layer_norm(x, scale, bias, self.c.eps, 1 + joint)
+
+
+def read(module_config: NormConfig | None, name: str, x_BTD: Array) -> Array:
+    """What a branch reads from the residual stream: normed where there is a norm, and gathered where the stream is
+    divided over positions."""
+    h_BTD = x_BTD if module_config is None else module_config.build(name)(x_BTD)
+    return sharding.constrain(h_BTD, "batch", None, None)
+
+
+def _shape(x: Array, heads: bool) -> tuple[tuple[int, ...], tuple[str | None, ...]]:
+    return (x.shape[-2:], ("heads", None)) if heads else (x.shape[-1:], (None,))

@@ -6,6 +6,7 @@ the weights for every token). `stack` and `unstack` turn one into the other.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, cast
 
 import flax.linen as nn
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 
 from jaxlm.axes import Array, Params
 from jaxlm.errors import UserError
-from jaxlm.nn.block import BlockConfig
+from jaxlm.nn.block import BlockConfig, ParallelConfig
 from jaxlm.nn.context import Context
 
 POLICIES = {  # what the backward pass need not compute again
@@ -31,7 +32,7 @@ POLICIES = {  # what the backward pass need not compute again
 class SegmentConfig:
     """`repeat` periods of these blocks, e.g. 5 x (local, local, local, local, local, global)."""
 
-    blocks: tuple[BlockConfig, ...]
+    blocks: tuple[BlockConfig | ParallelConfig, ...]
     repeat: int = 1
 
     def __post_init__(self):
@@ -43,17 +44,41 @@ class SegmentConfig:
         return self.repeat * len(self.blocks)
 
 
+def segments(blocks: Sequence[BlockConfig | ParallelConfig]) -> tuple[SegmentConfig, ...]:
+    """The layers `blocks`, in order, as segments that compile the fewest different blocks (then: the fewest segments).
+
+    Thirty-four layers of which every sixth is global are five periods of six and one of the four that are left.
+    """
+    numbers: dict[Any, int] = {}
+    ids = [numbers.setdefault(block, len(numbers)) for block in blocks]
+    best: list[tuple[int, int, tuple[SegmentConfig, ...]]] = [(0, 0, ())]
+    for end in range(1, len(ids) + 1):
+        found = []
+        for start in reversed(range(end)):  # of equals, the longest head: the pattern as it is published
+            compiled, count, before = best[start]
+            length = end - start
+            p = next(
+                p for p in range(1, length + 1) if length % p == 0 and ids[start + p : end] == ids[start : end - p]
+            )
+            found.append((compiled + p, count + 1, before, start, p))
+        compiled, count, before, start, p = min(found, key=lambda one: one[:2])
+        segment = SegmentConfig(tuple(blocks[start : start + p]), (end - start) // p)
+        best.append((compiled, count, (*before, segment)))
+    return best[-1][2]
+
+
 class Period(nn.Module):
-    """x_BTD, context, pasts -> x_BTD, (states, statistics): one tuple entry a block."""
+    """x_BTD, context, number of its first layer, pasts -> x_BTD, (states, statistics): one tuple entry a block."""
 
     c: SegmentConfig
     depth: int
 
     @nn.compact
-    def __call__(self, x_BTD: Array, context: Context, pasts: Any) -> tuple[Array, Any]:
+    def __call__(self, x_BTD: Array, context: Context, layer: Any, pasts: Any) -> tuple[Array, Any]:
         outs = []
         for i, block in enumerate(self.c.blocks):
-            x_BTD, out = block.build(self.depth, f"block_{i}")(x_BTD, context, None if pasts is None else pasts[i])
+            here, past = dataclasses.replace(context, layer=layer + i), None if pasts is None else pasts[i]
+            x_BTD, out = block.build(self.depth, f"block_{i}")(x_BTD, here, past)
             outs.append(out)
         return x_BTD, tuple(zip(*outs))
 
@@ -61,8 +86,8 @@ class Period(nn.Module):
 class Stack(nn.Module):
     """A segment of the model; see the file's first lines for `stacked`.
 
-    States and statistics come back with a leading axis of periods, or as a tuple of periods when not stacked; pasts
-    are taken in the same form.
+    `context.layer` is the number of its first layer. States and statistics come back with a leading axis of periods,
+    or as a tuple of periods when not stacked; pasts are taken in the same form.
     """
 
     c: SegmentConfig
@@ -73,12 +98,12 @@ class Stack(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTD: Array, context: Context, pasts: Any = None) -> tuple[Array, Any]:
+        firsts = range(0, self.c.layers, len(self.c.blocks))  # of each period
         if not self.stacked:
             outs = []
-            for i in range(self.c.repeat):
-                x_BTD, out = Period(self.c, self.depth, name=str(i))(
-                    x_BTD, context, None if pasts is None else pasts[i]
-                )
+            for i, first in enumerate(firsts):
+                period, past = Period(self.c, self.depth, name=str(i)), None if pasts is None else pasts[i]
+                x_BTD, out = period(x_BTD, context, context.layer + first, past)
                 outs.append(out)
             return x_BTD, tuple(zip(*outs))
         # prevent_cse=False: a scan's body cannot be merged with its backward pass anyway.
@@ -87,11 +112,11 @@ class Stack(nn.Module):
             period,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=cast(Any, (nn.broadcast, 0)),
+            in_axes=cast(Any, (nn.broadcast, 0, 0)),
             length=self.c.repeat,
             unroll=self.unroll,
         )
-        return scan(self.c, self.depth, name="periods")(x_BTD, context, pasts)
+        return scan(self.c, self.depth, name="periods")(x_BTD, context, context.layer + jnp.array(firsts), pasts)
 
 
 def unstack(params: Params) -> Params:

@@ -1,26 +1,75 @@
 """The mathematics: plain functions of arrays, no parameters."""
 
-from jaxlm.ops.activations import ACTIVATIONS
+from jaxlm.ops.activations import ACTIVATIONS, glu
+from jaxlm.ops.additive import additive_attention
 from jaxlm.ops.attention import attention, attention_with_past, reference_attention
 from jaxlm.ops.blockwise import blockwise_attention
 from jaxlm.ops.dropout import dropout
 from jaxlm.ops.embedding import lookup
+from jaxlm.ops.latent import latent_attention_with_past
+from jaxlm.ops.linear_attention import (
+    causal_linear_attention,
+    elu_features,
+    linear_attention,
+    linear_attention_step,
+    orthogonal_directions,
+    positive_features,
+)
+from jaxlm.ops.linformer import linformer_attention
 from jaxlm.ops.masks import cache_slots, visible
 from jaxlm.ops.norms import layer_norm, rms_norm
-from jaxlm.ops.positions import rotate, sinusoidal
+from jaxlm.ops.positions import sinusoidal, temperature
+from jaxlm.ops.relative import (
+    alibi_bias,
+    alibi_bias_at,
+    alibi_slopes,
+    bucket_bias,
+    bucket_bias_at,
+    dense_bias,
+    shaw_attention,
+    t5_bucket,
+)
+from jaxlm.ops.rope import rotate
+from jaxlm.ops.sparse import Fixed, Local, Pattern, Strided, block_sparse_attention, dense_mask, pattern_mask
 
 __all__ = [
     "ACTIVATIONS",
+    "Fixed",
+    "Local",
+    "Pattern",
+    "Strided",
+    "additive_attention",
+    "alibi_bias",
+    "alibi_bias_at",
+    "alibi_slopes",
     "attention",
     "attention_with_past",
+    "block_sparse_attention",
     "blockwise_attention",
+    "bucket_bias",
+    "bucket_bias_at",
     "cache_slots",
+    "causal_linear_attention",
+    "dense_bias",
+    "dense_mask",
     "dropout",
+    "elu_features",
+    "glu",
+    "latent_attention_with_past",
     "layer_norm",
+    "linear_attention",
+    "linear_attention_step",
+    "linformer_attention",
     "lookup",
+    "orthogonal_directions",
+    "pattern_mask",
+    "positive_features",
     "reference_attention",
     "rms_norm",
     "rotate",
+    "shaw_attention",
     "sinusoidal",
+    "t5_bucket",
+    "temperature",
     "visible",
 ]

@@ -14,10 +14,34 @@ def relu2(x: Array) -> Array:
     return jnp.square(jax.nn.relu(x))
 
 
+def swish(x: Array, beta: float) -> Array:
+    """x sigmoid(beta x) (Ramachandran et al. 2017, arXiv:1710.05941); silu is swish of 1."""
+    return x * jax.nn.sigmoid(beta * x)
+
+
+def quick_gelu(x: Array) -> Array:
+    """Swish of 1.702, which is close to gelu (Hendrycks and Gimpel 2016, arXiv:1606.08415)."""
+    return swish(x, 1.702)
+
+
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
     "relu2": relu2,
     "gelu": partial(jax.nn.gelu, approximate=False),
     "gelu_tanh": partial(jax.nn.gelu, approximate=True),
     "silu": jax.nn.silu,
+    "quick_gelu": quick_gelu,
+    "mish": jax.nn.mish,
+    "hardswish": jax.nn.hard_swish,
+    "relu6": jax.nn.relu6,
+    "leaky_relu": jax.nn.leaky_relu,
+    "linear": lambda x: x,
+    "tanh": jnp.tanh,
+    "sigmoid": jax.nn.sigmoid,
 }
+
+
+def glu(gate: Array, up: Array, act: Callable[[Array], Array], limit: float | None = None) -> Array:
+    """act(gate) up (Shazeer 2020, arXiv:2002.05202); with a limit c, act(min(gate, c)) (clip(up, -c, c) + 1), as in
+    gpt-oss (arXiv:2508.10925)."""
+    return act(gate) * up if limit is None else act(jnp.minimum(gate, limit)) * (jnp.clip(up, -limit, limit) + 1)

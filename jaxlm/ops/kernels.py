@@ -1,6 +1,7 @@
 """Fused attention kernels of the accelerators, behind the signature of `blockwise.blockwise_attention`.
 
-cuDNN's flash attention on NVIDIA GPUs comes with jax.nn; splash attention on TPUs with jax.experimental.pallas.
+cuDNN's flash attention on NVIDIA GPUs comes with jax.nn; splash attention on TPUs with jax.experimental.pallas. Beside
+each stands a function that says what it lacks for given arguments ("" when it computes exactly that).
 """
 
 import functools
@@ -14,45 +15,58 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ma
 
 from jaxlm import sharding
 from jaxlm.axes import Array
-from jaxlm.ops import masks
+from jaxlm.ops.rule import Extras, Rule
 
 CUDNN_DENSE_MASK = 4096  # what needs a T x T mask there goes blockwise when it is longer
 
 
-def cudnn_takes(q_BTHK: Array, segments_BT: Array | None, causal: bool, window: int | None) -> bool:
-    """Whether cuDNN computes this: half precision, head width a multiple of 8 up to 128."""
+def cudnn_lacks(q_BTHK: Array, k_BTGK: Array, v_BTGJ: Array, extras: Extras, rule: Rule) -> str:
+    """cuDNN takes half precision and head widths that are a multiple of 8 up to 128."""
     T, K = q_BTHK.shape[1], q_BTHK.shape[3]
-    half = q_BTHK.dtype in (jnp.bfloat16, jnp.float16)
-    short = T <= CUDNN_DENSE_MASK or not _dense(segments_BT, causal, window)
-    return half and K % 8 == 0 and K <= 128 and short
+    lacking = {
+        f"{q_BTHK.dtype} (it takes bfloat16 and float16)": q_BTHK.dtype not in (jnp.bfloat16, jnp.float16),
+        f"a head width of {K} (it takes multiples of 8 up to 128)": K % 8 != 0 or K > 128,
+        "values of another width than keys": v_BTGJ.shape[3] != K,
+        "softcap": rule.softcap is not None,
+        "bias_HZ": extras.bias_HZ is not None,
+        "sinks_H": extras.sinks_H is not None,
+        "dropout": rule.dropout > 0,
+        f"segments, chunk or a window without causal beyond {CUDNN_DENSE_MASK} positions": (
+            T > CUDNN_DENSE_MASK and _dense(extras, rule)
+        ),
+    }
+    return next((what for what, lacks in lacking.items() if lacks), "")
 
 
-def _dense(segments_BT, causal, window) -> bool:
+def _dense(extras: Extras, rule: Rule) -> bool:
     """cuDNN knows a causal limit and a window to the left; all else needs a T x T mask."""
-    return segments_BT is not None or (window is not None and not causal)
+    return extras.segments_BT is not None or rule.chunk is not None or (rule.reach is not None and not rule.causal)
 
 
-def cudnn_attention(q_BTHK, k_BTGK, v_BTGK, segments_BT, causal, window, scale) -> Array:
-    """cuDNN flash attention. Causal limits and windows skip work; packed segments become a dense mask."""
-    if not _dense(segments_BT, causal, window):
-        local = None if window is None else (window - 1, 0)
-        return jax.nn.dot_product_attention(
-            q_BTHK, k_BTGK, v_BTGK, scale=scale, is_causal=causal, local_window_size=local, implementation="cudnn"
-        )
-    index_1T = jnp.arange(q_BTHK.shape[1])[None]
-    mask_BTT = masks.visible(index_1T, index_1T, segments_BT, segments_BT, causal=causal, window=window)
-    return jax.nn.dot_product_attention(
-        q_BTHK, k_BTGK, v_BTGK, mask=mask_BTT[:, None], scale=scale, implementation="cudnn"
+def cudnn_attention(q_BTHK: Array, k_BTGK: Array, v_BTGJ: Array, extras: Extras, rule: Rule) -> Array:
+    """cuDNN flash attention. Causal limits and windows skip work; segments and chunks become a dense mask."""
+    attend = functools.partial(
+        jax.nn.dot_product_attention, q_BTHK, k_BTGK, v_BTGJ, scale=rule.scale, implementation="cudnn"
     )
+    if not _dense(extras, rule):
+        return attend(is_causal=rule.causal, local_window_size=None if rule.reach is None else (rule.reach - 1, 0))
+    index_1T = jnp.arange(q_BTHK.shape[1])[None]
+    return attend(mask=rule.visible(index_1T, index_1T, extras, extras)[:, None])
 
 
-def splash_takes(q_BTHK: Array, k_BTGK: Array) -> bool:
-    """Whether splash computes this: whole blocks of 128 positions."""
-    return q_BTHK.shape[1] % 128 == 0 and q_BTHK.shape[1] >= 128
+def splash_lacks(q_BTHK: Array, k_BTGK: Array, v_BTGJ: Array, extras: Extras, rule: Rule) -> str:
+    """Splash takes whole blocks of 128 positions."""
+    T = q_BTHK.shape[1]
+    lacking = {
+        f"{T} positions (it takes multiples of 128)": T % 128 != 0,
+        "bias_HZ": extras.bias_HZ is not None,
+        "dropout": rule.dropout > 0,
+    }
+    return next((what for what, lacks in lacking.items() if lacks), "")
 
 
 @functools.lru_cache(maxsize=64)
-def _splash(T: int, H: int, causal: bool, window: int | None, interpret: bool):
+def _splash(T: int, H: int, causal: bool, window: int | None, softcap: float | None, interpret: bool):
     # The mask is walked in Python (35 s at T = 131072): once per shape, not once per trace.
     block = next(b for b in (512, 256, 128) if T % b == 0)
     names = ("q", "kv", "kv_compute", "q_dkv", "kv_dkv", "kv_dkv_compute", "q_dq", "kv_dq")
@@ -67,20 +81,35 @@ def _splash(T: int, H: int, causal: bool, window: int | None, interpret: bool):
             head_shards=1,
             q_seq_shards=1,
             block_sizes=kernel.BlockSizes(**sizes),
+            attn_logits_soft_cap=softcap,
             interpret=interpret,
         )
 
 
-def splash_attention(q_BTHK, k_BTGK, v_BTGK, segments_BT, causal, window, scale, interpret=False) -> Array:
+def splash_attention(
+    q_BTHK: Array, k_BTGK: Array, v_BTGJ: Array, extras: Extras, rule: Rule, interpret: bool = False
+) -> Array:
     """Pallas splash attention, one kernel per device over its own rows and heads."""
 
-    def local(q_BHTK, k_BGTK, v_BGTK, segments_BT):
+    def local(q_BHTK, k_BGTK, v_BGTJ, segments_BT, sinks_H):
         H, T = q_BHTK.shape[1:3]
-        splash = _splash(T, H, causal, window, interpret)
+        splash = _splash(T, H, rule.causal, rule.reach, rule.softcap, interpret)
         ids = None if segments_BT is None else kernel.SegmentIds(segments_BT, segments_BT)
-        return jax.vmap(splash)(q_BHTK * np.asarray(scale, q_BHTK.dtype), k_BGTK, v_BGTK, ids)
+        one_row = lambda q, k, v, ids: splash(q, k, v, ids, sinks_H)
+        return jax.vmap(one_row)(q_BHTK * np.asarray(rule.scale, q_BHTK.dtype), k_BGTK, v_BGTJ, ids)
 
-    q, k, v = (x.transpose(0, 2, 1, 3) for x in (q_BTHK, k_BTGK, v_BTGK))
+    q, k, v = (x.transpose(0, 2, 1, 3) for x in (q_BTHK, k_BTGK, v_BTGJ))
     heads, rows = ("batch", "heads", None, None), ("batch", None)
-    o_BHTK = sharding.per_device(local, [heads] * 3 + [rows], heads, q, k, v, segments_BT, kernel=True)
-    return o_BHTK.transpose(0, 2, 1, 3)
+    given = q, k, v, _texts(q_BTHK, extras, rule), extras.sinks_H
+    o_BHTJ = sharding.per_device(local, [heads] * 3 + [rows, ("heads",)], heads, *given, kernel=True)
+    return o_BHTJ.transpose(0, 2, 1, 3)
+
+
+def _texts(q_BTHK: Array, extras: Extras, rule: Rule) -> Array | None:
+    """Segments for splash, which knows no chunks counted from a text's start: every chunk of a text is one."""
+    if rule.chunk is None:
+        return extras.segments_BT
+    B, T = q_BTHK.shape[:2]
+    position_BT = jnp.arange(T)[None] if extras.positions_BT is None else extras.positions_BT
+    segment_BT = jnp.zeros((B, T), jnp.int32) if extras.segments_BT is None else extras.segments_BT
+    return segment_BT * (T // rule.chunk + 1) + position_BT // rule.chunk

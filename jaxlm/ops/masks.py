@@ -1,7 +1,8 @@
 """Who may attend to whom, as a function of positions and segments.
 
 Every token has a position and a segment. Segment 0 is padding, 1, 2, ... are the documents packed into a row, -1 an
-empty slot of a cache. A query sees a key of its own segment, not later than itself (causal), less than `window` back.
+empty slot of a cache. A query sees a key of its own segment, not later than itself (causal), less than `window` back,
+in the same `chunk`.
 """
 
 import jax.numpy as jnp
@@ -17,15 +18,19 @@ def visible(
     *,
     causal: bool = True,
     window: int | None = None,
+    chunk: int | None = None,
 ) -> Array:
     """Boolean mask (B, T, S) from positions `query_BT`, `key_BS` and segments (None: one segment for all).
 
     Rows may be 1 for positions shared by the batch. A window of W sees the current and the W - 1 positions before.
+    A chunk of W holds positions 0 .. W - 1, the next W .. 2 W - 1, and so on (Llama 4).
     """
     back_BTS = query_BT[:, :, None] - key_BS[:, None, :]
     mask_BTS = back_BTS >= 0 if causal else jnp.ones_like(back_BTS, bool)
     if window is not None:
         mask_BTS &= (back_BTS < window) & (back_BTS > -window)
+    if chunk is not None:
+        mask_BTS &= (query_BT // chunk)[:, :, None] == (key_BS // chunk)[:, None, :]
     if query_segments_BT is not None and key_segments_BS is not None:
         mask_BTS = mask_BTS & (query_segments_BT[:, :, None] == key_segments_BS[:, None, :])
     return mask_BTS

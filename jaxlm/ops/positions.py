@@ -1,4 +1,4 @@
-"""Position encodings as functions of integer positions: sinusoids to add, rotations to apply."""
+"""Positions as vectors to add and as factors on queries; rotary ones are in `ops.rope`, distances in `ops.relative`."""
 
 import jax.numpy as jnp
 
@@ -10,22 +10,12 @@ def sinusoidal(positions_BT: Array, D: int, base: float = 10_000.0) -> Array:
 
     e[t, 2i] = sin(t / base^(2i/D)), e[t, 2i+1] = cos(t / base^(2i/D)). D must be even.
     """
-    angle_BTk = _angles(positions_BT, D, base)
+    inverse_k = base ** (-jnp.arange(0, D, 2, dtype=jnp.float32) / D)
+    angle_BTk = positions_BT.astype(jnp.float32)[:, :, None] * inverse_k[None, None, :]
     return jnp.stack([jnp.sin(angle_BTk), jnp.cos(angle_BTk)], -1).reshape(*positions_BT.shape, D)
 
 
-def rotate(x_BTHK: Array, positions_BT: Array, base: float = 10_000.0) -> Array:
-    """Rotary position embedding of queries or keys (RoPE; Su et al. 2021, arXiv:2104.09864), halves paired.
-
-    The pair (x[i], x[i + K/2]) turns by the angle t / base^(2i/K), so a dot product of two rotated vectors depends
-    on their distance only. `positions_BT` may have one row, for all rows of x. K must be even.
-    """
-    angle_BT1k = _angles(positions_BT, x_BTHK.shape[-1], base)[:, :, None, :]
-    cos, sin = jnp.cos(angle_BT1k), jnp.sin(angle_BT1k)
-    a, b = jnp.split(x_BTHK.astype(jnp.float32), 2, -1)
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(x_BTHK.dtype)
-
-
-def _angles(positions_BT: Array, D: int, base: float) -> Array:
-    inverse_k = base ** (-jnp.arange(0, D, 2, dtype=jnp.float32) / D)
-    return positions_BT.astype(jnp.float32)[:, :, None] * inverse_k[None, None, :]
+def temperature(positions_BT: Array, scale: float = 0.1, step: float = 8192.0) -> Array:
+    """Factors on queries that keep attention sharp over long texts, float32 (B, T) (Llama 4; Nakanishi 2025,
+    arXiv:2501.19399): 1 + scale ln(1 + floor((t + 1) / step))."""
+    return 1 + scale * jnp.log1p(jnp.floor((positions_BT.astype(jnp.float32) + 1) / step))

@@ -131,6 +131,7 @@ class Report:
             "train/grad_norm": metrics["grad_norm"],
             "train/learning_rate": metrics["learning_rate"],
             "train/skipped": self.skipped,
+            **{f"train/{name}": metrics[name] for name in ("max_load", "dropped") if name in metrics},
         }
 
     def _speed(self, number: int) -> dict[str, float]:

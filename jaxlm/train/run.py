@@ -5,6 +5,7 @@ import dataclasses
 from jaxlm.data.config import DataConfig
 from jaxlm.errors import UserError
 from jaxlm.models.lm import LMConfig
+from jaxlm.nn import MoEConfig
 from jaxlm.optim import OptimizerConfig
 from jaxlm.sharding import MeshConfig
 
@@ -26,6 +27,9 @@ class RunConfig:
     seed: int = 0  # of the initial weights and of dropout
     label_smoothing: float = 0.0
     z_loss: float = 0.0
+    balance_loss: float = 0.0  # weight of the experts' balance loss, see ops.routing.statistics
+    router_z_loss: float = 0.0  # weight of the routers' z-loss
+    balance_rate: float = 0.0  # how far a step moves the balance of experts that are used too much or too little
     ema: float = 0.0  # decay of an exponential moving average of the weights, used to evaluate and sample; 0: none
     skips: int = 10  # non-finite steps in a row after which the run stops
     log_every: int = 10
@@ -51,6 +55,12 @@ class RunConfig:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 0")
         if not 0 <= self.ema < 1 or not 0 <= self.label_smoothing < 1:
             raise UserError(f"ema={self.ema} and label_smoothing={self.label_smoothing} must lie in [0, 1)")
+        ffns = [block.ffn for segment in self.model.segments for block in segment.blocks]
+        experts = [ffn for ffn in ffns if isinstance(ffn, MoEConfig)]
+        if (self.balance_loss or self.router_z_loss) and not experts:
+            raise UserError("balance_loss and router_z_loss are for models with experts: leave them out, or use some")
+        if self.balance_rate and not any(ffn.balance for ffn in experts):
+            raise UserError(f"balance_rate={self.balance_rate} moves nothing: set balance=true in an ffn with experts")
 
     @property
     def tokens_per_step(self) -> int:

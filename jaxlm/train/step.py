@@ -15,6 +15,7 @@ from jaxlm.axes import Array, Params
 from jaxlm.errors import UserError
 from jaxlm.losses import TokenLoss, cross_entropy
 from jaxlm.models.lm import LM, LMConfig, forward
+from jaxlm.train import balance
 from jaxlm.train.run import RunConfig
 from jaxlm.train.state import State, optimizer
 
@@ -28,11 +29,12 @@ def token_loss(
     key: Array | None = None,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
-) -> TokenLoss:
-    """Summed next-token loss of a batch; dropout is on where a key is given."""
+) -> tuple[TokenLoss, Any]:
+    """Summed next-token loss of a batch, and the model's statistics; dropout is on where a key is given."""
     out = forward(LM(config), params, batch["tokens"], batch["positions"], batch["segments"], dropout_key=key)
     labels, weights = batch["labels"], batch["weights"]
-    return cross_entropy(out.hidden_BTD, out.head_VD, labels, weights, label_smoothing=label_smoothing, z_loss=z_loss)
+    how = {"label_smoothing": label_smoothing, "z_loss": z_loss, "softcap": config.softcap}
+    return cross_entropy(out.hidden_BTD, out.head_VD, labels, weights, **how), out.statistics
 
 
 def make_train_step(run: RunConfig) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
@@ -42,30 +44,38 @@ def make_train_step(run: RunConfig) -> Callable[[State, Batch], tuple[State, dic
     """
     tx, rate = optimizer(run), optim.schedule(run.optimizer, run.steps)
 
-    def loss(params: Params, batch: Batch, key: Array) -> tuple[Array, TokenLoss]:
-        out = token_loss(run.model, params, batch, key, label_smoothing=run.label_smoothing, z_loss=run.z_loss)
-        return out.total, out
+    def loss(params: Params, batch: Batch, key: Array) -> tuple[Array, tuple[TokenLoss, Any]]:
+        out, statistics = token_loss(
+            run.model, params, batch, key, label_smoothing=run.label_smoothing, z_loss=run.z_loss
+        )
+        # The sum over parts is divided by all their tokens: what is a mean already counts once a token.
+        extra = balance.auxiliary_loss(statistics, run.balance_loss, run.router_z_loss) * out.weight
+        out = dataclasses.replace(out, total=out.total + extra)
+        return out.total, (out, statistics)
 
-    def gradient(params: Params, batch: Batch, key: Array) -> tuple[Params, TokenLoss]:
+    def gradient(params: Params, batch: Batch, key: Array) -> tuple[Params, tuple[TokenLoss, Any]]:
         grad = jax.grad(loss, has_aux=True)
         if run.accumulate == 1:
             return grad(params, jax.tree.map(lambda x: x[0], batch), key)
 
         def add(total, part):
             batch, i = part
-            return jax.tree.map(jnp.add, total, grad(params, batch, jax.random.fold_in(key, i))), None
+            grads, (sums, statistics) = grad(params, batch, jax.random.fold_in(key, i))
+            return jax.tree.map(jnp.add, total, (grads, sums)), statistics
 
         zero = jnp.zeros(())
         start = jax.tree.map(jnp.zeros_like, params), TokenLoss(zero, zero, zero)
-        return jax.lax.scan(add, start, (batch, jnp.arange(run.accumulate)))[0]
+        (grads, sums), statistics = jax.lax.scan(add, start, (batch, jnp.arange(run.accumulate)))
+        return grads, (sums, jax.tree.map(lambda x: x.mean(0), statistics))
 
     def step(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
-        grads, sums = gradient(state.params, batch, jax.random.fold_in(state.key, state.step))
+        grads, (sums, statistics) = gradient(state.params, batch, jax.random.fold_in(state.key, state.step))
         tokens = jnp.maximum(sums.weight, 1)
         grads = jax.tree.map(lambda g: g / tokens, grads)
         norm = optax.tree.norm(grads)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        params = balance.rebalance(params, state.params, statistics, run.balance_rate)
         new = State(state.step + 1, params, opt_state, state.key, _average(run.ema, state.ema, params))
         finite = jnp.isfinite(sums.total) & jnp.isfinite(norm)
         kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), _weights(new), _weights(state))
@@ -76,6 +86,7 @@ def make_train_step(run: RunConfig) -> Callable[[State, Batch], tuple[State, dic
             "learning_rate": jnp.asarray(rate(state.step), jnp.float32),
             "tokens": sums.weight,
             "skipped": 1 - finite.astype(jnp.int32),
+            **balance.report(statistics),
         }
         return dataclasses.replace(new, params=kept[0], opt_state=kept[1], ema=kept[2]), metrics
 
@@ -84,7 +95,7 @@ def make_train_step(run: RunConfig) -> Callable[[State, Batch], tuple[State, dic
 
 def make_eval_step(config: LMConfig) -> Callable[[Params, Batch], TokenLoss]:
     """params, batch -> summed loss, without dropout, smoothing or z-loss."""
-    return lambda params, batch: token_loss(config, params, batch)
+    return lambda params, batch: token_loss(config, params, batch)[0]
 
 
 def place(batch: dict[str, np.ndarray], mesh: Mesh, parts: int | None = None) -> Batch:

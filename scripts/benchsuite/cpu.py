@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from benchsuite import ceilings, decoding, inputs, saving, shakespeare, startup, training
+from benchsuite import attention, ceilings, decoding, inputs, saving, shakespeare, startup, training
 from benchsuite.bench import Bench, Family, Rows
 from benchsuite.sizes import Size
 
@@ -21,6 +21,8 @@ def families(tiny: bool) -> list[Family]:
     loader = {"tokens": 2**26, "T": 1024, "rows": 32, "batches": 200, "repeats": 5}
     wait, learn, saved = {"tiny": False, "steps": 200}, (), m10
     starts = 3
+    short = {"B": 2, "T": 2048, "H": 8, "K": 64, "dtype": "float32", "warm": 1, "repeats": 3, "steps": 1}
+    long = short | {"B": 1, "T": 8192, "H": 4}
     if tiny:
         m124 = m10 = saved = Size(N=2, D=64, H=2, V=256, T=128, B=2)
         matmul, read = {"size": 128, "dtype": "float32", "seconds": 0.05}, {"side": 256, "seconds": 0.05}
@@ -32,6 +34,7 @@ def families(tiny: bool) -> list[Family]:
             ("steps=20", "optimizer.warmup=2", "eval_every=10", "sample_tokens=8", "data.limit=50000"),
         )
         starts = 1
+        short, long = (args | {"T": args["T"] // 16, "H": 2} for args in (short, long))
 
     def train_124m(bench: Bench) -> Rows:
         return training.compared(
@@ -71,6 +74,8 @@ def families(tiny: bool) -> list[Family]:
         Family(("decode.124m", "decode.124m.read_fraction"), decode_124m),
         Family(("decode.10m",), decode_10m),
         Family(("ceiling.read",), read_rate),
+        Family(("attention.2k", "attention.2k.memory"), partial(attention.saved, id="attention.2k", **short)),
+        Family(("attention.8k", "attention.8k.memory"), partial(attention.saved, id="attention.8k", **long)),
         Family(("start.124m.cold", "start.124m.warm"), start),
         Family(("input.starvation",), partial(inputs.waiting, id="input.starvation", goal="value < 1", **wait)),
         Family(("input.loader",), partial(inputs.packed, id="input.loader", goal="value >= 10", **loader)),

@@ -8,9 +8,11 @@ from jax import lax
 
 from jaxlm.decode import cache
 from jaxlm.models import LM
-from jaxlm.models.lm import logits
+from jaxlm.models.lm import abstract, logits
 from jaxlm.nn import unstack
+from jaxlm.sharding import Axes, MeshConfig
 from tests.decode.models import MODELS, block, full_logits, lm, params, prompts
+from tests.meshes import on
 
 B, T, START = 3, 36, 9  # the first START tokens are read at once, the others one by one
 
@@ -21,8 +23,9 @@ def through_the_cache(config, stacked, params, tokens_BT, mask_BT):
 
     def forward(*args):
         out = LM(config, stacked).apply({"params": params}, *args, method="forward")
-        return logits(out.hidden_BTD, out.head_VD), out.states
+        return logits(config, out), out.states
 
+    B, T = tokens_BT.shape
     start_B = T - mask_BT.sum(-1)
     positions_BT = jnp.maximum(jnp.cumsum(mask_BT, -1) - 1, 0)
     first, states = forward(*(x[:, :START] for x in (tokens_BT, positions_BT, mask_BT)))
@@ -37,7 +40,10 @@ def through_the_cache(config, stacked, params, tokens_BT, mask_BT):
     return jnp.concatenate([first, jnp.moveaxis(rest, 0, 1)], 1)
 
 
-@pytest.mark.parametrize("name, stacked", [(name, True) for name in MODELS] + [("windows", False), ("learned", False)])
+UNSTACKED = ["windows", "learned", "alibi", "gpt-oss", "llama4", "differential", "latent"]
+
+
+@pytest.mark.parametrize("name, stacked", [(name, True) for name in MODELS] + [(name, False) for name in UNSTACKED])
 def test_every_logit_is_that_of_the_full_forward(name, stacked):
     tokens_BT, mask_BT = prompts(T, 0, 3, START - 1)
     tree = params(name) if stacked else unstack(params(name))
@@ -45,6 +51,21 @@ def test_every_logit_is_that_of_the_full_forward(name, stacked):
     expected = full_logits(name, tokens_BT, mask_BT)
     real = mask_BT.astype(bool)
     np.testing.assert_allclose(found[real], expected[real], rtol=0, atol=1e-5 * np.abs(expected[real]).max())
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+@pytest.mark.parametrize("name", ["gpt-oss", "latent"])
+def test_the_cache_on_meshes(name, explicit):
+    tokens_BT, mask_BT = (np.tile(x, (4, 1)) for x in prompts(20, 0, 3))
+    expected = through_the_cache(MODELS[name], True, params(name), tokens_BT, mask_BT)
+    axes = abstract(MODELS[name])[1]
+    with on(MeshConfig(2, 2, 2, explicit=explicit)) as put:
+        tree = jax.tree.map(lambda a, w: put(w, *a.names), axes, params(name), is_leaf=lambda a: isinstance(a, Axes))
+        found = through_the_cache(MODELS[name], True, tree, *(put(x, "batch", None) for x in (tokens_BT, mask_BT)))
+    real = mask_BT.astype(bool)
+    np.testing.assert_allclose(
+        np.asarray(found)[real], expected[real], rtol=0, atol=2e-5 * np.abs(expected[real]).max()
+    )
 
 
 @pytest.mark.parametrize("S", [1, 4, 7, 20])

@@ -1,3 +1,4 @@
+import functools
 import re
 
 import chex
@@ -8,13 +9,13 @@ import pytest
 
 from jaxlm import sharding
 from jaxlm.decode import Greedy, Sampler, Temperature, cache, decode, generate, left_pad, prefill, prepare, results
-from jaxlm.decode.generate import BUCKET, _prefill
+from jaxlm.decode.generate import BUCKET, _decode, _prefill
 from jaxlm.errors import UserError
 from jaxlm.models import LM
 from jaxlm.models import lm as models
 from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig
 from jaxlm.sharding import MeshConfig
-from tests.decode.models import MODELS, V, full_logits, lm, params, prompts
+from tests.decode.models import DYNAMIC, MODELS, V, full_logits, lm, params, prompts
 from tests.meshes import lies, name, on
 from tests.weights import weights
 
@@ -58,6 +59,29 @@ def test_log_probabilities_are_those_of_the_full_forward(model, stacked):
     expected_BTV = np.asarray(jax.nn.log_softmax(logits_BTV))
     expected_BT = np.take_along_axis(expected_BTV, new_BT[..., None], -1)[..., 0]
     np.testing.assert_allclose(logprobs_BT, expected_BT, rtol=0, atol=1e-5 * np.abs(logits_BTV).max())
+
+
+@pytest.mark.parametrize("model", DYNAMIC)
+def test_rotations_are_those_of_the_text_by_then(model):
+    """Against the full forward of every beginning, whose longest text decides for all rows; some cross the length."""
+    config, tree = prepare(DYNAMIC[model], params(model))
+    new_BT, logprobs_BT = generate(config, tree, TOKENS, mask_BT=MASK, max_new_tokens=NEW, sampler=Greedy())
+    texts_BT, real_BT = np.concatenate([TOKENS, new_BT], 1), np.concatenate([MASK, np.ones_like(new_BT)], 1)
+    ends = np.arange(T, T + NEW)
+    read_XBT = real_BT[None] * (np.arange(T + NEW) < ends[:, None])[:, None]
+    at_XBT = np.maximum(np.cumsum(real_BT, -1) - 1, 0)[None] * read_XBT
+    forward = jax.jit(jax.vmap(functools.partial(LM(DYNAMIC[model]).apply, {"params": params(model)}, texts_BT)))
+    logits_XBTV = np.asarray(forward(at_XBT, read_XBT))
+    logits_XBV = logits_XBTV[np.arange(NEW), :, ends - 1]
+    np.testing.assert_array_equal(new_BT.T, logits_XBV.argmax(-1))
+    expected_XB = np.asarray(jax.nn.log_softmax(logits_XBV)).max(-1)
+    np.testing.assert_allclose(logprobs_BT.T, expected_XB, rtol=0, atol=1e-5 * np.abs(logits_XBV).max())
+    early = logits_XBTV[-1, :, T - 1] - logits_XBTV[0, :, T - 1]  # what the prompt says when the text is long
+    assert np.abs(early[:2]).max() > 1e-3
+    state, how = prefill(config, tree, TOKENS, MASK, NEW, Greedy(), KEY, ())
+    for until in (2, 3, 13, NEW):  # in pieces, some of which end where the text is read anew
+        state = decode(how, tree, state, until)
+    np.testing.assert_array_equal(results(state)[0][:, :NEW], new_BT)
 
 
 def test_greedy_takes_the_likeliest_and_reports_the_models_own_probability():
@@ -156,7 +180,7 @@ def test_the_same_on_a_mesh_that_does_not_divide_the_rows(config):
 
 def test_one_compilation_a_bucket():
     sampler, rng = Temperature(0.77), np.random.default_rng(0)  # a sampler of no other test
-    compiled = lambda: (_prefill._cache_size(), decode._cache_size())
+    compiled = lambda: (_prefill._cache_size(), _decode._cache_size())
     before = compiled()
     for T, new in [(1, 1), (9, 20), (33, 5), (64, 64), (2, 63)]:
         new_BT, _ = run(tokens=rng.integers(0, V, (3, T)), mask=None, max_new_tokens=new, sampler=sampler)
@@ -171,8 +195,8 @@ def test_the_cache_is_written_in_place(model):
     state, how, tree = start(model)
     caches = jax.tree.leaves(state.caches)
     size = sum(x.nbytes for x in caches)
-    assert size == 3 * cache.nbytes(MODELS[model], how.length, "float32")
-    program = decode.lower(how, tree, state, NEW).compile()
+    assert size == 3 * cache.nbytes(MODELS[model], BUCKET + how.new, "float32")
+    program = _decode.lower(how, tree, state, NEW).compile()
     assert program.memory_analysis().alias_size_in_bytes >= size
     for x in caches:  # nor is one copied for every token within the loop
         shape = re.escape(f"f32[{','.join(map(str, x.shape))}]")
@@ -187,14 +211,14 @@ def test_a_token_reads_the_cache_where_it_stands():
     config = lm((1, (BlockConfig(AttentionConfig(H=2, K=64), MLPConfig(F=16)),)))
     config, tree = prepare(config, weights(LM(config), TOKENS))
     state, how = prefill(config, tree, TOKENS, None, 8192, Greedy(), KEY, ())
-    memory = decode.lower(how, tree, state, NEW).compile().memory_analysis()
+    memory = _decode.lower(how, tree, state, NEW).compile().memory_analysis()
     assert memory.temp_size_in_bytes < jax.tree.leaves(state.caches)[0].nbytes / 2
 
 
 def test_nothing_goes_to_the_host_while_decoding():
     state, how, tree = start()
     until = jnp.int32(NEW)
-    program = decode.lower(how, tree, state, until).compile().as_text()
+    program = _decode.lower(how, tree, state, until).compile().as_text()
     assert re.findall("infeed|outfeed|callback| send| recv", program) == [] and " while(" in program
     with jax.transfer_guard("disallow"):
         state = decode(how, tree, state, until)

@@ -3,6 +3,7 @@ import functools
 import math
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,12 +11,14 @@ import pytest
 
 from jaxlm import sharding
 from jaxlm.errors import UserError
+from jaxlm.losses import cross_entropy
 from jaxlm.models import LM, LMConfig, lm
 from jaxlm.nn import (
     AttentionConfig,
     BlockConfig,
     LearnedConfig,
     MLPConfig,
+    RMSNormConfig,
     RopeConfig,
     SegmentConfig,
     SinusoidalConfig,
@@ -136,6 +139,69 @@ def test_segments_run_in_order_and_unstacked_weights_give_the_same():
     np.testing.assert_allclose(logits(c, p, TOKENS), apart, atol=2e-5)
     first = dataclasses.replace(c, segments=c.segments[:1])
     assert np.abs(logits(c, p, TOKENS) - logits(first, p, TOKENS)).max() > 0.1  # the second one counts
+
+
+@dataclasses.dataclass(frozen=True)
+class Nothing:
+    """A layer that adds nothing."""
+
+    def build(self, depth, name):
+        return Pass(name=name)
+
+
+class Pass(nn.Module):
+    @nn.compact
+    def __call__(self, x_BTD, context, past=None):
+        return x_BTD, ((), {})
+
+
+def rms(x, scale, eps):
+    return x / np.sqrt((x**2).mean(-1, keepdims=True) + eps) * scale
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_around_the_layers(tied):
+    """Every number and norm between tokens and logits, one after the other."""
+    norms = {"embed_norm": RMSNormConfig(eps=0.3), "norm": RMSNormConfig(eps=0.1)}
+    numbers = {"embed_scale": 3.0, "embed_width": 6, "logit_scale": 1.5, "softcap": 0.7}
+    c = LMConfig(V, D, (SegmentConfig((Nothing(),)),), tied=tied, **norms, **numbers)
+    p = params(c)
+    shapes = {"embed": {"table": (V, 6)}, "embed_in": (6, D), "embed_out": (D, 6)}
+    shapes |= {name: {"scale": (D,)} for name in norms} | ({} if tied else {"head": (V, 6)})
+    assert jax.tree.map(np.shape, p) == shapes
+    x = rms(3 * p["embed"]["table"][TOKENS] @ p["embed_in"], p["embed_norm"]["scale"], 0.3)
+    x = rms(x, p["norm"]["scale"], 0.1) @ p["embed_out"] * 1.5
+    expected = 0.7 * np.tanh(x @ (p["embed"]["table"] if tied else p["head"]).T / 0.7)
+    np.testing.assert_allclose(logits(c, p, TOKENS), expected, atol=1e-5)
+    assert np.abs(expected).max() > 0.3
+    out = forward(c, p, TOKENS)
+    np.testing.assert_allclose(lm.logits(c, out), expected, atol=1e-5)
+    loss = cross_entropy(out.hidden_BTD, out.head_VD, TOKENS, np.ones(TOKENS.shape), softcap=c.softcap)
+    logp = np.take_along_axis(np.asarray(jax.nn.log_softmax(expected)), TOKENS[..., None], -1)
+    np.testing.assert_allclose(loss.total, -logp.sum(), rtol=1e-5)
+
+
+def test_products_around_the_layers_on_meshes():
+    c = config(embed_width=4, embed_norm=RMSNormConfig(), embed_scale=2.0, logit_scale=0.5, softcap=2.0)
+    tokens = np.tile(TOKENS, (4, 1))
+    expected, axes = logits(c, params(c), tokens), lm.abstract(c)[1]
+    for explicit in (True, False):
+        with on(MeshConfig(2, 2, 2, explicit=explicit)) as put:
+            placed = jax.tree.map(lambda a, w: put(w, *a.names), axes, params(c), is_leaf=lambda a: isinstance(a, Axes))
+            np.testing.assert_allclose(logits(c, placed, put(tokens, "batch", None)), expected, atol=2e-5)
+
+
+def test_layers_are_counted_through_the_segments():
+    """Scores divided by the layer's number: the same layers cut otherwise are the same model."""
+    block = BlockConfig(AttentionConfig(H=2, K=6, by_depth=True), MLPConfig(F=16))
+    one, two = (LMConfig(V, D, tuple(SegmentConfig((block,), n) for n in repeat)) for repeat in ([3], [1, 2]))
+    p = params(one)
+    cut = lambda at: {"periods": jax.tree.map(lambda x: x[at], p["segment_0"]["periods"])}
+    split = {**p, "segment_0": cut(slice(0, 1)), "segment_1": cut(slice(1, 3))}
+    np.testing.assert_allclose(logits(two, split, TOKENS), logits(one, p, TOKENS), atol=1e-5)
+    plain = dataclasses.replace(block, mixer=AttentionConfig(H=2, K=6))
+    plain = dataclasses.replace(one, segments=(SegmentConfig((plain,), 3),))
+    assert np.abs(logits(plain, p, TOKENS) - logits(one, p, TOKENS)).max() > 1e-3
 
 
 def test_dropout_of_the_embedding_needs_a_key():

@@ -36,6 +36,17 @@ def test_it_is_the_formula(gated, bias):
     assert statistics == {}
 
 
+def test_the_clamped_form():
+    mlp = MLPConfig(F, "quick_gelu", limit=0.4).build(3, "ffn")
+    p = weights(mlp, X)
+    gate, up = np.minimum(X @ p["gate"], 0.4), np.clip(X @ p["up"], -0.4, 0.4)
+    h = (up + 1) * gate / (1 + np.exp(-1.702 * gate))
+    np.testing.assert_allclose(mlp.apply({"params": p}, X)[0], h @ p["down"], atol=1e-5)
+    for wrong in ({"limit": 1.0, "gated": False}, {"limit": 0.0}):
+        with pytest.raises(UserError, match="must be positive, and clamps only gated layers"):
+            MLPConfig(F, **wrong)
+
+
 def test_weights_are_float32_and_matmuls_as_the_input():
     mlp = MLPConfig(F, bias=True).build(3, "ffn")
     half = jnp.asarray(X, jnp.bfloat16)

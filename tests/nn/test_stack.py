@@ -1,7 +1,9 @@
 import dataclasses
 import functools
+import itertools
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 
 from jaxlm import sharding
 from jaxlm.errors import UserError
-from jaxlm.nn import AttentionConfig, BlockConfig, Context, MLPConfig, SegmentConfig, Stack, stack, unstack
+from jaxlm.nn import AttentionConfig, BlockConfig, Context, MLPConfig, SegmentConfig, Stack, segments, stack, unstack
 from jaxlm.nn.stack import POLICIES
 from tests.weights import boxed, weights
 
@@ -129,6 +131,82 @@ def test_dropout_differs_from_layer_to_layer():
     assert values.tolist() == [0, 2, 20, 22] and counts.min() > 5
     np.testing.assert_allclose(f(zero, segment)[0] - X, 11, atol=1e-5)
     assert (masks != np.round(f(zero, segment, jax.random.key(1))[0] - X)).any()
+
+
+# Layers know their number
+
+
+@dataclasses.dataclass(frozen=True)
+class Told:
+    """A block that writes the number of its layer behind the digits that came before, in base 16."""
+
+    def build(self, depth, name):
+        return Tell(name=name)
+
+
+class Tell(nn.Module):
+    @nn.compact
+    def __call__(self, x, context, past=None):
+        return 16 * x + context.layer, (jnp.asarray(context.layer), {})
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+@pytest.mark.parametrize("blocks, repeat", [(1, 4), (2, 2), (4, 1)])
+def test_every_block_knows_its_number(stacked, blocks, repeat):
+    """Counted from the number of the segment's first layer, in order."""
+    segment = SegmentConfig((Told(),) * blocks, repeat)
+    run = jax.jit(lambda x, context: Stack(segment, 9, stacked=stacked).apply({}, x, context))
+    x, (states, _) = run(jnp.zeros((), jnp.int32), dataclasses.replace(CONTEXT, layer=3))
+    assert f"{x:x}" == "3456"
+    of = lambda i: states[i % blocks][i // blocks] if stacked else states[i // blocks][i % blocks]
+    assert [int(of(i)) for i in range(4)] == [3, 4, 5, 6]
+
+
+# Layers in order as segments
+
+
+def kinds(word: str) -> list[BlockConfig]:
+    """One block a letter, of a kind of its own."""
+    return [BlockConfig(AttentionConfig(H=1, K=ord(letter) * 2), MLPConfig(F=1)) for letter in word]
+
+
+def shown(found) -> list[tuple[str, int]]:
+    return [("".join(chr(b.mixer.K // 2) for b in segment.blocks), segment.repeat) for segment in found]
+
+
+@pytest.mark.parametrize(
+    "word, expected",
+    [
+        ("a", [("a", 1)]),
+        ("aaaaaaa", [("a", 7)]),
+        (("lllllg" * 6)[:34], [("lllllg", 5), ("l", 4)]),  # Gemma 3 of 4B
+        ("d" * 3 + "m" * 58, [("d", 3), ("m", 58)]),  # DeepSeek-V3
+        ("d" + "m" * 26, [("d", 1), ("m", 26)]),
+        ("lg" * 13, [("lg", 13)]),  # Gemma 2
+        ("cccn" * 12, [("cccn", 12)]),  # Llama 4
+        ("abc", [("abc", 1)]),
+    ],
+)
+def test_layers_as_segments(word, expected):
+    assert shown(segments(kinds(word))) == expected
+
+
+def test_segments_compile_the_fewest_blocks():
+    """Against every way to cut every word of seven layers of two kinds."""
+
+    def cost(part):
+        return next(p for p in range(1, len(part) + 1) if len(part) % p == 0 and part[:p] * (len(part) // p) == part)
+
+    for letters in itertools.product("ab", repeat=6):
+        word = "a" + "".join(letters)
+        found = segments(kinds(word))
+        assert "".join(blocks * repeat for blocks, repeat in shown(found)) == word
+        ways = []
+        for cuts in itertools.product([False, True], repeat=6):
+            ends = [0, *(i + 1 for i, cut in enumerate(cuts) if cut), 7]
+            parts = [word[a:b] for a, b in zip(ends, ends[1:])]
+            ways.append((sum(map(cost, parts)), len(parts)))
+        assert (sum(len(s.blocks) for s in found), len(found)) == min(ways)
 
 
 def test_segments_that_make_no_sense():

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm.ops import reference_attention
-from jaxlm.ops.kernels import CUDNN_DENSE_MASK, cudnn_attention, cudnn_takes, splash_attention, splash_takes
+from jaxlm.ops.kernels import CUDNN_DENSE_MASK, cudnn_attention, cudnn_lacks, splash_attention, splash_lacks
+from jaxlm.ops.rule import Extras
 from tests.meshes import MESHES, name, on
 from tests.ops.attention_cases import CASES, Case, reference, with_gradients
 
@@ -21,56 +21,88 @@ SPLASH = functools.partial(splash_attention, interpret=True)
         Case(T=128, B=1, H=2, G=1),
         Case(T=256, B=1, H=2, window=40, packed=True),
         Case(T=128, B=1, H=2, causal=False, window=40, packed=True),
+        Case(T=256, B=2, H=2, window=40, chunk=50, softcap=0.9, sinks=True, packed=True, J=16),
     ],
     ids=str,
 )
 def test_splash_equals_the_reference(case):
-    f = lambda q, k, v, s: SPLASH(q, k, v, s, case.causal, case.window, 0.3)
-    o, grads = with_gradients(f, case)
-    chex.assert_trees_all_close((o, grads), reference(case, scale=0.3), atol=1e-4)
+    found = with_gradients(lambda *args: SPLASH(*args, case.rule(0.3)), case)
+    chex.assert_trees_all_close(found, reference(case, scale=0.3), atol=1e-4)
 
 
 @pytest.mark.parametrize("config", MESHES[4:6], ids=name)
 def test_splash_on_meshes(config):
-    case = Case(T=128, B=4, H=2)
-    q, k, v, _, _ = case.arrays()
+    case = Case(T=128, B=4, H=2, sinks=True, chunk=50)
+    q, k, v, do, extras = case.arrays()
     segments = np.ones((4, 128), np.int32)
-    f = lambda *args: SPLASH(*args, True, None, 0.3)
-    expected = reference_attention(q, k, v, case.mask(None), 0.3)
+
+    @jax.jit
+    def run(q, k, v, do, segments, sinks):
+        f = lambda q, k, v, sinks: SPLASH(q, k, v, Extras(segments, sinks_H=sinks), case.rule())
+        o, pull = jax.vjp(f, q, k, v, sinks)
+        return o, *pull(do)
+
+    o, (dq, dk, dv, _, dsinks) = reference(case)
     with on(config) as put:
-        args = [put(x, "batch", None, "heads", None) for x in (q, k, v)] + [put(segments, "batch", None)]
-        np.testing.assert_allclose(jax.jit(f)(*args), expected, atol=1e-5)
-
-
-def test_what_splash_takes():
-    q = lambda T: jnp.zeros((1, T, 2, 8))
-    assert [T for T in (64, 100, 127, 128, 200, 256, 1000, 1024) if splash_takes(q(T), q(T))] == [128, 256, 1024]
-
-
-LONG = CUDNN_DENSE_MASK + 1
+        args = [put(x, "batch", None, "heads", None) for x in (q, k, v, do)]
+        found = run(*args, put(segments, "batch", None), put(extras.sinks_H, "heads"))
+        chex.assert_trees_all_close(found, (o, dq, dk, dv, dsinks), atol=1e-4)
 
 
 @pytest.mark.parametrize(
-    "takes, dtype, K, T, packed, causal, window",
+    "lacking, options",
+    [("", {}), ("", {"softcap": 1.0, "sinks": True, "chunk": 3, "J": 12}), ("bias_HZ", {"biased": True})]
+    + [(f"{T} positions (it takes multiples of 128)", {"T": T}) for T in (64, 129, 1000)],
+)
+def test_what_splash_lacks(lacking, options):
+    case = Case(**({"T": 256, "B": 1, "K": 8} | options))
+    q, k, v, _, extras = case.arrays()
+    assert splash_lacks(q, k, v, extras, case.rule()) == lacking
+
+
+LONG = CUDNN_DENSE_MASK + 1
+SEGMENTS = Extras(jnp.zeros((1, 1), jnp.int32))
+
+
+BF16, DENSE = jnp.bfloat16, "segments, chunk or a window without causal beyond 4096 positions"
+
+
+@pytest.mark.parametrize(
+    "lacking, dtype, K, T, options",
     [
-        (True, jnp.bfloat16, 64, 100, False, True, None),
-        (True, jnp.float16, 128, CUDNN_DENSE_MASK, True, True, None),
-        (True, jnp.bfloat16, 64, LONG, False, True, 10),
-        (True, jnp.bfloat16, 64, LONG, False, False, None),
-        (False, jnp.float32, 64, 100, False, True, None),
-        (False, jnp.bfloat16, 60, 100, False, True, None),
-        (False, jnp.bfloat16, 512, 100, False, True, None),
-        (False, jnp.bfloat16, 64, LONG, True, True, None),
-        (False, jnp.bfloat16, 64, LONG, False, False, 10),
+        ("", BF16, 64, 100, {}),
+        ("", jnp.float16, 128, CUDNN_DENSE_MASK, {"packed": True}),
+        ("", BF16, 64, 100, {"chunk": 10}),
+        ("", BF16, 64, LONG, {"window": 10}),
+        ("", BF16, 64, LONG, {"causal": False}),
+        ("float32 (it takes bfloat16 and float16)", jnp.float32, 64, 100, {}),
+        ("a head width of 60 (it takes multiples of 8 up to 128)", BF16, 60, 100, {}),
+        ("a head width of 512 (it takes multiples of 8 up to 128)", BF16, 512, 100, {}),
+        ("values of another width than keys", BF16, 64, 100, {"J": 128}),
+        ("softcap", BF16, 64, 100, {"softcap": 50.0}),
+        ("bias_HZ", BF16, 64, 100, {"biased": True}),
+        ("sinks_H", BF16, 64, 100, {"sinks": True}),
+        (DENSE, BF16, 64, LONG, {"packed": True}),
+        (DENSE, BF16, 64, LONG, {"chunk": 10}),
+        (DENSE, BF16, 64, LONG, {"causal": False, "window": 10}),
     ],
 )
-def test_what_cudnn_takes(takes, dtype, K, T, packed, causal, window):
-    q = jax.ShapeDtypeStruct((1, T, 2, K), dtype)
-    segments = jax.ShapeDtypeStruct((1, T), jnp.int32) if packed else None
-    assert cudnn_takes(q, segments, causal, window) == takes
+def test_what_cudnn_lacks(lacking, dtype, K, T, options):
+    case = Case(**({"T": T, "B": 1, "K": K, "J": K} | options))
+    arrays = jax.eval_shape(lambda: case.arrays(dtype))
+    args = *arrays[:3], arrays[-1]
+    assert cudnn_lacks(*args, case.rule()) == lacking
 
 
-@pytest.mark.parametrize("case", CASES[2:8], ids=str)
+@pytest.mark.parametrize("lacks", [cudnn_lacks, splash_lacks])
+def test_neither_drops(lacks):
+    case = Case(T=128)
+    q, k, v, _, extras = case.arrays(BF16)
+    assert lacks(q, k, v, extras, case.rule()) == ""
+    assert lacks(q, k, v, extras, dataclasses.replace(case.rule(), dropout=0.1)) == "dropout"
+
+
+@pytest.mark.parametrize("case", [*CASES[2:8], Case(chunk=3, packed=True)], ids=str)
 def test_what_is_asked_of_cudnn(case, monkeypatch):
     """The same arguments given to XLA's form, whose contract is cuDNN's, but for the window that cuDNN refuses."""
     original = jax.nn.dot_product_attention
@@ -81,13 +113,16 @@ def test_what_is_asked_of_cudnn(case, monkeypatch):
         return original(*args, implementation="xla", local_window_size=local_window_size, **kwargs)
 
     monkeypatch.setattr(jax.nn, "dot_product_attention", xla)
-    f = lambda q, k, v, s: cudnn_attention(q, k, v, s, case.causal, case.window, 0.3)
+    f = lambda *args: cudnn_attention(*args, case.rule(0.3))
     chex.assert_trees_all_close(with_gradients(f, case), reference(case, scale=0.3), atol=2e-5)
 
 
+CUDNN = [dataclasses.replace(case, K=64, J=64) for case in CASES[:9]] + [Case(chunk=3, packed=True, K=64, J=64)]
+
+
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs an NVIDIA GPU")
-@pytest.mark.parametrize("case", [dataclasses.replace(case, K=64) for case in CASES if case.T > 1], ids=str)
+@pytest.mark.parametrize("case", CUDNN, ids=str)
 def test_cudnn_equals_the_reference(case):
-    f = lambda q, k, v, s: cudnn_attention(q, k, v, s, case.causal, case.window, 0.1)
+    f = lambda *args: cudnn_attention(*args, case.rule(0.1))
     found = jax.tree.map(np.float32, with_gradients(f, case, jnp.bfloat16))
     chex.assert_trees_all_close(found, reference(case, scale=0.1), atol=6e-2)

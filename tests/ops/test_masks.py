@@ -12,17 +12,19 @@ SEGMENTS = np.array([[0, 1, 1, 1, 1, 1], [1, 1, 2, 2, 2, 0]])
 
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("window", [None, 1, 3, 100])
+@pytest.mark.parametrize("chunk", [None, 2])
 @pytest.mark.parametrize("packed", [True, False])
-def test_visible_is_the_sentence_that_defines_it(causal, window, packed):
+def test_visible_is_the_sentence_that_defines_it(causal, window, chunk, packed):
     B, T = POSITIONS.shape
     expected = np.zeros((B, T, T), bool)
     for b, t, s in np.ndindex(B, T, T):
         back = POSITIONS[b, t] - POSITIONS[b, s]
         same = not packed or SEGMENTS[b, t] == SEGMENTS[b, s]
         near = window is None or abs(back) < window
-        expected[b, t, s] = same and near and (back >= 0 or not causal)
+        together = chunk is None or POSITIONS[b, t] // chunk == POSITIONS[b, s] // chunk
+        expected[b, t, s] = same and near and together and (back >= 0 or not causal)
     segments = (SEGMENTS, SEGMENTS) if packed else (None, None)
-    mask = visible(POSITIONS, POSITIONS, *segments, causal=causal, window=window)
+    mask = visible(POSITIONS, POSITIONS, *segments, causal=causal, window=window, chunk=chunk)
     np.testing.assert_array_equal(mask, expected)
 
 
@@ -46,16 +48,16 @@ def test_cache_slots_follow_a_ring_written_token_by_token(S):
             ring[b][end % S] = end  # token `end` is written for the next round
 
 
-@pytest.mark.parametrize("window", [None, 1, 4])
-def test_a_token_sees_in_the_cache_what_it_would_see_in_the_text(window):
-    """With left padding, for caches as long as the text and as long as the window."""
+@pytest.mark.parametrize("window, chunk", [(None, None), (1, None), (4, None), (None, 3), (4, 3)])
+def test_a_token_sees_in_the_cache_what_it_would_see_in_the_text(window, chunk):
+    """With left padding, for caches as long as the text and as long as what a query can see."""
     start_B, T = np.array([0, 3]), 9
     at_BT = np.arange(T)[None] - start_B[:, None]
     segment_BT = (at_BT >= 0).astype(np.int32)
-    full = np.asarray(visible(at_BT, at_BT, segment_BT, segment_BT, window=window))
-    now_sees_past = jax.jit(lambda q, k, s, u: visible(q, k, s, u, window=window))
+    full = np.asarray(visible(at_BT, at_BT, segment_BT, segment_BT, window=window, chunk=chunk))
+    now_sees_past = jax.jit(lambda q, k, s, u: visible(q, k, s, u, window=window, chunk=chunk))
     slots = jax.jit(cache_slots, static_argnums=0)
-    for S, t in itertools.product({T, T if window is None else window}, range(T)):
+    for S, t in itertools.product({T, min(window or T, chunk or T)}, range(T)):
         position, segment = slots(S, t, start_B)
         seen = np.asarray(now_sees_past(at_BT[:, t : t + 1], position, segment_BT[:, t : t + 1], segment))[:, 0]
         for b, (row, begin) in enumerate(zip(seen, start_B)):

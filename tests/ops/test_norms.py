@@ -32,6 +32,33 @@ def test_any_rank():
     np.testing.assert_allclose(layer_norm(X[0], SCALE, BIAS), layer_norm(X, SCALE, BIAS)[0], rtol=1e-6)
 
 
+def test_over_several_axes():
+    """Entry by entry of two axes at once, each with a weight of its own."""
+    x, scale, bias = RNG.normal(1, 2, (2, 3, 4, 5)), RNG.normal(size=(4, 5)), RNG.normal(size=(4, 5))
+    rms, layer = np.zeros_like(x), np.zeros_like(x)
+    for b, t in np.ndindex(2, 3):
+        flat = x[b, t].ravel()
+        rms[b, t] = x[b, t] / np.sqrt((flat**2).sum() / 20 + 0.1) * scale
+        layer[b, t] = (x[b, t] - flat.sum() / 20) / np.sqrt(flat.var() + 0.1) * scale + bias
+    x, scale, bias = (np.float32(a) for a in (x, scale, bias))
+    np.testing.assert_allclose(rms_norm(x, scale, 0.1, axes=2), rms, atol=1e-5)
+    np.testing.assert_allclose(layer_norm(x, scale, bias, 0.1, axes=2), layer, atol=1e-5)
+
+
+def test_weights_of_their_own_for_every_head():
+    """The norm is of the last axis, the weights of the last two."""
+    x, scale, bias = (RNG.normal(size=shape).astype(np.float32) for shape in ((2, 3, 4, 5), (4, 5), (4, 5)))
+    for h in range(4):
+        np.testing.assert_allclose(rms_norm(x, scale)[:, :, h], rms_norm(x[:, :, h], scale[h]), rtol=1e-5)
+        expected = layer_norm(x[:, :, h], scale[h], bias[h])
+        np.testing.assert_allclose(layer_norm(x, scale, bias)[:, :, h], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_without_weights():
+    np.testing.assert_allclose(rms_norm(X), naive_rms(X, 1, 1e-6), atol=1e-5)
+    np.testing.assert_allclose(layer_norm(X), naive_layer(X, 1, 0, 1e-5), atol=1e-5)
+
+
 def test_half_precision_is_rounded_once():
     """Squares of 300 and a sum of 4096 terms are beyond float16, and bfloat16 has three digits."""
     x = RNG.normal(0, 300, (4, 4096))

@@ -1,10 +1,9 @@
-"""`jaxlm.load`: a trained model with its parameters and tokenizer, ready to score and to write."""
+"""A trained model with its parameters and tokenizer: scoring, writing, saving."""
 
 import bisect
 import dataclasses
 import itertools
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,14 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm import config as configs
+from jaxlm import convert
 from jaxlm import decode as decoding
 from jaxlm.axes import Array, Params
 from jaxlm.decode import Greedy, Known, Sampler
 from jaxlm.decode.generate import DecodeState
 from jaxlm.errors import UserError
 from jaxlm.models import lm as models
-from jaxlm.text import TextStream, Tokenizer, load_tokenizer
-from jaxlm.train.checkpoint import load_params, steps
-from jaxlm.train.run import RunConfig
+from jaxlm.text import TextStream, Tokenizer
 
 STREAM = 8  # tokens decoded between two looks at them
 
@@ -39,10 +36,19 @@ class Generated:
 
 
 class LanguageModel:
-    """A Flax module, its parameters, its config and its tokenizer (or None). Made by `load`."""
+    """A Flax module, its parameters, its config and its tokenizer (or None). Made by `load`.
 
-    def __init__(self, config: models.LMConfig, params: Params, tokenizer: Tokenizer | None):
-        self.config, self.params, self.tokenizer = config, params, tokenizer
+    `source` tells how to write a model that came in Hugging Face's layout as it was.
+    """
+
+    def __init__(
+        self,
+        config: models.LMConfig,
+        params: Params,
+        tokenizer: Tokenizer | None,
+        source: convert.Source | None = None,
+    ):
+        self.config, self.params, self.tokenizer, self.source = config, params, tokenizer, source
         self.model = models.LM(config)
         self._layers: tuple[Params, Any] | None = None
 
@@ -136,6 +142,24 @@ class LanguageModel:
 
         return pieces(state)
 
+    def to_hf(self, tree: Params | None = None) -> dict[str, np.ndarray]:
+        """The parameters, or any tree like them (gradients), by Hugging Face's names and in its layout."""
+        return dict(convert.to_hf(self.params if tree is None else tree, self.config, self._source()))
+
+    def save(
+        self,
+        folder: str | Path,
+        max_shard_size: int | str = "5GB",
+        dtype: str | None = None,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """Write the model in Hugging Face's layout, which `load` and other libraries open; see `convert.save`."""
+        folder = Path(folder).expanduser()
+        convert.save(folder, self.config, self.params, self._source(), self.tokenizer, max_shard_size, dtype, say)
+
+    def _source(self) -> convert.Source:
+        return self.source or convert.describe(self.config, self.tokenizer and self.tokenizer.eot)
+
     def _prepared(self) -> tuple[models.LMConfig, Params]:
         if self._layers is None or self._layers[0] is not self.params:
             self._layers = self.params, decoding.prepare(self.config, self.params)
@@ -216,33 +240,3 @@ _logits = jax.jit(
     ),
     static_argnums=0,
 )
-
-
-def load(path: str | Path) -> LanguageModel:
-    """A run folder (its newest whole checkpoint) or one checkpoint of it, `run/checkpoints/<step>`.
-
-    Weights are the moving average where the run keeps one. Raises UserError when there is nothing whole to load.
-    """
-    path = Path(path).expanduser()
-    one = path.parent.name == "checkpoints" and path.name.isdecimal()
-    folder = path.parent.parent if one else path
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{path} is neither a run nor a checkpoint of one: it has no config.json")
-    run = configs.load(folder / "config.json")
-    if not isinstance(run, RunConfig):
-        raise UserError(f"{folder / 'config.json'} is not the config of a run")
-    entry = "ema" if run.ema else "params"
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    shapes = models.abstract(run.model)[0]
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)
-    candidates = [path] if one else [folder / "checkpoints" / str(s) for s in reversed(steps(folder / "checkpoints"))]
-    for i, candidate in enumerate(candidates):
-        try:
-            params = load_params(candidate, like, entry)
-        except UserError as e:
-            if i == len(candidates) - 1:
-                raise
-            warnings.warn(f"{e}; trying the one before", stacklevel=2)
-            continue
-        return LanguageModel(run.model, params, load_tokenizer(folder))
-    raise UserError(f"{folder} has no checkpoint yet: train it first")

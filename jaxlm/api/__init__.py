@@ -1,0 +1,6 @@
+"""`jaxlm.load`: a trained model with its parameters and tokenizer, ready to score, to write and to be saved."""
+
+from jaxlm.api.model import Generated, LanguageModel
+from jaxlm.api.open import load
+
+__all__ = ["Generated", "LanguageModel", "load"]

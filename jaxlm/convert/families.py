@@ -1,0 +1,134 @@
+"""The families that are known, which of them a config.json means, and where a loaded model came from."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxlm.convert import (
+    bloom,
+    cohere,
+    deepseek,
+    diffllama,
+    gemma2,
+    gemma3,
+    glm,
+    gpt2,
+    gpt_neox,
+    gpt_oss,
+    granite,
+    llama,
+    llama4,
+    mistral,
+    mixtral,
+    mpt,
+    olmo2,
+    opt,
+    phi3,
+    qwen2,
+    qwen3,
+    qwen3_moe,
+    smollm3,
+)
+from jaxlm.convert.fields import Fields
+from jaxlm.convert.names import Tensor, tensors
+from jaxlm.errors import UserError, unknown
+from jaxlm.models import LMConfig
+
+FAMILIES = (
+    bloom,
+    cohere,
+    deepseek,
+    diffllama,
+    gemma2,
+    gemma3,
+    glm,
+    gpt2,
+    gpt_neox,
+    gpt_oss,
+    granite,
+    llama,
+    llama4,
+    mistral,
+    mixtral,
+    mpt,
+    olmo2,
+    opt,
+    phi3,
+    qwen2,
+    qwen3,
+    qwen3_moe,
+    smollm3,
+)
+
+Family = Any  # one of these modules; `jaxlm.convert` says what is in it
+Spelling = Mapping[str, str]  # how a file's names begin where they begin otherwise than ours: ours -> the file's
+OF_BOTH = ("tie_word_embeddings", "dtype", "torch_dtype", "quantization_config")  # a wrapper may say these for its text
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What is needed to write a model as it was found."""
+
+    family: Family
+    fields: dict[str, Any]  # of config.json
+    spelling: Spelling = dataclasses.field(default_factory=dict)
+    folder: Path | None = None  # has the files beside the weights
+    narrow: dict[str, str] = dataclasses.field(default_factory=dict)  # dtypes of tensors narrower than our weights
+
+    def tensors(self, config: LMConfig) -> Iterator[Tensor]:
+        """The model's tensors under the names of this source."""
+        return spelled(tensors(self.family.NAMES, config), self.spelling)
+
+
+def model_types() -> list[str]:
+    return [name for family in FAMILIES for name in (*family.MODEL_TYPES, *wrappers(family))]
+
+
+def wrappers(family: Family) -> tuple[str, ...]:
+    return getattr(family, "WRAPPERS", ())
+
+
+def find(fields: dict[str, Any], where: str = "config.json") -> tuple[Family, dict[str, Any]]:
+    """The family of a config.json, and the fields of its text model where that is only a part of it."""
+    kind = fields.get("model_type")
+    if not isinstance(kind, str):
+        raise UserError(f"{where}: model_type must be a text, not {repr(kind)[:60]}")
+    for family in FAMILIES:
+        if kind in family.MODEL_TYPES:
+            return family, fields
+        if kind in wrappers(family):
+            text = Fields(fields, where).section("text_config").values
+            above = {key: fields[key] for key in OF_BOTH if key in fields}
+            return family, {"model_type": next(iter(family.MODEL_TYPES)), **above, **text}
+    error = unknown("model_type", kind, model_types())
+    raise UserError(f"{where}: {error}")
+
+
+def lm_config(fields: dict[str, Any], where: str = "config.json") -> LMConfig:
+    """The model that a config.json describes, computed in float32. Raises UserError, naming the file `where`."""
+    family, fields = find(fields, where)
+    try:
+        return family.config(Fields({**getattr(family, "DEFAULTS", {}), **fields}, where))
+    except UserError as error:  # a config's own validation knows no file
+        raise error if str(error).startswith(where) else UserError(f"{where}: {error}") from None
+
+
+def spelled(found: Iterable[Tensor], spelling: Spelling) -> Iterator[Tensor]:
+    for tensor in found:
+        yield dataclasses.replace(tensor, name=_spell(tensor.name, spelling)) if spelling else tensor
+
+
+def spelling_of(family: Family, config: LMConfig, stored: Mapping[str, Any]) -> Spelling:
+    """The spelling by which most of the model's tensors are among the stored ones."""
+    names = [tensor.name for tensor in itertools.islice(tensors(family.NAMES, config), 2 * len(stored))]
+    spellings = ({}, *getattr(family, "SPELLINGS", ()))
+    return max(spellings, key=lambda spelling: sum(_spell(name, spelling) in stored for name in names))
+
+
+def _spell(name: str, spelling: Spelling) -> str:
+    for ours, theirs in spelling.items():
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    return name

@@ -1,0 +1,212 @@
+"""Checkpoints into device memory, one tensor at a time.
+
+The arrays of the model are made first, on their devices and empty; then each tensor is read, cut into our weights
+and written into its layer's place. The host never holds more than about one tensor.
+"""
+
+import dataclasses
+import functools
+import itertools
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import NamedSharding, SingleDeviceSharding
+
+from jaxlm import sharding
+from jaxlm.axes import Array, Params
+from jaxlm.convert.families import Family, Source, find, lm_config, spelling_of
+from jaxlm.convert.files import CONFIG, DTYPES, Checkpoint, Stored, opened, read_json
+from jaxlm.convert.names import Tensor, Weight
+from jaxlm.errors import UserError
+from jaxlm.models import LMConfig
+from jaxlm.models import lm as models
+
+Say = Callable[[str], None]
+FEW = 3  # culprits that a message names
+BEYOND = 1000  # absent tensors that are counted
+
+
+def load(folder: Path, dtype: str | None = None, say: Say = lambda line: None) -> tuple[LMConfig, Params, Source]:
+    """The model in `folder`: its config, its parameters in the dtypes they are stored in, and where it came from.
+
+    `dtype` is that of the computation: unless given, float32 on CPU and elsewhere what config.json says. Parameters
+    lie on the current mesh, or on the first device where none is set. `say` gets a line a file. Raises UserError for
+    whatever is not as it should be, and warns of values that are not finite.
+    """
+    where = str(folder / CONFIG)
+    whole = read_json(folder / CONFIG)
+    family, fields = find(whole, where)
+    if fields.get("quantization_config") is not None:
+        raise UserError(f"{where}: the weights are quantised (quantization_config), and only plain ones are read")
+    config = dataclasses.replace(lm_config(fields, where), dtype=dtype or _dtype(fields))
+    with opened(folder) as checkpoint:
+        stored = checkpoint.stored
+        if config.layers > len(stored):
+            raise UserError(f"{where} says {config.layers} layers, but the weights are only {len(stored)} tensors")
+        source = Source(family, fields, spelling_of(family, config, stored), folder)
+        config = _tied_as_stored(config, source, stored)
+        wanted = list(itertools.islice(source.tensors(config), len(stored) + BEYOND))
+        _check(wanted, stored, family, config.layers, folder)
+        dtypes = _dtypes(wanted, stored)
+        params = _read(config, wanted, dtypes, checkpoint, say)
+        if fields is not whole:  # a part of a larger model, saved as one of its own
+            source = dataclasses.replace(source, spelling={})
+        for tensor, saved in zip(wanted, source.tensors(config)):
+            own = DTYPES[stored[tensor.name].dtype]
+            if own != dtypes[tensor.weights[0].key]:
+                source.narrow[saved.name] = own
+        return config, params, source
+
+
+def _dtype(fields: Mapping[str, Any]) -> str:
+    if jax.default_backend() == "cpu":  # where products with 16-bit matrices are slow
+        return "float32"
+    said = str(fields.get("dtype") or fields.get("torch_dtype")).removeprefix("torch.")
+    return said if said in DTYPES.values() else "float32"
+
+
+def _tied_as_stored(config: LMConfig, source: Source, stored: Mapping[str, Stored]) -> LMConfig:
+    """A head in the file is used, whatever config.json says: so does transformers."""
+    untied = dataclasses.replace(config, tied=False)
+    heads = (tensor.name for tensor in source.tensors(untied) if tensor.rule.paths == ("head",))
+    return untied if any(name in stored for name in heads) else config
+
+
+# What is wrong with the tensors --------------------------------------------------------------------------------------
+
+
+def _check(wanted: list[Tensor], stored: Mapping[str, Stored], family: Family, layers: int, folder: Path) -> None:
+    """Raises UserError unless the stored tensors are those of the model."""
+    names = {tensor.name for tensor in wanted}
+    missing = [tensor.name for tensor in wanted if tensor.name not in stored]
+    surplus = [name for name in stored if name not in names and not _ignored(name, family, layers)]
+    found = [(tensor, stored[tensor.name]) for tensor in wanted if tensor.name in stored]
+    shapes = [f"{t.name} {s.shape} instead of {t.shape}" for t, s in found if s.shape != t.shape]
+    dtypes = [f"{t.name} ({s.dtype})" for t, s in found if s.dtype not in DTYPES]
+    faults = [
+        _few(missing, "missing"),
+        _few(surplus, "unknown to this model"),
+        _few(shapes, "of another shape than config.json says"),
+        _few(dtypes, f"quantised or otherwise not of {', '.join(DTYPES)}"),
+    ]
+    if any(faults):
+        raise UserError(f"{folder}: {'; '.join(filter(None, faults))}")
+
+
+def _few(culprits: list[str], what: str) -> str:
+    if not culprits:
+        return ""
+    more = ", ..." if len(culprits) > FEW else ""
+    count = f"{len(culprits)} tensors are" if len(culprits) > 1 else "one tensor is"
+    return f"{count} {what}: {', '.join(culprits[:FEW])}{more}"
+
+
+def _ignored(name: str, family: Family, layers: int) -> bool:
+    for pattern in getattr(family, "IGNORED", ()):
+        match = re.fullmatch(re.escape(pattern).replace(r"\*", ".*").replace(r"\{\}", r"(\d+)"), name)
+        if match and all(int(number) >= layers for number in match.groups()):
+            return True
+    return False
+
+
+# Reading -------------------------------------------------------------------------------------------------------------
+
+
+Dtypes = Mapping[tuple[str, ...], Any]
+
+
+def _dtypes(wanted: list[Tensor], stored: Mapping[str, Stored]) -> Dtypes:
+    """For every weight the widest dtype that a tensor of it is stored in."""
+    widest: dict[tuple[str, ...], Any] = {}
+    for tensor in wanted:
+        dtype = jnp.dtype(DTYPES[stored[tensor.name].dtype])
+        for weight in tensor.weights:
+            widest[weight.key] = jnp.promote_types(widest.get(weight.key, dtype), dtype)
+    return widest
+
+
+def _read(config: LMConfig, wanted: list[Tensor], dtypes: Dtypes, checkpoint: Checkpoint, say: Say) -> Params:
+    """The parameters: made empty, then filled tensor by tensor."""
+    arrays = _empty(config, dtypes)
+    counts, said = {}, set()
+    for tensor in wanted:
+        file = checkpoint.stored[tensor.name].file
+        if file not in said:
+            say(f"reading {file}")
+            said.add(file)
+        for weight, part in zip(tensor.weights, tensor.read(checkpoint.read(tensor.name))):
+            array = arrays[weight.key]
+            part = _put(part, _place(weight))
+            counts.setdefault(tensor.name, []).append(_not_finite(part))
+            arrays[weight.key] = _write(array, part, tensor.index, array.sharding)
+        jax.block_until_ready([arrays[weight.key] for weight in tensor.weights])  # else tensors pile up on the host
+    _warn(jax.device_get(counts), next(iter(checkpoint.stored.values())).file.parent)
+    return _tree(arrays)
+
+
+def _empty(config: LMConfig, dtypes: Dtypes) -> dict[tuple[str, ...], Array]:
+    shapes, axes = models.abstract(config)
+    mesh = jax.sharding.get_mesh()
+    where = None if mesh.empty else sharding.shardings(axes, shapes, mesh)
+
+    def one(key: tuple[str, ...]) -> Array:
+        at = lambda tree: functools.reduce(lambda branch, name: branch[name], key, tree)
+        place = _place() if where is None else at(where)
+        return jax.jit(jnp.zeros, static_argnums=(0, 1), out_shardings=place)(at(shapes).shape, dtypes[key])
+
+    return {key: one(key) for key in dtypes}
+
+
+def _place(weight: Weight | None = None) -> Any:
+    """Where a weight, or a part of it, lies: as its axes say on the current mesh, else on the first device."""
+    mesh = jax.sharding.get_mesh()
+    if mesh.empty or weight is None:
+        return SingleDeviceSharding(jax.local_devices()[0])
+    return NamedSharding(mesh, sharding.spec(*weight.axes.names, mesh=mesh))
+
+
+def _put(part: np.ndarray, where: Any) -> Array:
+    """The array on its devices; each gets only what it keeps. Strided views are copied by jax, which is quick at it."""
+    return jax.make_array_from_callback(part.shape, where, lambda index: part[index])
+
+
+@functools.partial(jax.jit, donate_argnums=0, static_argnums=3)
+def _write(array: Array, part: Array, index: tuple[Any, ...], where: Any) -> Array:
+    """`array` with `part` at `index` of its leading dimensions, in place."""
+
+    def write(array: Array, part: Array, index: tuple[Any, ...]) -> Array:
+        part = part.reshape((1,) * len(index) + part.shape).astype(array.dtype)
+        return lax.dynamic_update_slice(array, part, (*index, *(0,) * (array.ndim - len(index))))
+
+    if jax.sharding.get_abstract_mesh().empty:
+        return write(array, part, index)
+    # Automatic, since the explicit rules do not write into a divided dimension, such as that of experts.
+    return jax.sharding.auto_axes(write, out_sharding=where)(array, part, index)  # pyright: ignore[reportCallIssue]
+
+
+@jax.jit
+def _not_finite(part: Array) -> Array:
+    return jnp.sum(~jnp.isfinite(part))
+
+
+def _warn(counts: Mapping[str, list[Any]], folder: Path) -> None:
+    bad = {name: sum(map(int, each)) for name, each in counts.items() if any(each)}
+    if bad:
+        few = ", ".join(f"{name} ({count})" for name, count in list(bad.items())[:FEW])
+        more = f", ... ({len(bad)} tensors)" if len(bad) > FEW else ""
+        warnings.warn(f"{folder}: {sum(bad.values())} NaN or infinite values: {few}{more}", stacklevel=5)
+
+
+def _tree(arrays: Mapping[tuple[str, ...], Array]) -> Params:
+    tree: dict[str, Any] = {}
+    for key, array in arrays.items():
+        branch = functools.reduce(lambda branch, name: branch.setdefault(name, {}), key[:-1], tree)
+        branch[key[-1]] = array
+    return tree

@@ -1,0 +1,58 @@
+"""Biases of attention scores by distance: a number for every head and every distance between query and key."""
+
+import dataclasses
+
+import flax.linen as nn
+
+from jaxlm.axes import Array
+from jaxlm.nn import init
+from jaxlm.ops import relative
+from jaxlm.sharding import weight
+
+
+@dataclasses.dataclass(frozen=True)
+class AlibiConfig:
+    """ALiBi: minus the distance times a slope of the head's own, no weights (Press et al. 2021, arXiv:2108.12409)."""
+
+    steepest: float = 8.0  # slopes are 2^(-steepest h / H)
+
+    def build(self, H: int, name: str) -> nn.Module:
+        return Alibi(self, H, name=name)
+
+
+@dataclasses.dataclass(frozen=True)
+class BucketsConfig:
+    """A learned number for every head and bucket of distances (T5; Raffel et al. 2019, arXiv:1910.10683)."""
+
+    buckets: int = 32
+    longest: int = 128  # farther distances share the last bucket
+    bidirectional: bool = False  # half of the buckets for keys that come later
+
+    def build(self, H: int, name: str) -> nn.Module:
+        return Buckets(self, H, name=name)
+
+
+BiasConfig = AlibiConfig | BucketsConfig
+
+
+class Alibi(nn.Module):
+    """Integer distances t - s of any shape -> float32 biases (H, *shape)."""
+
+    c: AlibiConfig
+    H: int
+
+    @nn.compact
+    def __call__(self, distance: Array) -> Array:
+        return relative.alibi_bias_at(relative.alibi_slopes(self.H, self.c.steepest), distance)
+
+
+class Buckets(nn.Module):
+    """Integer distances t - s of any shape -> float32 biases (H, *shape)."""
+
+    c: BucketsConfig
+    H: int
+
+    @nn.compact
+    def __call__(self, distance: Array) -> Array:
+        table_HA = weight(self, "table", (self.H, self.c.buckets), ("heads", None), init.EMBEDDING)
+        return relative.bucket_bias_at(table_HA, distance, self.c.longest, self.c.bidirectional)

@@ -1,0 +1,34 @@
+"""The products into and out of heads that all kinds of attention share; the weights belong to the module given."""
+
+import flax.linen as nn
+from jax.ad_checkpoint import checkpoint_name
+
+from jaxlm import sharding
+from jaxlm.axes import Array
+from jaxlm.nn import init
+from jaxlm.sharding import einsum, weight
+
+
+def split(module: nn.Module, name: str, x_BTD: Array, H: int, K: int, bias: bool = False) -> Array:
+    """x_BTD -> x_BTHK by the weight `name` (D, H, K), and its bias (H, K)."""
+    w_DHK = weight(module, name, (x_BTD.shape[-1], H, K), ("embed", "heads", None), init.fan_in((0,)), (0,))
+    y_BTHK = einsum("btd,dhk->bthk", x_BTD, w_DHK.astype(x_BTD.dtype))
+    if bias:
+        b_HK = weight(module, f"{name}_bias", (H, K), ("heads", None))
+        y_BTHK += b_HK.astype(x_BTD.dtype)[None, None]
+    return y_BTHK
+
+
+def merge(module: nn.Module, name: str, o_BTHK: Array, D: int, depth: int, bias: bool = False) -> Array:
+    """o_BTHK -> y_BTD in the layout of the residual stream, by the weight `name` (H, K, D), and its bias (D,)."""
+    T, H, K = o_BTHK.shape[1:]
+    w_HKD = weight(module, name, (H, K, D), ("heads", None, "embed"), init.residual((0, 1), depth), (0, 1))
+    y_BTD = einsum("bthk,hkd->btd", o_BTHK, w_HKD.astype(o_BTHK.dtype), out=sharding.stream(T))
+    if bias:
+        y_BTD += weight(module, f"{name}_bias", (D,), (None,)).astype(y_BTD.dtype)[None, None]
+    return y_BTD
+
+
+def keep(*xs: Array) -> tuple[Array, ...]:
+    """Queries, keys and values under the name by which rematerialisation knows them."""
+    return tuple(checkpoint_name(x, "qkv") for x in xs)

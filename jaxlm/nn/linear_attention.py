@@ -1,0 +1,54 @@
+"""Causal linear attention as a mixer: the module that owns q, k, v and o, and whose past is a sum."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jaxlm import sharding
+from jaxlm.axes import Array
+from jaxlm.errors import UserError
+from jaxlm.nn.context import Context, Whole
+from jaxlm.nn.heads import merge, split
+from jaxlm.ops.linear_attention import causal_linear_attention, elu_features
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearAttentionConfig:
+    """H heads of linear attention with features elu + 1 (Katharopoulos et al. 2020, arXiv:2006.16236)."""
+
+    H: int  # heads
+    K: int  # head width
+
+    def __post_init__(self):
+        if self.H < 1 or self.K < 1:
+            raise UserError(f"linear attention: needs H, K >= 1, got H={self.H} K={self.K}")
+
+    def build(self, depth: int, name: str) -> nn.Module:
+        return LinearAttention(self, depth, name=name)
+
+    def empty_state(self, B: int, length: int, dtype: Any) -> Whole:
+        """Sums over no token, float32 (B, H, K, K + 1), whatever the length and the dtype."""
+        where = sharding.creation("batch", "heads", None, None)
+        return Whole(jnp.zeros((B, self.H, self.K, self.K + 1), jnp.float32, out_sharding=where))
+
+    def score_flops(self, T: int) -> float:
+        """Forward FLOPs per token of adding to the sums and of reading them."""
+        return 4 * self.H * self.K * (self.K + 1)
+
+
+class LinearAttention(nn.Module):
+    """x_BTD, context, past -> y_BTD, state_BHZJ: the sums behind the last token, that take the place of the past."""
+
+    c: LinearAttentionConfig
+    depth: int  # layers of the model, for the initial size of the output projection
+
+    @nn.compact
+    def __call__(self, x_BTD: Array, context: Context, past: Whole | None = None) -> tuple[Array, Whole]:
+        c, before = self.c, None if past is None else past.value
+        q_BTHK, k_BTHK, v_BTHK = (split(self, name, x_BTD, c.H, c.K) for name in "qkv")
+        o_BTHK, state_BHZJ = causal_linear_attention(
+            elu_features(q_BTHK), elu_features(k_BTHK), v_BTHK, context.segments_BT, before
+        )
+        return merge(self, "o", o_BTHK, x_BTD.shape[-1], self.depth), Whole(state_BHZJ)

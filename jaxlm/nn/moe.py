@@ -1,0 +1,182 @@
+"""Mixtures of experts: many feed-forward layers, of which every token is given a few by a router."""
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.ad_checkpoint import checkpoint_name
+
+from jaxlm import sharding
+from jaxlm.axes import Array
+from jaxlm.errors import UserError
+from jaxlm.nn import init
+from jaxlm.nn.mlp import MLPConfig
+from jaxlm.ops import dispatch, routing
+from jaxlm.sharding import einsum, weight
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MoEConfig(MLPConfig):
+    """y = sum over a token's k experts e of weight_e MLP_e(x), plus the shared experts (Shazeer et al. 2017,
+    arXiv:1701.06538; Dai et al. 2024, arXiv:2401.06066). An expert is an MLP of the inherited fields.
+
+    Mixtral and gpt-oss: the defaults. Qwen2-MoE: normalize=False and shared_gate. DeepSeek V3: score="sigmoid",
+    balance, groups, group_score="top2" and scale. Llama 4: score="sigmoid", normalize=False and weigh_input.
+    """
+
+    E: int  # experts
+    k: int  # of them that a token is given
+    score: Literal["softmax", "sigmoid"] = "softmax"
+    normalize: bool = True  # the weights of a token's experts sum to one
+    scale: float = 1.0  # of the weights
+    groups: int = 1  # of experts, of which only the best `groups_kept` may be chosen
+    groups_kept: int = 1
+    group_score: Literal["max", "top2"] = "max"
+    balance: bool = False  # a term per expert added for choosing; trained by RunConfig.balance_rate, not by gradients
+    router_bias: bool = False
+    weigh_input: bool = False  # MLP_e(weight_e x) instead of weight_e MLP_e(x)
+    shared: int | MLPConfig | None = None  # an MLP that every token is given: that many times as wide, or this one
+    shared_gate: bool = False  # times sigmoid(x shared_gate)
+    capacity: float | None = None  # an expert takes that many times its even share, on each device; None: everything
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 1 <= self.k <= self.E:
+            raise UserError(f"k={self.k} experts of E={self.E}: k must be at least 1 and at most E")
+        if self.groups < 1 or self.E % self.groups or not 1 <= self.groups_kept <= self.groups:
+            raise UserError(
+                f"groups={self.groups} must divide E={self.E}, and groups_kept={self.groups_kept} be at most groups"
+            )
+        size = self.E // self.groups
+        if self.groups_kept * size < self.k or (self.groups > 1 and self.group_score == "top2" and size < 2):
+            raise UserError(f"groups of {size} experts, {self.groups_kept} kept, are too small: lower groups")
+        if self.capacity is not None and self.capacity <= 0:
+            raise UserError(f"capacity={self.capacity} must be positive; None drops no token")
+        if self.shared_gate and not self.shared:
+            raise UserError("shared_gate needs a shared expert: set shared")
+
+    def build(self, depth: int, name: str) -> nn.Module:
+        return MoE(self, depth, name=name)
+
+    def slots(self, tokens: int) -> int | None:
+        """How many of a device's tokens an expert takes; None: all that come."""
+        if self.capacity is None:
+            return None
+        return min(math.ceil(self.capacity * tokens * self.k / self.E), tokens)
+
+    @property
+    def shared_mlp(self) -> MLPConfig | None:
+        if not isinstance(self.shared, int):
+            return self.shared
+        return MLPConfig(self.shared * self.F, self.activation, self.gated, self.bias, self.limit, self.swish)
+
+
+class MoE(nn.Module):
+    """x_BTD -> y_BTD and what `ops.routing.statistics` says."""
+
+    c: MoEConfig
+    depth: int
+
+    @nn.compact
+    def __call__(self, x_BTD: Array) -> tuple[Array, dict[str, Array]]:
+        c, (B, T, D) = self.c, x_BTD.shape
+        logits_BTE = self._logits(x_BTD)
+        balance_E = weight(self, "balance", (c.E,), ("experts",)) if c.balance else None
+        weights_BTA, ids_BTA = routing.route(
+            logits_BTE,
+            c.k,
+            score=c.score,
+            normalize=c.normalize,
+            scale=c.scale,
+            balance_E=balance_E,
+            groups=c.groups,
+            groups_kept=c.groups_kept,
+            group_score=c.group_score,
+        )
+        slots = c.slots(B * T // sharding.mesh_size("batch"))
+        y_BTD = _experts(c, slots, self._expert_weights(D), x_BTD, weights_BTA, ids_BTA)
+        if c.shared_mlp:
+            y_BTD += self._shared(c.shared_mlp, x_BTD)
+        return y_BTD, routing.statistics(logits_BTE, ids_BTA, c.score, slots)
+
+    def _logits(self, x_BTD: Array) -> Array:
+        """float32, whatever the model computes in: a choice between near equals is not to depend on rounding."""
+        c, D = self.c, x_BTD.shape[-1]
+        w_DE = weight(self, "router", (D, c.E), ("embed", "experts"), init.fan_in((0,)), (0,))
+        with jax.default_matmul_precision("float32"):
+            logits_BTE = einsum("btd,de->bte", x_BTD.astype(jnp.float32), w_DE, out=("batch", None, None))
+        if c.router_bias:
+            logits_BTE += weight(self, "router_bias", (c.E,), ("experts",))[None, None]
+        return logits_BTE
+
+    def _expert_weights(self, D: int) -> dict[str, tuple[Array, tuple[str | None, ...]]]:
+        """Every expert parameter with its logical axes."""
+        c, found = self.c, {}
+
+        def own(name: str, shape: tuple[int, ...], names: tuple[str | None, ...], *how: Any) -> None:
+            names = ("experts", *names)
+            found[name] = weight(self, name, (c.E, *shape), names, *how, active=c.k / c.E), names
+
+        for name in ("gate", "up") if c.gated else ("up",):
+            own(name, (D, c.F), ("embed", "mlp"), init.fan_in((1,)), (1,))
+            if c.bias:
+                own(f"{name}_bias", (c.F,), ("mlp",))
+        own("down", (c.F, D), ("mlp", "embed"), init.residual((1,), self.depth), (1,))
+        if c.bias:
+            own("down_bias", (D,), (None,))
+        return found
+
+    def _shared(self, c: MLPConfig, x_BTD: Array) -> Array:
+        y_BTD, _ = c.build(self.depth, "shared")(x_BTD)
+        if self.c.shared_gate:
+            w_D1 = weight(self, "shared_gate", (x_BTD.shape[-1], 1), ("embed", None), init.fan_in((0,)), (0,))
+            gate_BT1 = jax.nn.sigmoid(einsum("btd,de->bte", x_BTD, w_D1.astype(x_BTD.dtype), out=("batch", None, None)))
+            y_BTD *= sharding.constrain(gate_BT1, *sharding.stream(x_BTD.shape[1]))
+        return y_BTD
+
+
+def _experts(c: MoEConfig, slots: int | None, params: dict, x_BTD: Array, weights_BTA: Array, ids_BTA: Array) -> Array:
+    """The weighted sum of every token's experts; on a mesh every device computes its own tokens by its part of F."""
+    out, dtype = sharding.stream(x_BTD.shape[1]), x_BTD.dtype
+    scatter, parts = out[1] is not None, sharding.mesh_size("mlp")
+    names = tuple(params)
+
+    def local(x_btD, weights_btA, ids_btA, *ws):
+        w: dict[str, Any] = {name: _gathered(x.astype(dtype), params[name][1]) for name, x in zip(names, ws)}
+        x_MD, weights_MA, ids_MA = (a.reshape(-1, a.shape[-1]) for a in (x_btD, weights_btA, ids_btA))
+        d = dispatch.dropless(ids_MA, c.E) if slots is None else dispatch.capped(ids_MA, c.E, slots)
+        x_NQD = dispatch.send(x_MD, d)
+        if c.weigh_input:
+            x_NQD = dispatch.weigh(x_NQD, weights_MA, d)
+
+        def product(x_NQX: Array, name: str) -> Array:
+            y = dispatch.grouped_matmul(x_NQX, w[name], d.expert_N)
+            if c.bias:
+                b = w[f"{name}_bias"]
+                b = b if d.expert_N is None else jnp.take(b, d.expert_N, 0)
+                y += b[:, None] / (parts if name == "down" else 1)  # the devices' parts of a "down" add up
+            return y
+
+        h_NQF = c.hidden(lambda name: checkpoint_name(product(x_NQD, name), "mlp"))
+        y_MAD = dispatch.collect(product(h_NQF, "down"), d)
+        y_MD = y_MAD.sum(1) if c.weigh_input else jnp.einsum("ma,mad->md", weights_MA.astype(dtype), y_MAD)
+        y_btD = y_MD.reshape(x_btD.shape)
+        if parts == 1:
+            return y_btD
+        axis = sharding.RULES["mlp"]
+        return lax.psum_scatter(y_btD, axis, scatter_dimension=1, tiled=True) if scatter else lax.psum(y_btD, axis)
+
+    rows = ("batch", None, None)
+    ins = [rows, rows, rows, *(axes for _, axes in params.values())]
+    return sharding.per_device(local, ins, out, x_BTD, weights_BTA, ids_BTA, *(x for x, _ in params.values()))
+
+
+def _gathered(x: Array, names: tuple[str | None, ...]) -> Array:
+    """A weight whole over the model's width."""
+    if "embed" in names and sharding.mesh_size("embed") > 1:
+        return lax.all_gather(x, sharding.RULES["embed"], axis=names.index("embed"), tiled=True)
+    return x

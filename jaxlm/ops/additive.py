@@ -1,0 +1,27 @@
+"""Additive attention, the first of all (Bahdanau et al. 2015, arXiv:1409.0473): a small network scores each pair.
+
+c_t = sum_s softmax_s(v . tanh(W x_t + U h_s)) h_s, where x_t is a state of the decoder and h_s one of the encoder.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxlm.axes import Array
+
+MASKED = -1e30  # not -inf: a row without a visible key must give finite numbers
+
+
+def additive_attention(
+    query_BTF: Array, key_BSF: Array, values_BSD: Array, score_F: Array, mask_BS: Array | None = None
+) -> tuple[Array, Array]:
+    """The mixture of values that each query asks for (B, T, D), and its weights (B, T, S) in float32, to look at.
+
+    `query_BTF` is W x and `key_BSF` is U h, which serves every step of decoding. `mask_BS` is False on padding.
+    Holds T x S x F numbers: a decoder that needs the last mixture for the next query has T = 1.
+    """
+    h_BTSF = jnp.tanh(query_BTF[:, :, None] + key_BSF[:, None])
+    s_BTS = jnp.einsum("btsf,f->bts", h_BTSF, score_F.astype(h_BTSF.dtype), preferred_element_type=jnp.float32)
+    if mask_BS is not None:
+        s_BTS = jnp.where(mask_BS[:, None], s_BTS, MASKED)
+    p_BTS = jax.nn.softmax(s_BTS, -1)
+    return jnp.einsum("bts,bsd->btd", p_BTS.astype(values_BSD.dtype), values_BSD), p_BTS

@@ -1,0 +1,94 @@
+"""Which experts a token goes to, how much each counts, and how evenly they are used.
+
+Logits are float32 (B, T, E). Every token chooses A of E experts: ids_BTA, with weights_BTA. Nothing here looks at
+other tokens, but for the statistics.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxlm import sharding
+from jaxlm.axes import Array
+
+
+def scores(logits_BTE: Array, kind: str) -> Array:
+    """What the router thinks of each expert, in [0, 1]: "softmax" over all of them, or "sigmoid" of each alone."""
+    return jax.nn.softmax(logits_BTE) if kind == "softmax" else jax.nn.sigmoid(logits_BTE)
+
+
+def route(
+    logits_BTE: Array,
+    A: int,
+    *,
+    score: str = "softmax",
+    normalize: bool = True,
+    scale: float = 1.0,
+    balance_E: Array | None = None,
+    groups: int = 1,
+    groups_kept: int = 1,
+    group_score: str = "max",
+) -> tuple[Array, Array]:
+    """weights_BTA and ids_BTA of the A experts of highest score, best first.
+
+    A weight is the expert's score, divided by the sum of the chosen ones with `normalize` (of a softmax that is the
+    softmax over the chosen logits, as in Mixtral, arXiv:2401.04088), times `scale`. `balance_E` is added to the scores
+    for choosing only (DeepSeek V3, arXiv:2412.19437): it changes no weight and gets no gradient. With `groups` of
+    equally many experts only those of the best `groups_kept` may be chosen (see `keep_groups`).
+    """
+    scores_BTE = scores(logits_BTE, score)
+    # Scores that nothing is added to are ordered as the logits are, which do not become equal where scores saturate.
+    choice_BTE = logits_BTE if groups == 1 else scores_BTE
+    if balance_E is not None:
+        choice_BTE = scores_BTE + balance_E[None, None]
+    choice_BTE = jax.lax.stop_gradient(choice_BTE)
+    if groups > 1:
+        choice_BTE = keep_groups(choice_BTE, groups, groups_kept, group_score)
+    ids_BTA = jax.lax.top_k(choice_BTE, A)[1]
+    weights_BTA = jnp.where(one_hot(ids_BTA, scores_BTE.shape[-1]), scores_BTE[:, :, None], 0).sum(-1)
+    if normalize:
+        weights_BTA /= weights_BTA.sum(-1, keepdims=True) + 1e-20
+    return weights_BTA * scale, ids_BTA
+
+
+def one_hot(ids_BTA: Array, E: int) -> Array:
+    """Booleans (B, T, A, E). Summing over them is quicker than gathers of single numbers and their gradients."""
+    return ids_BTA[..., None] == jnp.arange(E, dtype=ids_BTA.dtype)[None, None, None]
+
+
+def keep_groups(choice_BTE: Array, groups: int, kept: int, group_score: str) -> Array:
+    """-inf for all experts but those of the best `kept` groups.
+
+    A group counts as its best expert ("max"; DeepSeek V2, arXiv:2405.04434) or as the sum of its best two ("top2";
+    DeepSeek V3, arXiv:2412.19437).
+    """
+    B, T, E = choice_BTE.shape
+    members = choice_BTE.reshape(B, T, groups, E // groups)
+    score = jax.lax.top_k(members, {"max": 1, "top2": 2}[group_score])[0].sum(-1)
+    best = jax.lax.top_k(score, kept)[1]
+    keep = one_hot(best, groups).any(-2)
+    return jnp.where(keep[..., None], members, -jnp.inf).reshape(B, T, E)
+
+
+def statistics(logits_BTE: Array, ids_BTA: Array, score: str, slots: int | None = None) -> dict[str, Array]:
+    """How a batch uses the experts, over all devices; float32.
+
+    - load (E,): fraction f_e of all choices that fell on an expert; sums to 1.
+    - importance (E,): mean P_e of its score, divided by the token's sum of scores; sums to 1.
+    - balance_loss: E sum_e f_e P_e, 1 when even (Fedus et al. 2021, arXiv:2101.03961; f counts all A choices).
+    - z_loss: mean of logsumexp(logits)^2 (Zoph et al. 2022, arXiv:2202.08906).
+    - dropped: fraction of choices beyond the `slots` that an expert has on each device; 0 for None.
+    """
+    E, parts = logits_BTE.shape[-1], sharding.mesh_size("batch")
+    counts_BE = one_hot(ids_BTA, E).astype(jnp.float32).sum((1, 2))
+    counts_XE = counts_BE.reshape(parts, -1, E).sum(1)  # of each device
+    load_E = counts_XE.sum(0) / ids_BTA.size
+    scores_BTE = scores(logits_BTE, score)
+    importance_E = (scores_BTE / (scores_BTE.sum(-1, keepdims=True) + 1e-20)).mean((0, 1))
+    beyond = jnp.zeros(()) if slots is None else jnp.maximum(counts_XE - slots, 0).sum() / ids_BTA.size
+    return {
+        "load": load_E,
+        "importance": importance_E,
+        "balance_loss": E * jnp.sum(load_E * importance_E),
+        "z_loss": jnp.mean(jnp.square(jax.nn.logsumexp(logits_BTE, -1))),
+        "dropped": beyond,
+    }

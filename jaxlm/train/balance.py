@@ -1,0 +1,52 @@
+"""Keeping a model's experts evenly used: by terms of the loss, or by a bias that each step moves.
+
+Works on what `ops.routing.statistics` reports for each layer, as `models.lm.Output.statistics` brings it: for each
+segment, for each block of its period, arrays with a leading axis of periods.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxlm.axes import Array, Params
+
+
+def expert_layers(statistics: Any) -> list[dict[str, Array]]:
+    """The statistics of blocks that have experts."""
+    return [block for segment in statistics for block in segment if "load" in block]
+
+
+def auxiliary_loss(statistics: Any, balance_loss: float, router_z_loss: float) -> Array:
+    """The weighted balance and z-losses, as means over the layers with experts; 0 without any."""
+    total, layers = jnp.zeros(()), expert_layers(statistics)
+    for name, scale in (("balance_loss", balance_loss), ("z_loss", router_z_loss)):
+        if layers and scale:
+            total += scale * jnp.concatenate([layer[name] for layer in layers]).mean()
+    return total
+
+
+def report(statistics: Any) -> dict[str, Array]:
+    """max_load: how much the most used expert of any layer is used, as a multiple of an even share; and the fraction of
+    choices dropped. Nothing for a model without experts."""
+    layers = expert_layers(statistics)
+    if not layers:
+        return {}
+    return {
+        "max_load": jnp.stack([layer["load"].max() * layer["load"].shape[-1] for layer in layers]).max(),
+        "dropped": jnp.concatenate([layer["dropped"] for layer in layers]).mean(),
+    }
+
+
+def rebalance(params: Params, before: Params, statistics: Any, rate: float) -> Params:
+    """`params` with every "balance" as it was `before` the optimizer, plus rate sign(mean load - load): experts used
+    less than evenly become likelier (Wang et al. 2024, arXiv:2408.15664)."""
+
+    def one(path: Any, new: Array, old: Array) -> Array:
+        if path[-1].key != "balance":
+            return new
+        segment, _, block = (entry.key for entry in path[:3])  # segment_0/periods/block_1/ffn/balance
+        load = statistics[int(segment.removeprefix("segment_"))][int(block.removeprefix("block_"))]["load"]
+        return old + rate * jnp.sign(load.mean(-1, keepdims=True) - load)
+
+    return jax.tree_util.tree_map_with_path(one, params, before)

@@ -1,0 +1,28 @@
+"""What is compared with the numbers of another implementation, all through the public face."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlm.api import LanguageModel
+
+
+def close(found: Any, wanted: np.ndarray, mask_BT: Any = None) -> None:
+    """Logits: within 1e-4 of the largest one, where the mask is one."""
+    found = np.asarray(found) if mask_BT is None else np.asarray(found) * mask_BT[..., None]
+    np.testing.assert_allclose(found, wanted, atol=1e-4 * np.abs(wanted).max(), rtol=0)
+
+
+def learn(lm: LanguageModel, tokens_BT: np.ndarray) -> tuple[float, np.ndarray, dict[str, np.ndarray]]:
+    """The mean loss of all next tokens, the logits, and the loss's gradients by the names of tensors."""
+    labels_BT1 = jnp.asarray(tokens_BT, jnp.int32)[:, 1:, None]
+
+    def loss(params: Any) -> tuple[Any, Any]:
+        logits_BTV = lm.logits(tokens_BT, params=params)
+        chances = jax.nn.log_softmax(logits_BTV[:, :-1])
+        return -jnp.take_along_axis(chances, labels_BT1, -1).mean(), logits_BTV
+
+    (value, logits_BTV), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(lm.params)
+    return float(value), np.asarray(logits_BTV), lm.to_hf(gradients)
