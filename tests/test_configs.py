@@ -1,0 +1,152 @@
+"""Every shipped size has exactly the parameters that transformers counts in a model of its published config.json."""
+
+import time
+
+import pytest
+
+from jaxlm import config
+from jaxlm.models import flops
+from jaxlm.plan import plan
+
+# The name; the parameters of transformers' model (5.23, meta device, tied ones once, text models only; DeepSeek V3 and
+# Kimi include e_score_correction_bias, a buffer there, but a parameter in their own code and here) and what its authors
+# or the Hub round them to ("-" where they count something else: GPT-3 medium is called 350M, Pythia 31M has 30.5M,
+# Llama 4 includes a vision encoder); with experts, those that work on one token, and their published number, which some
+# count without the embedding ("-": Qwen3 30B-A3B and DeepSeek-V2-Lite are rounded down).
+SIZES = """
+gpt2_124m 124_439_808 124M
+gpt2_355m 354_823_168 355M
+gpt2_774m 774_030_080 774M
+gpt2_1558m 1_557_611_200 1558M
+gpt3_small 125_226_240 125M
+gpt3_medium 355_871_744 -
+gpt3_large 760_300_032 760M
+gpt3_xl 1_315_723_264 1.3B
+gpt3_2_7b 2_651_553_280 2.7B
+gpt3_6_7b 6_658_404_352 6.7B
+gpt3_13b 12_853_386_240 13B
+gpt3_175b 174_604_259_328 175B
+llama_7b 6_738_415_616 6.7B
+llama_13b 13_015_864_320 13.0B
+llama_2_7b 6_738_415_616 7B
+llama_2_13b 13_015_864_320 13B
+llama_2_70b 68_976_648_192 69B
+llama_3_8b 8_030_261_248 8.03B
+llama_3_1_8b 8_030_261_248 8.03B
+llama_3_1_70b 70_553_706_496 70.6B
+llama_3_1_405b 405_853_388_800 406B
+llama_3_2_1b 1_235_814_400 1.24B
+llama_3_2_3b 3_212_749_824 3.21B
+llama_4_scout 107_769_861_120 - 17_172_894_720 17B
+llama_4_maverick 400_711_848_960 - 17_184_691_200 17B
+mistral_7b 7_241_732_096 7.24B
+mistral_nemo_12b 12_247_782_400 12.2B
+mixtral_8x7b 46_702_792_704 46.7B 12_879_925_248 12.9B
+mixtral_8x22b 140_630_071_296 141B 39_161_468_928 39B
+gemma2_2b 2_614_341_888 2.61B
+gemma2_9b 9_241_705_984 9.24B
+gemma2_27b 27_227_128_320 27.2B
+gemma3_270m 268_098_176 268M
+gemma3_1b 999_885_952 1000M
+gemma3_4b 3_880_263_168 3.88B
+gemma3_12b 11_766_034_176 11.77B
+gemma3_27b 27_009_346_304 27.0B
+qwen2_5_0_5b 494_032_768 494M
+qwen2_5_1_5b 1_543_714_304 1.54B
+qwen2_5_3b 3_085_938_688 3.09B
+qwen2_5_7b 7_615_616_512 7.62B
+qwen2_5_14b 14_770_033_664 14.8B
+qwen2_5_32b 32_763_876_352 32.8B
+qwen2_5_72b 72_706_203_648 72.7B
+qwen3_0_6b 596_049_920 0.6B
+qwen3_1_7b 1_720_574_976 1.7B
+qwen3_4b 4_022_468_096 4.0B
+qwen3_8b 8_190_735_360 8.2B
+qwen3_14b 14_768_307_200 14.8B
+qwen3_32b 32_762_123_264 32.8B
+qwen3_30b_a3b 30_532_122_624 30.5B 3_353_032_704 -
+qwen3_235b_a22b 235_093_634_560 235B 22_190_763_520 22B
+smollm3_3b 3_075_098_624 3.08B
+deepseek_v2_lite 15_706_484_224 15.7B 2_661_150_208 -
+deepseek_v2 235_741_434_880 236B 21_375_800_320 21B
+deepseek_v3 671_026_419_200 671B 37_552_297_472 37B
+kimi_k2 1_026_408_232_448 1.03T 32_861_500_928 32B
+gpt_oss_20b 20_914_757_184 20.91B 4_187_440_704 3.61B
+gpt_oss_120b 116_829_156_672 116.83B 5_711_982_912 5.13B
+phi3_mini 3_821_079_552 3.8B
+phi3_medium 13_960_238_080 14B
+olmo2_1b 1_484_916_736 1.48B
+olmo2_7b 7_298_617_344 7.3B
+olmo2_13b 13_716_198_400 13.7B
+olmo2_32b 32_234_279_936 32.2B
+command_r 34_980_831_232 35B
+command_r_plus 103_810_674_688 104B
+aya_23_8b 8_028_033_024 8.03B
+command_r7b 8_028_033_024 8.03B
+command_a 111_057_580_032 111B
+glm_4_9b 9_399_951_360 9.4B
+granite_3_2b 2_533_525_504 2.53B
+granite_3_8b 8_170_835_968 8.17B
+bloom_560m 559_214_592 559M
+bloom_1b1 1_065_314_304 1.1B
+bloom_1b7 1_722_408_960 1.7B
+bloom_3b 3_002_557_440 3.0B
+bloom_7b1 7_069_016_064 7.1B
+bloom_176b 176_247_271_424 176B
+mpt_7b 6_649_286_656 6.6B
+mpt_30b 29_957_200_896 30.0B
+gpt_neox_20b 20_554_567_680 20.6B
+pythia_14m 14_067_712 14M
+pythia_31m 30_494_720 -
+pythia_70m 70_426_624 70M
+pythia_160m 162_322_944 162M
+pythia_410m 405_334_016 405M
+pythia_1b 1_011_781_632 1.01B
+pythia_1_4b 1_414_647_808 1.41B
+pythia_2_8b 2_775_208_960 2.78B
+pythia_6_9b 6_857_302_016 6.86B
+pythia_12b 11_846_072_320 11.8B
+opt_125m 125_239_296 125M
+opt_350m 331_196_416 331M
+opt_1_3b 1_315_758_080 1.3B
+opt_2_7b 2_651_596_800 2.7B
+opt_6_7b 6_658_473_984 6.7B
+opt_13b 12_853_473_280 13B
+opt_30b 29_974_540_288 30B
+opt_66b 65_719_701_504 66B
+diffllama_375m 374_641_664 375M
+"""
+TABLE = {line.split()[0]: line.split()[1:] for line in SIZES.split("\n") if line}
+NO_SIZES = {"quickstart", "shakespeare"}
+
+
+def rounds_to(count: int, published: str) -> bool:
+    digits, unit = published[:-1], {"M": 1e6, "B": 1e9, "T": 1e12}[published[-1]]
+    return f"{count / unit:.{len(digits.partition('.')[2])}f}" == digits
+
+
+def test_every_size_is_in_the_table_and_says_its_parameters_and_command():
+    shipped = {name.partition(":")[2]: (name.partition(":")[0], summary) for name, summary in config.list_configs()}
+    assert shipped.keys() == TABLE.keys() | NO_SIZES
+    for name, (total, *_) in TABLE.items():
+        file, summary = shipped[name]
+        assert f"{int(total):,} parameters" in summary, name
+        assert f"        jaxlm train {name} " in (config._folder() / file).read_text(encoding="utf-8"), name
+
+
+def test_planning_the_largest_takes_no_time_and_no_memory():
+    run, start = config.resolve("kimi_k2"), time.process_time()
+    facts = plan(run)
+    assert time.process_time() - start < 5  # about a second on an idle machine
+    assert facts["state_bytes"] > 12e12
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_a_published_size_has_its_parameters(name):
+    run, (total, published, *experts) = config.resolve(name), TABLE[name]
+    assert flops.parameters(run.model) == int(total)
+    assert published == "-" or rounds_to(int(total), published)
+    if experts:
+        active, published = int(experts[0]), experts[1]
+        assert plan(run)["active_params"] == active
+        assert published == "-" or any(rounds_to(n, published) for n in (active, active - run.model.V * run.model.D))
