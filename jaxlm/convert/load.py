@@ -9,7 +9,7 @@ import functools
 import itertools
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from jaxlm.models import lm as models
 
 Say = Callable[[str], None]
 FEW = 3  # culprits that a message names
+PIECE = 2**20  # bytes; smaller ones are not worth a call
 BEYOND = 1000  # absent tensors that are counted
 
 
@@ -141,14 +142,21 @@ def _read(config: LMConfig, wanted: list[Tensor], dtypes: Dtypes, checkpoint: Ch
         if file not in said:
             say(f"reading {file}")
             said.add(file)
-        for weight, part in zip(tensor.weights, tensor.read(checkpoint.read(tensor.name))):
-            array = arrays[weight.key]
-            part = _put(part, _place(weight))
-            counts.setdefault(tensor.name, []).append(_not_finite(part))
-            arrays[weight.key] = _write(array, part, tensor.index, array.sharding)
-        jax.block_until_ready([arrays[weight.key] for weight in tensor.weights])  # else tensors pile up on the host
+        counts[tensor.name] = _fill(arrays, tensor, checkpoint)
     _warn(jax.device_get(counts), next(iter(checkpoint.stored.values())).file.parent)
     return _tree(arrays)
+
+
+def _fill(arrays: dict[tuple[str, ...], Array], tensor: Tensor, checkpoint: Checkpoint) -> list[Array]:
+    """Read one tensor into its place; returns counts of its values that are not finite. Nothing of it stays behind."""
+    counts = []
+    for weight, part in zip(tensor.weights, tensor.read(checkpoint.read(tensor.name))):
+        for first, piece in _pieces(part):
+            array, piece = arrays[weight.key], _put(piece, _place(weight))
+            counts.append(_not_finite(piece))
+            array = _write(array, piece, (*tensor.index, first), array.sharding)
+            arrays[weight.key] = jax.block_until_ready(array)  # else copies pile up on the host
+    return counts
 
 
 def _empty(config: LMConfig, dtypes: Dtypes) -> dict[tuple[str, ...], Array]:
@@ -172,6 +180,14 @@ def _place(weight: Weight | None = None) -> Any:
     return NamedSharding(mesh, sharding.spec(*weight.axes.names, mesh=mesh))
 
 
+def _pieces(part: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """(first row, rows) of all rows: a sixteenth of them at a time, since each piece is copied. On a mesh, where every
+    device is given its own part only, and pieces would have to be divisible, it is all at once."""
+    least = 1 if jax.sharding.get_mesh().empty else len(part)
+    rows = max(len(part) // 16, PIECE // part[:1].nbytes, least)
+    yield from ((first, part[first : first + rows]) for first in range(0, len(part), rows))
+
+
 def _put(part: np.ndarray, where: Any) -> Array:
     """The array on its devices; each gets only what it keeps. Strided views are copied by jax, which is quick at it."""
     return jax.make_array_from_callback(part.shape, where, lambda index: part[index])
@@ -179,10 +195,10 @@ def _put(part: np.ndarray, where: Any) -> Array:
 
 @functools.partial(jax.jit, donate_argnums=0, static_argnums=3)
 def _write(array: Array, part: Array, index: tuple[Any, ...], where: Any) -> Array:
-    """`array` with `part` at `index` of its leading dimensions, in place."""
+    """`array` with `part` in place: at `index` of its leading dimensions, the last of them the part's own first."""
 
     def write(array: Array, part: Array, index: tuple[Any, ...]) -> Array:
-        part = part.reshape((1,) * len(index) + part.shape).astype(array.dtype)
+        part = part.reshape((1,) * (len(index) - 1) + part.shape).astype(array.dtype)
         return lax.dynamic_update_slice(array, part, (*index, *(0,) * (array.ndim - len(index))))
 
     if jax.sharding.get_abstract_mesh().empty:

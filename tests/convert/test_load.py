@@ -70,7 +70,7 @@ def test_an_expert_is_written_into_a_stack_divided_over_experts(mesh):
     with on(mesh) as put:
         names = ("layers", "heads", "embed", None)
         stack, part = put(np.zeros_like(wanted), *names), put(wanted[1, 2], *names[2:])
-        stack = _write(stack, part, (1, 2), stack.sharding)
+        stack = _write(stack, part, (1, 2, 0), stack.sharding)
         assert mesh is None or lies(stack, *names)
     np.testing.assert_array_equal(stack[1, 2] if mesh is None else jax.device_get(stack)[1, 2], wanted[1, 2])
     assert np.count_nonzero(jax.device_get(stack)) == 16
@@ -186,7 +186,7 @@ print(arrays, peak[0] - before, anonymous() - before)
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads the memory of a process from /proc")
-def test_memory_beyond_the_arrays_is_a_few_tensors(tmp_path):
+def test_memory_beyond_the_arrays_is_about_one_tensor(tmp_path):
     sizes = {"hidden_size": 1024, "intermediate_size": 2560, "vocab_size": 1000, "num_hidden_layers": 4}
     sizes |= {"num_attention_heads": 8, "num_key_value_heads": 8}
     tensors = checkpoints.llama(**sizes)
@@ -198,7 +198,7 @@ def test_memory_beyond_the_arrays_is_a_few_tensors(tmp_path):
     arrays, peak, after = map(int, run.stdout.split())
     largest = max(x.nbytes for x in tensors.values())
     assert arrays == sum(x.nbytes for x in tensors.values()) > 2e8
-    assert after - arrays < 2 * largest and peak - arrays < 5 * largest, run.stdout
+    assert after - arrays < 0.5 * largest and peak - arrays < 2 * largest, run.stdout
 
 
 def test_tensors_are_read_one_by_one(tmp_path):
