@@ -181,10 +181,10 @@ def _place(weight: Weight | None = None) -> Any:
 
 
 def _pieces(part: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """(first row, rows) of all rows: a sixteenth of them at a time, since each piece is copied. On a mesh, where every
+    """(first row, rows) of all rows: one part in 64 at a time, since each piece is copied. On a mesh, where every
     device is given its own part only, and pieces would have to be divisible, it is all at once."""
     least = 1 if jax.sharding.get_mesh().empty else len(part)
-    rows = max(len(part) // 16, PIECE // part[:1].nbytes, least)
+    rows = max(len(part) // 64, PIECE // part[:1].nbytes, least)
     yield from ((first, part[first : first + rows]) for first in range(0, len(part), rows))
 
 
