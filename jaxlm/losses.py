@@ -9,6 +9,7 @@ from flax import struct
 
 from jaxlm import sharding
 from jaxlm.axes import Array
+from jaxlm.ops.activations import soft_cap
 from jaxlm.sharding import einsum
 
 
@@ -79,7 +80,7 @@ def _forward(hidden_BTD, head_VD, labels_BT, weights_BT, how):
         x_CD, label_C, weight_C = piece
         l_CV = einsum("cd,vd->cv", x_CD, head, dtype=jnp.float32)
         if softcap is not None:
-            l_CV = softcap * jnp.tanh(l_CV / softcap)
+            l_CV = soft_cap(l_CV, softcap)
         lse_C1 = jax.nn.logsumexp(l_CV, -1, keepdims=True)
         hit_CV = label_C[..., None] == ids_V[None]
         nll_C = lse_C1[..., 0] - jnp.sum(jnp.where(hit_CV, l_CV, 0), -1)

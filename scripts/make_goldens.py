@@ -22,7 +22,7 @@ from safetensors.numpy import load_file, save_file
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from tests.convert import golden  # noqa: E402
+from tests.convert import golden  # noqa: E402 (found by the path above)
 
 KNOWN_AS = {"kimi_k2": "deepseek_v3"}  # published with code of its own, the same as DeepSeek's
 RECOMPUTED = ("llama4", "llama_dynamic")  # decoding counts the padding; keys stay as they were rotated in shorter texts

@@ -13,11 +13,12 @@ from jaxlm import sharding
 from jaxlm.axes import Array, Params
 from jaxlm.errors import UserError, unknown
 from jaxlm.nn import init
+from jaxlm.nn.block import drop
 from jaxlm.nn.context import Context
 from jaxlm.nn.embed import AbsoluteConfig, Embed
 from jaxlm.nn.norm import NormConfig, RMSNormConfig
 from jaxlm.nn.stack import POLICIES, SegmentConfig, Stack
-from jaxlm.ops.dropout import dropout
+from jaxlm.ops.activations import soft_cap
 from jaxlm.sharding import einsum, weight
 
 
@@ -103,8 +104,7 @@ class LM(nn.Module):
             x_BTD = c.embed_norm.build("embed_norm")(x_BTD)
         if c.positions is not None:
             x_BTD = c.positions.build("positions")(x_BTD, positions_BT)
-        if c.dropout and self.has_rng("dropout"):
-            x_BTD = dropout(x_BTD, c.dropout, self.make_rng("dropout"), *sharding.stream(x_BTD.shape[1]))
+        x_BTD = drop(self, x_BTD, c.dropout)
         outs = []
         for i, segment in enumerate(c.segments):
             run = Stack(segment, c.layers, c.remat, c.unroll, self.stacked, name=f"segment_{i}")
@@ -139,7 +139,7 @@ def logits(config: LMConfig, out: Output) -> Array:
     hidden_BTD = sharding.constrain(out.hidden_BTD, "batch", None, None)
     head_VD = out.head_VD.astype(hidden_BTD.dtype)
     l_BTV = einsum("btd,vd->btv", hidden_BTD, head_VD, out=("batch", None, "vocab"), dtype=jnp.float32)
-    return l_BTV if config.softcap is None else config.softcap * jnp.tanh(l_BTV / config.softcap)
+    return l_BTV if config.softcap is None else soft_cap(l_BTV, config.softcap)
 
 
 def init_boxed(config: LMConfig, key: Array) -> Params:

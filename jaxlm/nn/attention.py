@@ -12,7 +12,7 @@ from jaxlm.axes import Array
 from jaxlm.errors import UserError
 from jaxlm.nn.bias import BiasConfig
 from jaxlm.nn.context import Context
-from jaxlm.nn.heads import keep, merge, split
+from jaxlm.nn.heads import dropout_key, keep, merge, split
 from jaxlm.nn.norm import NormConfig
 from jaxlm.nn.rope import RopeConfig, text_length
 from jaxlm.ops import masks
@@ -161,7 +161,7 @@ class Attention(nn.Module):
             **self._scoring(),
             bias_HZ=None if bias is None else bias(distances(T)),
             dropout=c.dropout,
-            key=self.make_rng("dropout") if c.dropout and self.has_rng("dropout") else None,
+            key=dropout_key(self, c.dropout),
             implementation=c.implementation,
         )
 

@@ -32,3 +32,8 @@ def merge(module: nn.Module, name: str, o_BTHK: Array, D: int, depth: int, bias:
 def keep(*xs: Array) -> tuple[Array, ...]:
     """Queries, keys and values under the name by which rematerialisation knows them."""
     return tuple(checkpoint_name(x, "qkv") for x in xs)
+
+
+def dropout_key(module: nn.Module, rate: float) -> Array | None:
+    """The key of dropout of attention's weights, None where nothing is dropped or apply was given no "dropout" key."""
+    return module.make_rng("dropout") if rate and module.has_rng("dropout") else None

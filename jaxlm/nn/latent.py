@@ -12,7 +12,7 @@ from jaxlm.errors import UserError
 from jaxlm.nn import init
 from jaxlm.nn.attention import mean_visible
 from jaxlm.nn.context import Context
-from jaxlm.nn.heads import keep, merge, split
+from jaxlm.nn.heads import dropout_key, keep, merge, split
 from jaxlm.nn.norm import RMSNormConfig
 from jaxlm.nn.rope import RopeConfig, text_length
 from jaxlm.ops import masks
@@ -102,7 +102,7 @@ class Latent(nn.Module):
                 context.positions_BT,
                 scale=scale,
                 dropout=c.dropout,
-                key=self.make_rng("dropout") if c.dropout and self.has_rng("dropout") else None,
+                key=dropout_key(self, c.dropout),
                 implementation=c.implementation,
             )
         else:

@@ -66,10 +66,10 @@ class LayerNorm(nn.Module):
         return layer_norm(x, scale, bias, self.c.eps, 1 + joint)
 
 
-def read(module_config: NormConfig | None, name: str, x_BTD: Array) -> Array:
+def read(c: NormConfig | None, name: str, x_BTD: Array) -> Array:
     """What a branch reads from the residual stream: normed where there is a norm, and gathered where the stream is
     divided over positions."""
-    h_BTD = x_BTD if module_config is None else module_config.build(name)(x_BTD)
+    h_BTD = x_BTD if c is None else c.build(name)(x_BTD)
     return sharding.constrain(h_BTD, "batch", None, None)
 
 

@@ -41,6 +41,11 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
+def soft_cap(x: Array, cap: float) -> Array:
+    """cap tanh(x / cap), which stays below the cap (Gemma 2, arXiv:2408.00118)."""
+    return cap * jnp.tanh(x / cap)
+
+
 def glu(gate: Array, up: Array, act: Callable[[Array], Array], limit: float | None = None) -> Array:
     """act(gate) up (Shazeer 2020, arXiv:2002.05202); with a limit c, act(min(gate, c)) (clip(up, -c, c) + 1), as in
     gpt-oss (arXiv:2508.10925)."""

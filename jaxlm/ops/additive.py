@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlm.axes import Array
-
-MASKED = -1e30  # not -inf: a row without a visible key must give finite numbers
+from jaxlm.ops.rule import MASKED
 
 
 def additive_attention(

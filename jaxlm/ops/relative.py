@@ -13,8 +13,7 @@ import numpy as np
 
 from jaxlm.axes import Array
 from jaxlm.errors import UserError
-
-MASKED = -1e30  # not -inf: a row without a visible key must give finite numbers
+from jaxlm.ops.rule import MASKED
 
 
 def distances(T: int) -> Array:

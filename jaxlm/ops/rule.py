@@ -3,18 +3,17 @@
 import dataclasses
 from typing import NamedTuple
 
-import jax.numpy as jnp
-
 from jaxlm.axes import Array
 from jaxlm.ops import masks
+from jaxlm.ops.activations import soft_cap
 
 MASKED = -1e30  # not -inf: a row without a visible key must give finite numbers
 
 
 def score(products: Array, scale: float, softcap: float | None) -> Array:
-    """scale * q.k, or softcap * tanh(scale * q.k / softcap), which stays below softcap (Gemma 2, arXiv:2408.00118)."""
+    """scale * q.k, capped where `softcap` is given."""
     s = products * scale
-    return s if softcap is None else softcap * jnp.tanh(s / softcap)
+    return s if softcap is None else soft_cap(s, softcap)
 
 
 class Extras(NamedTuple):

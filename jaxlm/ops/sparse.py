@@ -13,8 +13,7 @@ import numpy as np
 
 from jaxlm.axes import Array
 from jaxlm.errors import UserError
-
-MASKED = -1e30
+from jaxlm.ops.rule import MASKED
 
 
 @dataclasses.dataclass(frozen=True)
