@@ -178,7 +178,7 @@ def test_generate_streams_the_text_with_the_sampler_asked_for(rooms, capsys, opt
 class Letters:
     """A stand-in tokenizer: one id a character."""
 
-    def encode(self, text, special=False):
+    def encode(self, text, special=False, literal=False):
         return [0] * special + [ord(letter) for letter in text]
 
     def decode(self, ids, skip_special=False):
@@ -200,7 +200,7 @@ def test_tokenizer_verbs(monkeypatch, capsys):
     assert err == [
         "jaxlm: error: standard input is not UTF-8 text: byte 0 is 0xff",
         "jaxlm: error: '9x' is not a token id",
-        "jaxlm: error: /nowhere/corpus.txt: No such file or directory",
+        "jaxlm: error: /nowhere/corpus.txt: no such file or folder",
     ]
 
 
@@ -208,7 +208,7 @@ def fail(error: BaseException):
     def verb(args):
         raise error
 
-    return cli.Verb("", "", lambda parser: None, verb)
+    return cli.verb.Verb("", "", lambda parser: None, verb)
 
 
 def test_troubles_of_the_machine_and_bugs(monkeypatch, capsys):

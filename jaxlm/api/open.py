@@ -14,6 +14,7 @@ from jaxlm.convert.files import read_json
 from jaxlm.errors import UserError
 from jaxlm.models import lm as models
 from jaxlm.text import Tokenizer, load_tokenizer
+from jaxlm.text.load import has_tokenizer
 from jaxlm.train.checkpoint import load_params, steps
 from jaxlm.train.run import RunConfig
 
@@ -37,12 +38,7 @@ def load(path: str | Path, dtype: str | None = None, say: Callable[[str], None] 
 
 def _tokenizer(folder: Path) -> Tokenizer | None:
     """The folder's tokenizer, None where it has none of a kind known here."""
-    try:
-        return load_tokenizer(folder)
-    except UserError:
-        if (folder / "tokenizer.model").is_file():  # known, so it is broken
-            raise
-        return None
+    return load_tokenizer(folder) if has_tokenizer(folder) else None
 
 
 def _load_run(path: Path, dtype: str | None) -> LanguageModel:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxlm.errors import UserError, unknown
-from jaxlm.text.train import LEAST_V
+from jaxlm.text.sentencepiece_train import LEAST_V
 
 
 def _is_count(value: Any) -> bool:

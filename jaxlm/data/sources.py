@@ -16,6 +16,7 @@ import gzip
 import hashlib
 import json
 import os
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -47,6 +48,55 @@ def documents(
             UTF-8, not JSON, no such field or column, a line too long, or no document at all.
     """
     return corpus.take(_documents(path, field, find(path), limit, progress or (lambda *_: None)), limit)
+
+
+def passages(path: str, field: str = "text", progress: Progress | None = None) -> Iterator[str]:
+    """The text of the documents in passages of at most some megabytes, however long a document is.
+
+    Text files are cut at line ends where they can be. A single file of another kind is read as text, and "-" is the
+    standard input. Errors are those of `documents`.
+    """
+    heard, done, total = progress or (lambda *_: None), 0, None
+    if path == "-":
+        for text, at in _blocks("standard input", sys.stdin.buffer):
+            yield text
+            heard(at, None, "bytes read")
+        return
+    files = find(path) if not Path(path).is_file() or _kind(Path(path)) else [(path, Path(path))]
+    total = sum(_size(file) for _, file in files)
+    for name, file in files:
+        if path == "embedded" or (_kind(file) or ".txt").startswith((".jsonl", ".parquet")):
+            records = ((text, at) for _, text, at in _records(path, name, file, field, None))
+        else:
+            records = _text_blocks(file)
+        for text, at in records:
+            yield text
+            heard(done + at, total, "bytes read")
+        done += _size(file)
+
+
+def _text_blocks(file: Path) -> Iterator[tuple[str, int]]:
+    with _open(file) as (stream, raw):
+        for text, _ in _blocks(str(file), stream):
+            yield text, raw.tell()
+
+
+def _blocks(where: str, stream: IO[bytes]) -> Iterator[tuple[str, int]]:
+    """(text, bytes until its end) of about BLOCK bytes each."""
+    held, offset = b"", 0
+    while data := stream.read(BLOCK):
+        data = held + data
+        cut = data.rfind(b"\n") + 1
+        if not cut and len(data) >= BLOCK:  # one long line: cut before its last character
+            begins = (at for at in range(len(data) - 4, len(data)) if data[at] & 0xC0 != 0x80)
+            cut = max(begins, default=len(data))
+        if not cut:
+            held = data
+            continue
+        yield _decode(data[:cut], where, offset), offset + cut
+        held, offset = data[cut:], offset + cut
+    if held:
+        yield _decode(held, where, offset), offset + len(held)
 
 
 def find(path: str) -> list[tuple[str, Path]]:

@@ -13,7 +13,7 @@ from jaxlm.data import cache, shards, sources
 from jaxlm.data.config import DataConfig, Source
 from jaxlm.errors import UserError
 from jaxlm.text import ByteTokenizer, SentencePieceTokenizer, Tokenizer, load_tokenizer, train_sentencepiece
-from jaxlm.text.train import LIMITS
+from jaxlm.text.sentencepiece_train import LIMITS
 
 FORMAT = 1  # raise it when the same config would give other tokens
 BATCH = 2**22  # characters encoded at a time

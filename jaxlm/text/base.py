@@ -1,32 +1,87 @@
-"""What every tokenizer has in common: a table of bytes, one separator, and decoding by joining the table."""
+"""What every tokenizer has in common: a table of bytes, special tokens, and the way from text to ids and back."""
 
-import os
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxlm.errors import UserError
+from jaxlm.text.settings import ROLES, SPELLINGS, Settings
 
 EOT = "<|endoftext|>"
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """One text, or two together, as tokens: lists of equal length.
+
+    Attributes:
+        ids: token ids.
+        tokens: the vocabulary's own spelling of each id, such as "Ġthe" or "##ing"; some libraries give the text itself
+            of what is unknown.
+        offsets: (start, stop) of each token in its text, in characters, (0, 0) for added special tokens. A token that
+            is part of a character has the span of that character. None where the tokenizer does not know.
+        types: 0 for tokens of the first text, 1 for those of the second, as the tokenizer's post-processing sets them.
+    """
+
+    ids: list[int]
+    tokens: list[str]
+    offsets: list[tuple[int, int]] | None
+    types: list[int]
 
 
 class Tokenizer(ABC):
     """Text to token ids and back.
 
-    A subclass sets `V` (vocabulary size, special tokens included), `eot` (the id of the one document separator, which
-    also begins a text), `pieces` (the bytes of each id, empty for special tokens) and `specials` (id to spelling), and
-    says how to encode. Text never becomes a special token: `encode("<|endoftext|>")` spells it out in ordinary ids.
+    Attributes:
+        V: vocabulary size, special tokens included: ids are below it.
+        pieces: the bytes that each id stands for inside a text, empty for special tokens.
+        specials: id to spelling of the special tokens, which decoding can leave out.
+        bos, eos, pad, unk: ids of the special tokens with these roles, None where there is none.
+        stops: the ids that end a generated text.
+        prefix, suffix: the ids that `special` puts around a text.
+        settings: what the files beside the vocabulary said.
     """
 
     V: int
-    eot: int
     pieces: Sequence[bytes]
     specials: dict[int, str]
-    spaced: frozenset[int] = frozenset()  # ids that lose one leading space at the beginning of a decoded text
-    strip_all: bool = False  # whether the ids after a stripped one that left nothing are stripped too
+    bos: int | None = None
+    eos: int | None = None
+    pad: int | None = None
+    unk: int | None = None
+    stops: tuple[int, ...] = ()
+    prefix: tuple[int, ...] = ()
+    suffix: tuple[int, ...] = ()
+    settings: Settings = Settings()
+
+    @property
+    def eot(self) -> int:
+        """The id that separates documents and begins a text: `bos`, else `eos`. UserError where there is neither."""
+        eot = self.eos if self.bos is None else self.bos
+        if eot is None:
+            raise UserError("this tokenizer has neither a bos nor an eos token to separate documents: use another one")
+        return eot
+
+    def describe(self, settings: Settings) -> None:
+        """Takes the roles of special tokens and the stops from the files beside the vocabulary."""
+        self.settings = settings
+        named = {role: token["content"] for role, token in settings.roles.items() if role in ROLES}
+        if not named:
+            spelled = set(self.specials.values())
+            named = {role: next((s for s in usual if s in spelled), None) for role, usual in SPELLINGS.items()}
+        for role, spelling in named.items():
+            if spelling is not None and (i := self.id(spelling)) is not None:
+                setattr(self, role, i)
+        ends = dict.fromkeys(
+            i for i in (self.eos, self.bos, *self.stops) if i is not None
+        )  # a bos begins the next text
+        self.stops = settings.stops or tuple(ends)
 
     @property
     @abstractmethod
@@ -34,25 +89,84 @@ class Tokenizer(ABC):
         """A short hash that is equal exactly when two tokenizers encode and decode alike."""
 
     @abstractmethod
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text, without `eot`. Much faster than one `encode` for each.
+    def save(self, folder: str | Path) -> None:
+        """Writes what `load_tokenizer(folder)` needs; the folder is made if absent."""
+
+    @abstractmethod
+    def token(self, i: int) -> str:
+        """The vocabulary's own spelling of an id, such as "Ġthe", "##ing", "▁the" or "<0x0A>"."""
+
+    @abstractmethod
+    def encode_plain(self, texts: Sequence[str], literal: bool) -> list[list[int]]:
+        """The ids of each text without what `special` adds. `literal` and the errors are those of `encode_batch`."""
+
+    def encode_batch(self, texts: Sequence[str], special: bool = False, literal: bool = False) -> list[list[int]]:
+        """The ids of each text; much faster than one `encode` for each.
+
+        `special` adds the special tokens that this tokenizer puts around a text. Special tokens spelled in the text
+        become what the tokenizer's own library makes of them: ids with a `tokenizer.json`, plain text otherwise; with
+        `literal` they are plain text always.
 
         Raises:
             UserError: a text holds a lone surrogate, which is not a Unicode character and has no UTF-8 form.
         """
+        plain = self.encode_plain(texts, literal)
+        return [[*self.prefix, *ids, *self.suffix] for ids in plain] if special else plain
 
-    @abstractmethod
-    def save(self, folder: str | Path) -> None:
-        """Writes what `load_tokenizer(folder)` needs; the folder is made if absent."""
+    def id(self, token: str) -> int | None:
+        """The id with this spelling in the vocabulary; None where there is none."""
+        return next((i for i in range(self.V) if self.token(i) == token), None)
 
-    def encode(self, text: str, special: bool = False) -> list[int]:
-        """The ids of one text; `special` puts `eot` first. See `encode_batch` for the errors."""
-        ids = self.encode_batch([text])[0]
-        return [self.eot, *ids] if special else ids
+    def spell(self, i: int) -> str:
+        """How a token reads inside a text, its spaces included; bytes that are no whole character as \\xe2."""
+        return self.specials.get(i) or self.pieces[i].decode("utf-8", "backslashreplace")
+
+    def encode(self, text: str, special: bool = False, literal: bool = False) -> list[int]:
+        """The ids of one text; see `encode_batch`."""
+        return self.encode_batch([text], special, literal)[0]
 
     def encode_arrays(self, texts: Sequence[str], dtype: Any = np.uint32) -> list[np.ndarray]:
-        """As `encode_batch`, as numpy arrays of `dtype`, for writing to disk."""
-        return [np.array(ids, dtype=dtype) for ids in self.encode_batch(texts)]
+        """As `encode_batch` with `literal`, as numpy arrays of `dtype`, for writing to disk."""
+        return [np.array(ids, dtype=dtype) for ids in self.encode_plain(texts, literal=True)]
+
+    def encoding(self, text: str, pair: str | None = None, special: bool = False) -> Encoding:
+        """A text, and a second one where the tokenizer can join two, with spellings and offsets; see `Encoding`."""
+        if pair is not None:
+            raise UserError("this tokenizer does not join two texts: encode them one by one")
+        ids = self.encode(text)
+        tokens, offsets = self._spellings(text, ids), self._offsets(text, ids)
+        if special:
+            before, after = ([self.token(i) for i in around] for around in (self.prefix, self.suffix))
+            ids, tokens = [*self.prefix, *ids, *self.suffix], [*before, *tokens, *after]
+            if offsets is not None:
+                offsets = [*[(0, 0)] * len(before), *offsets, *[(0, 0)] * len(after)]
+        return Encoding(ids, tokens, offsets, [0] * len(ids))
+
+    def _spellings(self, text: str, ids: list[int]) -> list[str]:
+        return [self.token(i) for i in ids]
+
+    def encode_marked(self, text: str) -> tuple[list[int], list[tuple[int, int]] | None]:
+        """The ids and offsets of a text in which all special tokens are found, whatever the library does."""
+        ids: list[int] = []
+        offsets: list[tuple[int, int]] | None = []
+        at = 0
+        for part, i in split_at(text, {spelling: i for i, spelling in self.specials.items()}):
+            found = self.encode(part, literal=True) if i is None else [i]
+            spans = self._offsets(part, found) if i is None else [(0, len(part))]
+            offsets = None if offsets is None or spans is None else offsets + [(a + at, b + at) for a, b in spans]
+            ids += found
+            at += len(part)
+        return ids, offsets
+
+    def _offsets(self, text: str, ids: list[int]) -> list[tuple[int, int]] | None:
+        """Offsets by the lengths of the pieces; None when they do not spell the text."""
+        parts, _ = self.parts(ids, skip_special=False)
+        if b"".join(parts) != (data := text.encode()):
+            return None
+        begins = np.frombuffer(data, np.uint8) & 0xC0 != 0x80  # the first byte of each character
+        begun = np.concatenate([[0], np.cumsum(begins), [0]])  # characters begun before each byte
+        stops = np.cumsum([0, *map(len, parts)])
+        return [(int(begun[a + 1]) - 1, int(begun[b])) if a < b else (0, 0) for a, b in zip(stops, stops[1:])]
 
     def decode(self, ids: Any, skip_special: bool = False) -> str:
         """The text of a list or array of ids. Special tokens are spelled out, or left out with `skip_special`.
@@ -68,30 +182,18 @@ class Tokenizer(ABC):
         """The exact bytes of a list or array of ids; special tokens contribute none. Errors as in `decode`."""
         return b"".join(self.parts(ids, skip_special=True)[0])
 
-    def parts(self, ids: Any, skip_special: bool, fresh: bool = True) -> tuple[list[bytes], bool]:
-        """The bytes of each id, and whether a text that began `fresh` still has nothing but special tokens."""
-        ids = self._checked(ids)
+    def parts(self, ids: Any, skip_special: bool, state: Any = None) -> tuple[list[bytes], Any]:
+        """The bytes of each id in a text, and the state to give with the ids that follow (None begins a text)."""
+        ids = self.checked(ids)
         parts = [self.pieces[i] for i in ids]
-        if fresh:
-            fresh = self._strip(ids, parts)
         if not skip_special:
             for at, i in enumerate(ids):
                 if i in self.specials:
                     parts[at] = self.specials[i].encode()
-        return parts, fresh
+        return parts, None
 
-    def _strip(self, ids: list[int], parts: list[bytes]) -> bool:
-        for at, i in enumerate(ids):
-            if not parts[at]:
-                continue
-            if i not in self.spaced:
-                return False
-            parts[at] = parts[at][1:]
-            if parts[at] or not self.strip_all:
-                return False
-        return True
-
-    def _checked(self, ids: Any) -> list[int]:
+    def checked(self, ids: Any) -> list[int]:
+        """The ids as a list; UserError for what is not a flat list of ids below V."""
         array = np.asarray(ids)
         if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
             raise UserError(f"token ids must be one flat list of integers, got shape {array.shape} of {array.dtype}")
@@ -99,6 +201,23 @@ class Tokenizer(ABC):
             bad = array[(array < 0) | (array >= self.V)][0]
             raise UserError(f"token id {bad} is outside this tokenizer's vocabulary of {self.V}")
         return array.tolist()
+
+    @cached_property
+    def byte_lengths_V(self) -> np.ndarray:
+        """The number of bytes each id stands for, int32 (V,), for bits per byte; 0 for special tokens."""
+        return np.array([len(piece) for piece in self.pieces], np.int32)
+
+
+def split_at(text: str, ids: Mapping[str, int]) -> Iterator[tuple[str, int | None]]:
+    """The text in parts: each spelling in `ids` with its id, what lies between with None. The longest spelling wins."""
+    for part in _any_of(tuple(ids)).split(text) if ids else [text]:
+        if part:
+            yield part, ids.get(part)
+
+
+@lru_cache(maxsize=256)
+def _any_of(spellings: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile(f"({'|'.join(map(re.escape, sorted(spellings, key=len, reverse=True)))})")
 
 
 def utf8(text: str) -> bytes:
@@ -108,17 +227,3 @@ def utf8(text: str) -> bytes:
     except UnicodeEncodeError as error:
         code, at = ord(text[error.start]), error.start
         raise UserError(f"the text holds a lone surrogate U+{code:04X} at character {at}: remove it") from None
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Writes a whole file under a temporary name in the same folder and renames it. Raises UserError if it cannot."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None

@@ -8,16 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from jaxlm.text.base import EOT, Tokenizer, utf8, write_file
+from jaxlm.text.base import EOT, Tokenizer, utf8
+from jaxlm.text.files import write_file
 
 CONFIG = {"tokenizer_class": "ByteTokenizer", "V": 257, "eot": 256}
 
 
 class ByteTokenizer(Tokenizer):
-    """UTF-8 bytes as ids 0 to 255 and `<|endoftext|>` as 256. Exact on every Unicode text."""
+    """UTF-8 bytes as ids 0 to 255 and `<|endoftext|>` as 256. Exact on every Unicode text.
+
+    Text never becomes the special token: `encode("<|endoftext|>")` spells it out.
+    """
 
     V = 257
-    eot = 256
+    eos = 256
+    stops = prefix = (256,)
 
     def __init__(self) -> None:
         self.pieces = [bytes([i]) for i in range(256)] + [b""]
@@ -27,7 +32,10 @@ class ByteTokenizer(Tokenizer):
     def fingerprint(self) -> str:
         return hashlib.blake2b(json.dumps(CONFIG).encode(), digest_size=16).hexdigest()
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+    def token(self, i: int) -> str:
+        return EOT if i == self.eos else f"<0x{i:02X}>"
+
+    def encode_plain(self, texts: Sequence[str], literal: bool) -> list[list[int]]:
         return [list(utf8(text)) for text in texts]
 
     def encode_arrays(self, texts: Sequence[str], dtype: Any = np.uint32) -> list[np.ndarray]:

@@ -1,38 +1,115 @@
-"""One way in for every tokenizer on disk."""
+"""One way in for every tokenizer on disk: by what a file holds, not by what it is called."""
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 from jaxlm.errors import UserError
 from jaxlm.text.base import Tokenizer
+from jaxlm.text.bert_files import vocab_txt_to_json
 from jaxlm.text.bytes import CONFIG, ByteTokenizer
+from jaxlm.text.fast import FastTokenizer
+from jaxlm.text.files import read_file
+from jaxlm.text.gpt2_files import gpt2_files_to_json
+from jaxlm.text.layout import Json
 from jaxlm.text.sentencepiece import SentencePieceTokenizer
+from jaxlm.text.settings import Settings, read_settings
+from jaxlm.text.tiktoken import tiktoken_to_json
+
+# What a folder is opened by, the first that is there.
+NAMES = ("tokenizer.json", "tokenizer.model", "spiece.model", "tiktoken.model", "*.tiktoken", "vocab.json", "vocab.txt")
+MERGES = {"vocab.json": "merges.txt", "encoder.json": "vocab.bpe"}
+RANK = re.compile(rb"[A-Za-z0-9+/]+=* \d+\s")
+KINDS = "tokenizer.json, a SentencePiece .model, tiktoken ranks, vocab.json beside merges.txt, or vocab.txt"
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
-    """Opens a tokenizer: a `.model` file, a folder with `tokenizer.model` or our `tokenizer_config.json`, or a run.
+    """Opens a tokenizer: a file, a folder in Hugging Face's layout, or a run.
+
+    A file is a tokenizer.json, a SentencePiece model, tiktoken ranks, GPT-2's vocab.json with its merges.txt beside it,
+    or BERT's vocab.txt; gzipped files are unpacked. Of a folder the settings beside it are respected too (see
+    `Settings`): special tokens, chat template, the end tokens of generation_config.json.
 
     Raises:
-        UserError: nothing there, or nothing of these kinds.
+        UserError: nothing there, or nothing of these kinds, or a file that is damaged.
     """
     path = Path(path).expanduser()
     if path.is_file():
-        if path.suffix == ".model":
-            return SentencePieceTokenizer(path)
-        if path.name == "tokenizer.json":
-            raise UserError(_unsupported(path))
-        raise UserError(f"{path}: not a tokenizer (.model) file")
+        return _open(path, Settings())
     if not path.is_dir():
         raise UserError(f"{path}: no such tokenizer file or folder")
-    if (path / "tokenizer.model").is_file():
-        return SentencePieceTokenizer(path / "tokenizer.model")
+    if found := _find(path):
+        return _open(found, read_settings(path))
     if _is_ours(path / "tokenizer_config.json"):
         return ByteTokenizer()
     if (path / "tokenizer").is_dir():
         return load_tokenizer(path / "tokenizer")
-    if (path / "tokenizer.json").is_file():
-        raise UserError(_unsupported(path / "tokenizer.json"))
-    raise UserError(f"{path}: no tokenizer here (looked for tokenizer.model, tokenizer_config.json and tokenizer/)")
+    raise UserError(f"{path}: no tokenizer here (looked for {KINDS}, and tokenizer/)")
+
+
+def load_readable(path: str | Path) -> Any:
+    """The same tokenizer in plain Python, which can `explain` what it does; see `ReadableTokenizer`.
+
+    Raises:
+        UserError: as `load_tokenizer`, or it is of a kind that has no readable form here.
+    """
+    tokenizer = load_tokenizer(path)
+    if not isinstance(tokenizer, FastTokenizer):
+        raise UserError(f"{path}: a {type(tokenizer).__name__} has no readable form here: only a tokenizer.json has")
+    from jaxlm.text import BPETokenizer, UnigramTokenizer, WordPieceTokenizer
+
+    kinds = {"BPE": BPETokenizer, "Unigram": UnigramTokenizer, "WordPiece": WordPieceTokenizer}
+    kind = tokenizer.spec["model"].get("type", "BPE")
+    if kind not in kinds:
+        raise UserError(f"{path}: the model {kind} has no readable form here: only {', '.join(kinds)} have")
+    return kinds[kind].from_json(tokenizer.spec, str(path))
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether `load_tokenizer` has something to open there."""
+    return _find(folder) is not None or _is_ours(folder / "tokenizer_config.json") or (folder / "tokenizer").is_dir()
+
+
+def _find(folder: Path) -> Path | None:
+    return next((path for name in NAMES for path in sorted(folder.glob(name))), None)
+
+
+def _open(path: Path, settings: Settings) -> Tokenizer:
+    data, name = read_file(path), str(path)
+    if data[:1] != b"{" and not RANK.match(data) and path.suffix != ".txt":
+        if path.suffix == ".model" or data[:1] == b"\n":
+            return SentencePieceTokenizer(data, name, settings)
+        raise UserError(f"{path}: not a tokenizer: wanted {KINDS}")
+    spec = _spec(path, data, settings)
+    try:
+        whole = settings.complete(spec)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise UserError(f"{path}: not a whole tokenizer.json") from None
+    return FastTokenizer(whole, name, settings)
+
+
+def _spec(path: Path, data: bytes, settings: Settings) -> Json:
+    """What the file says, in the layout of a tokenizer.json."""
+    if RANK.match(data):
+        specials = {token["content"]: i for i, token in settings.added.items()}
+        return tiktoken_to_json(data, str(path), specials=specials or None)
+    config = settings.config
+    if data[:1] != b"{":
+        lowercase, chinese = config.get("do_lower_case", True), config.get("tokenize_chinese_chars", True)
+        return vocab_txt_to_json(data, str(path), lowercase, config.get("strip_accents"), chinese)
+    try:
+        spec = json.loads(data)
+    except ValueError as error:
+        raise UserError(f"{path}: not whole JSON: {error}") from None
+    if isinstance(spec.get("model"), dict):  # a vocabulary may have a token "model" too
+        return spec
+    for vocab, merges in MERGES.items():
+        beside = path.with_name(path.name.replace(vocab, merges))
+        if path.name.endswith(vocab) and beside.is_file():
+            names = str(path), str(beside)
+            return gpt2_files_to_json(data, read_file(beside), names, config.get("tokenizer_class"), config)
+    raise UserError(f"{path}: not a tokenizer.json, and no merges.txt beside it: wanted {KINDS}")
 
 
 def _is_ours(path: Path) -> bool:
@@ -40,7 +117,3 @@ def _is_ours(path: Path) -> bool:
         return json.loads(path.read_bytes()) == CONFIG
     except (OSError, ValueError):  # absent, or not JSON: somebody else's file
         return False
-
-
-def _unsupported(path: Path) -> str:
-    return f"{path}: tokenizer.json is not supported yet: use the model's SentencePiece file (tokenizer.model)"

@@ -5,14 +5,18 @@ Kudo and Richardson 2018, "SentencePiece: A simple and language independent subw
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxlm.errors import UserError
-from jaxlm.text.base import Tokenizer, utf8, write_file
+from jaxlm.text.base import Tokenizer, split_at, utf8
+from jaxlm.text.files import read_file, write_file
+from jaxlm.text.layout import Json
+from jaxlm.text.settings import Settings
 
 SPACE = "\u2581"  # how a model spells a space; in a text it is a character like any other
 CHUNK = 1 << 16  # characters encoded in one call: 50 bytes of memory each, and unigram scores are float32 sums
@@ -20,22 +24,25 @@ GROUP = 256  # chunks encoded at a time, on all cores
 
 
 class SentencePieceTokenizer(Tokenizer):
-    """A `.model` file (a path), or its bytes.
+    """A `.model` file (a path), or its bytes; `name` stands in error messages.
 
-    `eot` is the model's `<s>` (bos) where it has one, since that begins a text, and else its `</s>` (eos); ours have
-    only `<|endoftext|>`. Where a model has byte pieces and normalises nothing, as ours, decoding an encoded text gives
+    The model's special tokens are never found in a text; those `added` by the files beside a model are, unless it is
+    taken literally. Where a model has byte pieces and normalises nothing, as ours, decoding an encoded text gives
     exactly that text back. Models made elsewhere may normalise; their own rules are kept.
 
     Raises:
-        UserError: no such file, not a SentencePiece model, or a model without bos and eos.
+        UserError: no such file, or not a SentencePiece model.
     """
 
-    def __init__(self, model: str | Path | bytes) -> None:
+    spaced: frozenset[int] = frozenset()  # ids that lose one leading space at the beginning of a decoded text
+    strip_all = False  # whether the ids after a stripped one that left nothing are stripped too
+
+    def __init__(self, model: str | Path | bytes, name: str = "these bytes", settings: Settings = Settings()) -> None:
         # Kept off the import path of `jaxlm --help`. (Pyright takes this file for the library.)
         from sentencepiece import SentencePieceProcessor  # pyright: ignore[reportAttributeAccessIssue]
 
-        name = "these bytes" if isinstance(model, bytes) else str(model)
-        self.model = model if isinstance(model, bytes) else _read(Path(model))
+        name = name if isinstance(model, bytes) else str(model)
+        self.model = model if isinstance(model, bytes) else read_file(Path(model).expanduser())
         try:
             if not self.model:
                 raise RuntimeError("it is empty")
@@ -45,13 +52,26 @@ class SentencePieceTokenizer(Tokenizer):
             self.pieces = [self._piece(i) for i in range(self.V)]
         except (RuntimeError, ValueError):  # ValueError: damaged pieces that are not UTF-8
             raise UserError(f"{name}: not a SentencePiece model") from None
-        self.eot = sp.bos_id() if sp.bos_id() >= 0 else sp.eos_id()
-        if self.eot < 0:
-            raise UserError(f"{name}: the model has neither bos nor eos to separate documents: use another model")
+        self.bos, self.eos, self.pad, self.unk = (
+            i if i >= 0 else None for i in (sp.bos_id(), sp.eos_id(), sp.pad_id(), sp.unk_id())
+        )
+        self.prefix = (self.eot,) if self.bos is not None or self.eos is not None else ()
+        self.stops = tuple(dict.fromkeys(i for i in (self.eos, *self.prefix) if i is not None))
+        self._add(settings.added)
+        self.describe(settings)
         self._spelled = [sp.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE.encode()]
         self._find_stripping()
         probe = " \n\t  a\u00a0\ufb01\u2460A\u030a  b  "
         self._exact = not self.spaced and all(map(sp.is_byte, self._spelled)) and sp.decode(sp.encode(probe)) == probe
+
+    def _add(self, added: Mapping[int, Json]) -> None:
+        """Makes room for tokens that are not in the model; the fields are those of a tokenizer.json."""
+        self._added = {token["content"]: i for i, token in added.items()}
+        self.specials |= {i: token["content"] for i, token in added.items() if token["special"]}
+        pieces = [*self.pieces, *[b""] * (1 + max(added, default=-1) - self.V)]
+        for i, token in added.items():
+            pieces[i] = b"" if token["special"] else token["content"].encode()
+        self.pieces, self.V = pieces, len(pieces)
 
     def _piece(self, i: int) -> bytes:
         sp = self._processor
@@ -71,12 +91,64 @@ class SentencePieceTokenizer(Tokenizer):
             alone = sp.piece_to_id(SPACE)
             self.strip_all = alone in self.spaced and sp.decode([alone, alone]) == ""
 
+    def parts(self, ids: Any, skip_special: bool, state: Any = None) -> tuple[list[bytes], Any]:
+        ids = self.checked(ids)
+        parts = [self.pieces[i] for i in ids]
+        begun = state or self._strip(ids, parts)
+        if not skip_special:
+            parts = [self.specials[i].encode() if i in self.specials else part for i, part in zip(ids, parts)]
+        return parts, begun
+
+    def _strip(self, ids: list[int], parts: list[bytes]) -> bool:
+        """Takes the space that encoding adds from the first piece; whether there was one."""
+        for at, i in enumerate(ids):
+            if not parts[at]:
+                continue
+            if i not in self.spaced:
+                return True
+            parts[at] = parts[at][1:]
+            if parts[at] or not self.strip_all:
+                return True
+        return False
+
+    def describe(self, settings: Settings) -> None:
+        super().describe(settings)
+        if around := settings.around():
+            self.prefix, self.suffix = (tuple(i for t in tokens if (i := self.id(t)) is not None) for tokens in around)
+        elif str(settings.config.get("tokenizer_class")).startswith("T5") and self.eos is not None:
+            self.prefix, self.suffix = (), (self.eos,)
+
+    def token(self, i: int) -> str:
+        inside = i < self._processor.get_piece_size()
+        return self._processor.id_to_piece(i) if inside else self.specials.get(i) or self.pieces[i].decode()
+
+    def _spellings(self, text: str, ids: list[int]) -> list[str]:
+        mapping = self._processor.encode(text, return_type="offset_mapping")
+        return mapping["pieces"] if mapping["ids"] == ids else super()._spellings(text, ids)
+
+    def _offsets(self, text: str, ids: list[int]) -> list[tuple[int, int]] | None:
+        mapping = self._processor.encode(text, return_type="offset_mapping")
+        if mapping["ids"] != ids:  # a text with U+2581, which ours spell in byte pieces
+            return super()._offsets(text, ids)
+        offsets: list[tuple[int, int]] = mapping["offsets"]
+        for at in reversed(range(len(ids) - 1)):  # the library gives a character to the last of its byte pieces
+            start, stop = offsets[at]
+            if start == stop and self._processor.is_byte(ids[at]):
+                offsets[at] = offsets[at + 1]
+        return offsets
+
     @property
     def fingerprint(self) -> str:
-        return hashlib.blake2b(b"sentencepiece" + self.model, digest_size=16).hexdigest()
+        added = json.dumps(self._added).encode() if self._added else b""
+        return hashlib.blake2b(b"sentencepiece" + self.model + added, digest_size=16).hexdigest()
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode_plain(self, texts: Sequence[str], literal: bool) -> list[list[int]]:
         out: list[list[int]] = [[] for _ in texts]
+        if self._added and not literal:
+            for ids, text in zip(out, texts):
+                for part, i in split_at(text, self._added):
+                    ids += self.encode(part, literal=True) if i is None else [i]
+            return out
         for i, ids in self._encode(texts):
             out[i] += ids
         return out
@@ -120,10 +192,4 @@ class SentencePieceTokenizer(Tokenizer):
 
     def save(self, folder: str | Path) -> None:
         write_file(Path(folder) / "tokenizer.model", self.model)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.expanduser().read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot read the tokenizer: {error.strerror}") from None
+        self.settings.save(Path(folder))

@@ -10,8 +10,8 @@ class TextStream:
     """Text from tokens as they are generated.
 
     A character may span several tokens: its bytes are held back until it is whole, so what is pushed out is always
-    valid text. The pushes and the final `flush` join to exactly `tokenizer.decode(all ids, skip_special)`. A push costs
-    time in its own tokens only.
+    valid text. The pushes and the final `flush` join to exactly `tokenizer.decode(all ids, skip_special)`, but for
+    bytes that are no characters, where a library may put other U+FFFD. A push costs time in its own tokens only.
     """
 
     def __init__(self, tokenizer: Tokenizer, skip_special: bool = False) -> None:
@@ -21,11 +21,11 @@ class TextStream:
 
     def _start(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._fresh = True
+        self._state = None
 
     def push(self, ids: Any) -> str:
         """The text that became complete with these ids (a list or array; errors as in `Tokenizer.decode`)."""
-        parts, self._fresh = self._tokenizer.parts(ids, self._skip_special, self._fresh)
+        parts, self._state = self._tokenizer.parts(ids, self._skip_special, self._state)
         return self._decoder.decode(b"".join(parts))
 
     def flush(self) -> str:

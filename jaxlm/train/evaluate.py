@@ -58,7 +58,7 @@ def sample(run: RunConfig, params: Params, tokenizer: Tokenizer, step: int) -> l
         max_new_tokens=run.sample_tokens,
         sampler=SAMPLER,
         key=jax.random.fold_in(jax.random.key(run.seed), step),
-        stop=(tokenizer.eot,),
+        stop=tokenizer.stops,
     )
     # The model may have more rows than the tokenizer has tokens.
     texts = (tokenizer.decode([int(i) for i in row if 0 <= i < tokenizer.V], skip_special=True) for row in new_BT)

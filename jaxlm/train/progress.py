@@ -120,8 +120,8 @@ class Progress:
 
 
 @contextlib.contextmanager
-def show_preparation() -> Iterator[Callable[[int, int | None, str], None]]:
-    """A function of (done, total or None, unit) that shows how data is prepared: one bar after the other."""
+def show_preparation(description: str = "preparing data") -> Iterator[Callable[[int, int | None, str], None]]:
+    """A function of (done, total or None, unit) that shows how far a preparation is: one bar after the other."""
     with contextlib.ExitStack() as stack:
         current: Progress | None = None
 
@@ -129,7 +129,7 @@ def show_preparation() -> Iterator[Callable[[int, int | None, str], None]]:
             nonlocal current
             if current is None or (current.total, current.unit) != (total, unit):
                 stack.close()
-                current = stack.enter_context(Progress(total, "preparing data", unit))
+                current = stack.enter_context(Progress(total, description, unit))
             current.update(done)
 
         yield progress

@@ -14,7 +14,7 @@ from jaxlm.axes import Array
 from jaxlm.data.loader import TrainBatches
 from jaxlm.errors import UserError
 from jaxlm.models import flops
-from jaxlm.text.base import write_file
+from jaxlm.text.files import write_file
 from jaxlm.train import hardware
 from jaxlm.train.metrics import writers
 from jaxlm.train.plot import plot_losses

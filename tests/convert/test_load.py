@@ -138,8 +138,11 @@ def test_a_head_in_the_file_counts_whatever_the_config_says(tmp_path):
 
 def test_tokenizers(tmp_path):
     folder = checkpoints.write(tmp_path, checkpoints.llama(), LLAMA)
-    (folder / "tokenizer.json").write_text("{}")
     assert jaxlm.load(folder).tokenizer is None
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(jaxlm.UserError, match=r"tokenizer.json: not a tokenizer.json"):
+        jaxlm.load(folder)
+    (folder / "tokenizer.json").unlink()
     ByteTokenizer().save(folder)
     assert jaxlm.load(folder).tokenizer.V == 257
     (folder / "tokenizer.model").write_bytes(b"damaged")

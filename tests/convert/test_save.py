@@ -14,9 +14,12 @@ from safetensors.numpy import load_file
 import jaxlm
 from jaxlm import cli
 from jaxlm.errors import UserError
+from jaxlm.text import layout
 from tests.convert import checkpoints
 from tests.convert.checkpoints import BFLOAT16, GPT2, LLAMA
 from tests.meshes import MESHES, name, on
+
+TOKENIZER = json.dumps(layout.document(layout.bpe({"a": 0, "b": 1, "ab": 2}, [("a", "b")]), {}))
 
 
 def contents(folder: Path) -> dict[str, np.ndarray]:
@@ -42,7 +45,7 @@ def mixed() -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("tensors", [checkpoints.llama(), mixed()], ids=["float32", "mixed"])
 def test_what_was_loaded_is_written_bit_for_bit(tmp_path, tensors, size, files):
     source = checkpoints.write(tmp_path / "a", tensors, LLAMA)
-    beside = {"generation_config.json": '{"eos_token_id": [2, 3]}', "tokenizer.json": "{}", "merges.txt": "a b"}
+    beside = {"generation_config.json": '{"eos_token_id": [2, 3]}', "tokenizer.json": TOKENIZER, "merges.txt": "a b"}
     for file, text in beside.items():
         (source / file).write_text(text)
     lm = jaxlm.load(source)

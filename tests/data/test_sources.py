@@ -1,4 +1,5 @@
 import gzip
+import io
 import json
 import os
 import tracemalloc
@@ -198,3 +199,47 @@ def test_progress_counts_bytes_up_to_the_whole(tmp_path: Path, monkeypatch: pyte
     seen.clear()
     sources.digest(str(tmp_path), lambda *report: seen.append(report))
     assert seen[-1] == (total, total, "bytes hashed")
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "notes.md"])
+def test_passages_join_to_the_text_and_end_with_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(sources, "BLOCK", 64)
+    text = "una línea 日本\n" * 30 + "\U0001f600" * 100 + "\nfin"
+    data = b"\xef\xbb\xbf" + text.encode()
+    (tmp_path / name).write_bytes(gzip.compress(data, mtime=0) if name.endswith("gz") else data)
+    seen: list[tuple[int, int | None, str]] = []
+    passages = list(sources.passages(str(tmp_path / name), progress=lambda *report: seen.append(report)))
+    assert "".join(passages) == text and max(map(len, passages)) < 200
+    assert all(passage.endswith("\n") for passage in passages[:5])
+    size = (tmp_path / name).stat().st_size
+    assert seen == sorted(seen) and seen[-1] == (size, size, "bytes read")
+
+
+def test_passages_of_records_and_folders(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(lines({"body": "uno"}, {"body": "dos"}))
+    (tmp_path / "b.txt").write_text("tres")
+    with pytest.raises(UserError, match="no field 'text'"):
+        list(sources.passages(str(tmp_path)))
+    (tmp_path / "b.txt").unlink()
+    assert list(sources.passages(str(tmp_path), "body")) == ["uno", "dos"]
+
+
+def test_passages_of_the_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("qué".encode())))
+    assert list(sources.passages("-")) == ["qué"]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"ab\xff")))
+    with pytest.raises(UserError, match="standard input: byte 2 is not UTF-8"):
+        list(sources.passages("-"))
+
+
+def test_passages_are_read_in_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "BLOCK", 2**14)
+    (tmp_path / "a.txt").write_bytes(b"x" * 10_000_000)
+    tracemalloc.start()
+    try:
+        assert sum(map(len, sources.passages(str(tmp_path / "a.txt")))) == 10_000_000
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()

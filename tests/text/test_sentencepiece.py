@@ -22,7 +22,9 @@ def test_foreign_models_encode_and_decode_as_the_library(shared: Path, name: str
     folder = shared / "parity/tokenizers" / name
     tokenizer = SentencePieceTokenizer(folder / "tokenizer.model")
     for case in json.loads((folder / "cases.json").read_text()):
-        assert tokenizer.encode(case["text"]) == case["ids"]
+        found = tokenizer.encoding(case["text"])
+        assert tokenizer.encode(case["text"]) == found.ids == case["ids"]
+        assert found.tokens == case["pieces"]
         assert tokenizer.decode(case["ids"], skip_special=True) == case["decoded"]
 
 

@@ -1,0 +1,92 @@
+"""The command line: one small function a verb, which reads its arguments and calls its room.
+
+Heavy imports happen inside the verbs, so that `jaxlm --help` answers at once. Exit codes: 0 on success, 2 with one
+line on bad input, 130 on Ctrl-C.
+"""
+
+import io
+import os
+import signal
+import sys
+from collections.abc import Iterable, Sequence
+
+import jaxlm
+from jaxlm import host
+from jaxlm.cli import models, tokenizer
+from jaxlm.cli.verb import Parser
+from jaxlm.errors import UserError, machine_trouble, nearest, unknown
+
+VERBS = models.VERBS | tokenizer.VERBS
+HELP = ("-h", "--help")
+
+
+def usage(names: Iterable[str] = tuple(VERBS)) -> str:
+    """The verbs of these names, each with what it does and an example."""
+    lines = [f"  {name:18}{VERBS[name].summary}\n  {'':18}  {VERBS[name].example}" for name in names]
+    return "\n".join(["usage: jaxlm VERB ... (jaxlm VERB --help says more; also jaxlm --version)", "", *lines])
+
+
+def _dispatch(argv: list[str]) -> None:
+    """Run the verb that `argv` begins with."""
+    if not argv:
+        raise UserError(f"say what to do: {', '.join(VERBS)} (see `jaxlm --help`)")
+    if argv[0] in HELP:
+        return print(usage())
+    if argv[0] == "--version":
+        return print(f"jaxlm {jaxlm.__version__}")
+    for words in (2, 1):
+        if " ".join(argv[:words]) in VERBS:
+            return _run(" ".join(argv[:words]), argv[words:])
+    below = [name for name in VERBS if name.startswith(f"{argv[0]} ")]
+    if below and argv[1:2] in [[option] for option in HELP]:
+        return print(usage(below))
+    said = " ".join(argv[:2]) if below else argv[0]
+    raise unknown("verb", said, below or VERBS)
+
+
+def _run(name: str, argv: list[str]) -> None:
+    verb = VERBS[name]
+    parser = Parser(prog=f"jaxlm {name}", description=verb.summary, epilog=verb.example, allow_abbrev=False)
+    verb.arguments(parser)
+    args, strays = parser.parse_known_intermixed_args(argv)  # intermixed: overrides may stand after options
+    if strays:
+        options = [option for option in parser._option_string_actions if option.startswith("--")]
+        offer = f": the nearest is {nearest(strays[0], options)!r}" if strays[0].startswith("-") else ""
+        parser.error(f"unexpected {strays[0]!r}{offer}")
+    verb.run(args)
+
+
+def console() -> int:
+    """`main` as a program of its own, which may choose how its process is started."""
+    if sys.argv[1:2] in (["train"], ["generate"]):
+        host.restart_with_huge_pages()
+    return main()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` and return its exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show a character gets "?"
+    try:
+        _dispatch(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return 0
+    except UserError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # the reader has left: say nothing, now and when Python flushes at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13
+    except SystemExit as error:  # argparse, after --help
+        return int(error.code or 0)
+    except Exception as error:  # full disks and memories come from any library, wrapped in any exception
+        line = machine_trouble(error)
+        if line is None:
+            raise
+        return _fail(line)
+
+
+def _fail(line: str) -> int:
+    print(f"jaxlm: error: {' '.join(line.split())}", file=sys.stderr)
+    return 2

@@ -1,0 +1,153 @@
+"""The verbs of models: train, generate, plan, configs, convert."""
+
+from pathlib import Path
+from typing import Any
+
+import jaxlm
+from jaxlm.cli.verb import Args, Parser, Verb, natural
+from jaxlm.errors import UserError
+
+# train, plan, configs ------------------------------------------------------------------------------------------------
+
+
+def _config_arguments(parser: Parser) -> None:
+    parser.add_argument("config", help="a name of `jaxlm configs`, FILE.py:FUNCTION, or a saved config or run folder")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="such as steps=100 or optim.clip=none"
+    )
+
+
+def _train_arguments(parser: Parser) -> None:
+    _config_arguments(parser)
+    parser.add_argument(
+        "--run", metavar="FOLDER", help="where the run is kept (default: runs/NAME); resumes what is there"
+    )
+
+
+def train(args: Args) -> None:
+    from jaxlm.config import resolve
+
+    run = resolve(args.config, args.overrides)
+    folder = Path(args.run) if args.run else _run_folder(args.config)
+    from jaxlm.train import loop
+
+    loop.train(run, folder)
+
+
+def _run_folder(config: str) -> Path:
+    """A run folder or its config names itself; any other config is run in runs/NAME."""
+    path = Path(config)
+    if path.is_dir():
+        return path
+    if path.suffix == ".json":
+        return path.parent if path.name == "config.json" else Path("runs") / path.stem
+    name = config.rpartition(":")[2]
+    return Path("runs") / Path(name).name.removesuffix(".py")
+
+
+def _plan_arguments(parser: Parser) -> None:
+    _config_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def plan(args: Args) -> None:
+    from jaxlm.config import resolve
+
+    run = resolve(args.config, args.overrides)
+    import json
+
+    from jaxlm import plan as room
+
+    facts = room.plan(run)
+    print(json.dumps(facts) if args.json else room.table(facts))
+
+
+def configs(args: Args) -> None:
+    from jaxlm.config import list_configs
+
+    rows = list_configs()
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, summary in rows:
+        print(f"{name:{width}}  {summary}".rstrip())
+
+
+# generate ------------------------------------------------------------------------------------------------------------
+
+
+def _generate_arguments(parser: Parser) -> None:
+    parser.add_argument("path", help="a run, a checkpoint, or a folder in Hugging Face's layout")
+    parser.add_argument("--prompt", required=True, help="the text to continue")
+    parser.add_argument("--max-new-tokens", type=natural, default=64, metavar="N", help="default: 64")
+    parser.add_argument("--greedy", action="store_true", help="always the likeliest token, instead of sampling")
+    parser.add_argument("--temperature", type=float, metavar="X", help="default: 1.0; 0 is --greedy")
+    parser.add_argument("--top-k", type=int, metavar="N", help="sample from the N likeliest tokens")
+    parser.add_argument("--top-p", type=float, metavar="P", help="... from the likeliest that together have P")
+    parser.add_argument(
+        "--min-p", type=float, metavar="P", help="... from those at least P times as likely as the first"
+    )
+    parser.add_argument("--seed", type=natural, default=0, metavar="N", help="default: 0")
+    parser.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may be repeated")
+
+
+def generate(args: Args) -> None:
+    sampler = _sampler(args)
+    import jax
+
+    lm = jaxlm.load(args.path)
+    pieces = lm.stream(args.prompt, args.max_new_tokens, sampler, jax.random.key(args.seed), args.stop)
+    first = next(pieces, "")  # a mistake shows here, before anything is printed
+    print(args.prompt, first, sep="", end="", flush=True)
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print()
+
+
+def _sampler(args: Args) -> Any:
+    """Temperature first, then every filter that was asked for."""
+    picked = [name for name in ("temperature", "top_k", "top_p", "min_p") if getattr(args, name) is not None]
+    if args.greedy and picked:
+        raise UserError(f"--greedy does not sample: leave out --{picked[0].replace('_', '-')}")
+    if args.greedy or args.temperature == 0:
+        return jaxlm.Greedy()
+    sampler = jaxlm.Temperature(1.0 if args.temperature is None else args.temperature)
+    if args.top_k is not None:
+        sampler |= jaxlm.TopK(args.top_k)
+    if args.top_p is not None:
+        sampler |= jaxlm.TopP(args.top_p)
+    if args.min_p is not None:
+        sampler |= jaxlm.MinP(args.min_p)
+    return sampler
+
+
+# convert -------------------------------------------------------------------------------------------------------------
+
+
+def _convert_arguments(parser: Parser) -> None:
+    parser.add_argument("source", metavar="SRC", help="a run, a checkpoint, or a folder in Hugging Face's layout")
+    parser.add_argument("target", metavar="DST", help="the folder to write, in Hugging Face's layout")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: as they are stored")
+    parser.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="of one file of weights; default: 5GB")
+
+
+def convert(args: Args) -> None:
+    lm = jaxlm.load(args.source, say=print)
+    lm.save(args.target, args.max_shard_size, args.dtype, say=print)
+
+
+VERBS = {
+    "train": Verb("train a model, or resume a run", "jaxlm train quickstart steps=200", _train_arguments, train),
+    "generate": Verb(
+        "continue a prompt",
+        'jaxlm generate runs/quickstart --prompt "def " --top-p 0.9',
+        _generate_arguments,
+        generate,
+    ),
+    "plan": Verb("parameters, FLOPs and memory of a config", "jaxlm plan gpt2.py:gpt2_124m", _plan_arguments, plan),
+    "configs": Verb("list the configs", "jaxlm configs", lambda parser: None, configs),
+    "convert": Verb(
+        "write a model in Hugging Face's layout",
+        "jaxlm convert Qwen3-0.6B mine --dtype bfloat16",
+        _convert_arguments,
+        convert,
+    ),
+}

@@ -1,0 +1,157 @@
+"""The fast tokenizer against the fixtures made with its library, and what it refuses."""
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxlm.errors import UserError
+from jaxlm.text import FastTokenizer, TextStream, layout, load_tokenizer
+
+PARITY = ["byte_bpe_gpt2", "byte_bpe_split", "bpe_byte_fallback", "unigram", "wordpiece_bert"]
+SPECIALS = {"<|endoftext|>": 0}
+
+
+def byte_bpe(**changes) -> dict:
+    """Bytes, and the merges of "hola"."""
+    merges = [("h", "o"), ("l", "a"), ("ho", "la")]
+    tokens = ["<|endoftext|>", *layout.byte_characters(), *map("".join, merges)]
+    split, level = layout.byte_level(layout.GPT2)
+    model = layout.bpe({token: i for i, token in enumerate(tokens)}, merges)
+    return layout.document(model, SPECIALS, None, split, level, prefix=["<|endoftext|>"]) | changes
+
+
+@pytest.mark.parametrize("name", PARITY)
+def test_every_case_of_the_fixtures(shared: Path, name: str) -> None:
+    folder = shared / "parity/tokenizers" / name
+    tokenizer = load_tokenizer(folder)
+    for case in json.loads((folder / "cases.json").read_text()):
+        assert tokenizer.encode(case["text"]) == case["ids_plain"]
+        assert tokenizer.encode(case["text"], special=True) == case["ids"]
+        assert tokenizer.decode(case["ids_plain"]) == case["decoded"]
+        assert tokenizer.decode(case["ids"], skip_special=True) == case["decoded_skip_special"]
+        plain = tokenizer.encoding(case["text"])
+        assert (plain.ids, plain.tokens) == (case["ids_plain"], case["tokens_plain"])
+        assert plain.offsets == [tuple(span) for span in case["offsets_plain"]]
+    for case in json.loads((folder / "pairs.json").read_text()):
+        both = tokenizer.encoding(case["a"], case["b"], special=True)
+        assert (both.ids, both.types) == (case["ids"], case["type_ids"])
+
+
+@pytest.mark.parametrize("name", PARITY)
+def test_streams_join_to_the_decoded_text(shared: Path, name: str) -> None:
+    tokenizer = load_tokenizer(shared / "parity/tokenizers" / name / "tokenizer.json")
+    chance, compared = random.Random(0), 0
+    for _ in range(500):
+        ids = [chance.randrange(tokenizer.V) for _ in range(chance.randrange(12))]
+        for skip in (False, True):
+            stream = TextStream(tokenizer, skip)
+            text, pushed = tokenizer.decode(ids, skip), "".join(stream.push([i]) for i in ids) + stream.flush()
+            if "\ufffd" not in text + pushed:  # for broken UTF-8 the library and Python differ in how many they put
+                assert pushed == text
+                compared += 1
+    assert compared > 300
+
+
+def test_text_becomes_special_tokens_unless_it_is_literal() -> None:
+    tokenizer = FastTokenizer(byte_bpe())
+    text = "hola<|endoftext|>hola"
+    assert tokenizer.encode(text) == [259, 0, 259]
+    assert tokenizer.encode(text, special=True) == [0, 259, 0, 259]
+    literal = tokenizer.encode(text, literal=True)
+    assert 0 not in literal and tokenizer.decode(literal) == text
+    assert tokenizer.encode_batch([text], literal=True) == [literal]
+    assert tokenizer.encode_arrays([text], np.uint16)[0].tolist() == literal
+    assert tokenizer.decode_bytes([0, 259]) == b"hola"
+    assert tokenizer.byte_lengths_V[[0, 259]].tolist() == [0, 4]
+
+
+def test_a_stored_length_limit_and_padding_lose_no_text() -> None:
+    limit = {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}
+    padding = {"strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": None}
+    padding |= {"pad_id": 0, "pad_type_id": 0, "pad_token": "x"}
+    tokenizer = FastTokenizer(byte_bpe(truncation=limit, padding=padding))
+    assert tokenizer.encode("hola" * 3) == [259] * 3 == tokenizer.encode("hola" * 3, literal=True)
+
+
+def test_decoders_without_a_rule_of_their_own_still_stream() -> None:
+    tokenizer = FastTokenizer(
+        byte_bpe(decoder={"type": "CTC", "pad_token": "h", "word_delimiter_token": "|", "cleanup": True})
+    )
+    stream = TextStream(tokenizer)
+    ids = tokenizer.encode("hola hola")
+    assert "".join(stream.push([i]) for i in ids) + stream.flush() == tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "tokens", "text"),
+    [
+        ({"type": "BPEDecoder", "suffix": "</w>"}, ["ho", "la</w>", "a</w>"], "hola a"),
+        (None, ["ho", "la"], "ho la"),
+        ({"type": "Fuse"}, ["ho", "la"], "hola"),
+        ({"type": "WordPiece", "prefix": "##", "cleanup": True}, ["##la", "##la", "."], "##lala."),
+        ({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}, ["▁▁a", "▁▁a"], "a  a"),
+        ({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "never", "split": True}, ["▁a", "▁a"], " a a"),
+    ],
+)
+def test_what_decoders_do_between_tokens(decoder: dict | None, tokens: list[str], text: str) -> None:
+    vocab = {token: i for i, token in enumerate(dict.fromkeys(tokens))}
+    model = {"type": "WordLevel", "vocab": vocab, "unk_token": tokens[0]}
+    tokenizer = FastTokenizer(layout.document(model, {}, decoder=decoder))
+    ids = [vocab[token] for token in tokens]
+    stream = TextStream(tokenizer)
+    assert tokenizer.decode(ids) == text == "".join(stream.push([i]) for i in ids) + stream.flush()
+
+
+def test_a_lone_surrogate_is_named() -> None:
+    tokenizer = FastTokenizer(byte_bpe())
+    for encode in (tokenizer.encode, tokenizer.encoding, lambda text: tokenizer.encode_batch(["a", text])):
+        with pytest.raises(UserError, match=r"lone surrogate U\+D800 at character 2"):
+            encode("ab\ud800c")
+
+
+def test_vocabularies_with_missing_or_shared_ids_are_refused() -> None:
+    def changed(token: str, i: int) -> dict:
+        spec = byte_bpe()
+        spec["model"]["vocab"][token] = i
+        return spec
+
+    with pytest.raises(UserError, match=r"here\.json: tokens 'ho' and 'hola' share the id 257"):
+        FastTokenizer(changed("hola", 257), "here.json")
+    with pytest.raises(UserError, match="no token has the id 259: number the vocabulary without gaps"):
+        FastTokenizer(changed("hola", 300), "here.json")
+    spec = byte_bpe()
+    spec["added_tokens"].append(layout.added_token(5, "<x>"))
+    with pytest.raises(UserError, match=r"here\.json: tokens 'Ą' and '<x>' share the id 5"):
+        FastTokenizer(spec, "here.json")
+    spec["added_tokens"][-1] = layout.added_token(6, "hola")
+    with pytest.raises(UserError, match="the token 'hola' has two ids, 259 and 6"):
+        FastTokenizer(spec)
+    spec["added_tokens"][-1] = layout.added_token(500, "<x>")  # reserved ids lie between: common, and of no harm
+    assert FastTokenizer(spec).decode([499, 500]) == "<x>"
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[]", b'{"model": {}}', b"\xff\xfe", json.dumps(byte_bpe())[:-200].encode()]
+)
+def test_what_is_not_a_tokenizer_json_is_refused_in_one_line(data: bytes) -> None:
+    with pytest.raises(UserError, match=r"^x: not a whole tokenizer\.json: ") as error:
+        FastTokenizer(data, "x")
+    assert "\n" not in str(error.value)
+
+
+def test_a_merge_that_makes_no_token_is_refused() -> None:
+    spec = byte_bpe()
+    spec["model"]["merges"].append(["h", "a"])
+    with pytest.raises(UserError, match=r"not a whole tokenizer\.json: .*ha"):
+        FastTokenizer(spec)
+
+
+def test_saving_keeps_every_byte(tmp_path: Path) -> None:
+    tokenizer = FastTokenizer(byte_bpe())
+    tokenizer.save(tmp_path)
+    again = load_tokenizer(tmp_path)
+    assert again.fingerprint == tokenizer.fingerprint and [p.name for p in tmp_path.iterdir()] == ["tokenizer.json"]
+    assert FastTokenizer(byte_bpe(decoder=None)).fingerprint != tokenizer.fingerprint
