@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxlm import convert
 from jaxlm import decode as decoding
+from jaxlm.api import embeddings
 from jaxlm.axes import Array, Params
 from jaxlm.decode import Greedy, Known, Sampler
 from jaxlm.decode.generate import DecodeState
@@ -142,6 +143,19 @@ class LanguageModel:
 
         return pieces(state)
 
+    def vectors(self, words: str | Sequence[str]) -> Array:
+        """The vectors (words, D) of words in the embedding table. Raises UserError for a word that is not one token,
+        as it is written: a space before it counts."""
+        return embeddings.vectors(self.params, self._needed_tokenizer(), [words] if isinstance(words, str) else words)
+
+    def neighbours(self, word: str, k: int = 8) -> list[tuple[str, float]]:
+        """The k tokens whose vectors are nearest to that of `word`, and their cosines, best first."""
+        return embeddings.neighbours(self.params, self._needed_tokenizer(), word, k)
+
+    def analogy(self, a: str, b: str, c: str, k: int = 8) -> list[tuple[str, float]]:
+        """a - b + c: `analogy("king", "man", "woman")` asks what is to woman as king is to man. As `neighbours`."""
+        return embeddings.analogy(self.params, self._needed_tokenizer(), a, b, c, k)
+
     def to_hf(self, tree: Params | None = None) -> dict[str, np.ndarray]:
         """The parameters, or any tree like them (gradients), by Hugging Face's names and in its layout."""
         return dict(convert.to_hf(self.params if tree is None else tree, self.config, self._source()))
@@ -198,8 +212,8 @@ class LanguageModel:
             raise UserError("a stop text must not be empty")
         if any(not isinstance(s, str | int | np.integer) for s in stops):
             raise UserError(f"a stop is a text or a token id, not {stops!r}")
-        eot = [] if self.tokenizer is None else [self.tokenizer.eot]
-        return tuple(int(s) for s in stops if not isinstance(s, str)) + tuple(eot), texts
+        ends = () if self.tokenizer is None else self.tokenizer.stops
+        return tuple(int(s) for s in stops if not isinstance(s, str)) + ends, texts
 
     def _cut(self, prompt_T: np.ndarray, new_T: np.ndarray, stops: list[str]) -> tuple[int, str]:
         """How many of a row's new tokens stay, and their text before the stop text that is complete first."""

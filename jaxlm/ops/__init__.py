@@ -5,7 +5,7 @@ from jaxlm.ops.additive import additive_attention
 from jaxlm.ops.attention import attention, attention_with_past, reference_attention
 from jaxlm.ops.blockwise import blockwise_attention
 from jaxlm.ops.dropout import dropout
-from jaxlm.ops.embedding import lookup
+from jaxlm.ops.embedding import lookup, one_hot_lookup
 from jaxlm.ops.latent import latent_attention_with_past
 from jaxlm.ops.linear_attention import (
     causal_linear_attention,
@@ -30,6 +30,7 @@ from jaxlm.ops.relative import (
     t5_bucket,
 )
 from jaxlm.ops.rope import rotate
+from jaxlm.ops.similarity import analogy, cosine_similarity, nearest_neighbours
 from jaxlm.ops.sparse import Fixed, Local, Pattern, Strided, block_sparse_attention, dense_mask, pattern_mask
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "alibi_bias",
     "alibi_bias_at",
     "alibi_slopes",
+    "analogy",
     "attention",
     "attention_with_past",
     "block_sparse_attention",
@@ -50,6 +52,7 @@ __all__ = [
     "bucket_bias_at",
     "cache_slots",
     "causal_linear_attention",
+    "cosine_similarity",
     "dense_bias",
     "dense_mask",
     "dropout",
@@ -61,6 +64,8 @@ __all__ = [
     "linear_attention_step",
     "linformer_attention",
     "lookup",
+    "nearest_neighbours",
+    "one_hot_lookup",
     "orthogonal_directions",
     "pattern_mask",
     "positive_features",

@@ -33,3 +33,17 @@ def lookup(table_VD: Array, ids_BT: Array, dtype) -> Array:
         return lax.psum(x_BTD, vocab)
 
     return sharding.per_device(local, [("vocab", "embed"), ("batch", None)], out, table_VD, ids_BT)
+
+
+def one_hot_lookup(table_VD: Array, ids_BT: Array, dtype) -> Array:
+    """`lookup` as a product of matrices: the one-hot rows of `ids_BT` times `table_VD`, (B, T, D) in `dtype`.
+
+    x_btd = sum_v [ids_bt = v] table_vd. It is what a lookup means, and why its gradient adds into the rows looked up;
+    it costs V times the work, and the one-hot array (B, T, V). An id outside the table has no one and gives zeros.
+    """
+    V = table_VD.shape[0]
+    one_BTV = (ids_BT[..., None] == jnp.arange(V)[None, None]).astype(dtype)
+    one_BTV = sharding.constrain(one_BTV, "batch", None, "vocab")
+    # Of float32 accelerators would multiply a part of the bits.
+    with jax.default_matmul_precision("float32"):
+        return sharding.einsum("btv,vd->btd", one_BTV, table_VD.astype(dtype), out=sharding.stream(ids_BT.shape[1]))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxlm import sharding
-from jaxlm.ops import lookup
+from jaxlm.ops import lookup, one_hot_lookup
 from tests.meshes import MESHES, lies, name, on
 
 RNG = np.random.default_rng(0)
@@ -12,16 +12,17 @@ V, D, B = 24, 16, 8
 TABLE = RNG.normal(size=(V, D)).astype(np.float32)
 
 
+@pytest.mark.parametrize("find", [lookup, one_hot_lookup])
 @pytest.mark.parametrize("config", [None, *MESHES], ids=name)
 @pytest.mark.parametrize("T", [6, 5])  # the residual stream is divided over positions, or cannot be
-def test_rows_and_the_gradient_of_the_table(config, T):
+def test_rows_and_the_gradient_of_the_table(config, T, find):
     ids, weights = RNG.integers(0, V, (B, T)), RNG.normal(size=(B, T, D)).astype(np.float32)
     ids[0, :3] = 5  # repeated ids add up
     gradient = np.zeros_like(TABLE)
     np.add.at(gradient, ids, weights)
 
     def f(table, ids, weights):
-        x, pull = jax.vjp(lambda table: lookup(table, ids, jnp.float32), table)
+        x, pull = jax.vjp(lambda table: find(table, ids, jnp.float32), table)
         return x, pull(weights)[0]
 
     with on(config) as put:
@@ -34,9 +35,21 @@ def test_rows_and_the_gradient_of_the_table(config, T):
     np.testing.assert_allclose(dtable, gradient, atol=1e-5)
 
 
+@pytest.mark.parametrize("find", [lookup, one_hot_lookup])
 @pytest.mark.parametrize("config", [None, MESHES[4]], ids=name)
-def test_it_casts(config):
+def test_it_casts(config, find):
     ids = RNG.integers(0, V, (B, 6))
     with on(config) as put:
-        x = jax.jit(lambda *a: lookup(*a, jnp.bfloat16))(put(TABLE, "vocab", "embed"), put(ids, "batch", None))
+        x = jax.jit(lambda *a: find(*a, jnp.bfloat16))(put(TABLE, "vocab", "embed"), put(ids, "batch", None))
     np.testing.assert_array_equal(x, jnp.asarray(TABLE, jnp.bfloat16)[ids])
+
+
+@pytest.mark.parametrize("config", [None, MESHES[4], MESHES[5]], ids=name)
+def test_one_hot_of_no_row_is_zero(config):
+    ids = np.tile(np.array([-1, 3, V, 2**31 - 1, -V, 0], np.int32), (B, 1))
+    with on(config) as put:
+        args = put(TABLE, "vocab", "embed"), put(ids, "batch", None)
+        x = jax.jit(lambda *a: one_hot_lookup(*a, jnp.float32))(*args)
+    row = np.zeros((6, D), np.float32)
+    row[[1, 5]] = TABLE[[3, 0]]
+    np.testing.assert_array_equal(x, np.tile(row, (B, 1, 1)))
