@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from benchsuite import attention, ceilings, decoding, inputs, saving, shakespeare, startup, training
+from benchsuite import attention, ceilings, decoding, inputs, saving, shakespeare, startup, tokenizers, training
 from benchsuite.bench import Bench, Family, Rows
 from benchsuite.sizes import Size
 
@@ -23,7 +23,10 @@ def families(tiny: bool) -> list[Family]:
     starts = 3
     short = {"B": 2, "T": 2048, "H": 8, "K": 64, "dtype": "float32", "warm": 1, "repeats": 3, "steps": 1}
     long = short | {"B": 1, "T": 8192, "H": 4}
+    text = {"size": 10_000_000, "V": 8000, "repeats": 3}
+    over = text | {"size": 2_000_000, "repeats": 25}
     if tiny:
+        text = over = {"size": 200_000, "V": 400, "repeats": 1}
         m124 = m10 = saved = Size(N=2, D=64, H=2, V=256, T=128, B=2)
         matmul, read = {"size": 128, "dtype": "float32", "seconds": 0.05}, {"side": 256, "seconds": 0.05}
         train124 = train10 = {"warm": 2, "repeats": 2, "steps": 2}
@@ -79,6 +82,20 @@ def families(tiny: bool) -> list[Family]:
         Family(("start.124m.cold", "start.124m.warm"), start),
         Family(("input.starvation",), partial(inputs.waiting, id="input.starvation", goal="value < 1", **wait)),
         Family(("input.loader",), partial(inputs.packed, id="input.loader", goal="value >= 10", **loader)),
+        *(
+            Family((id,), partial(tokenizers.over_library, id=id, library=library, goal="value <= 1.03", **over))
+            for id, library in (("text.tokenizers", "tokenizers"), ("text.sentencepiece", "sentencepiece"))
+        ),
+        Family(("text.workers",), partial(tokenizers.workers, id="text.workers", goal="ratio >= 1.7", **text)),
+        Family(
+            ("text.bpe.encode", "text.bpe.train"),
+            partial(
+                tokenizers.plain,
+                ids=("text.bpe.encode", "text.bpe.train"),
+                goals=("value >= 2", "value <= 30"),
+                **text,
+            ),
+        ),
         Family(
             ("checkpoint.blocked",),
             partial(saving.blocked, id="checkpoint.blocked", size=saved, goal="value <= 0.15", repeats=3),

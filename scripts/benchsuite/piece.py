@@ -23,7 +23,7 @@ from typing import Any
 from jaxlm import host
 
 ROOT = Path(__file__).resolve().parents[2]
-LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "transformers")
+LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "transformers", "tokenizers", "sentencepiece", "regex")
 TIMEOUT = 1800  # seconds after which a piece is killed
 
 
