@@ -51,8 +51,8 @@ def train(args: Args) -> None:
 
     if args.format == "tokenizer.model" and args.kind not in ("bpe", "unigram"):
         raise UserError("--format tokenizer.model is for --kind bpe or unigram")
-    if args.story and (args.format == "tokenizer.model" or args.kind in QUICK):
-        raise UserError("--story draws how bpe, unigram and wordpiece are learned, with --format tokenizer.json")
+    if args.story and args.format == "tokenizer.model":
+        raise UserError("--story draws what jaxlm learned: leave out --format tokenizer.model")
     with show_preparation(f"training {args.kind}") as progress:
         texts = chain.from_iterable(passages(path, args.field, progress) for path in args.files)
         if args.format == "tokenizer.model":

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxlm.text.base import EOT, Tokenizer, utf8
+from jaxlm.text.cells import Cell, Explanation
 from jaxlm.text.files import write_file
 
 CONFIG = {"tokenizer_class": "ByteTokenizer", "V": 257, "eot": 256}
@@ -37,6 +38,11 @@ class ByteTokenizer(Tokenizer):
 
     def encode_plain(self, texts: Sequence[str], literal: bool) -> list[list[int]]:
         return [list(utf8(text)) for text in texts]
+
+    def explain(self, text: str) -> Explanation:
+        """The characters of a text with the bytes of their UTF-8 form. Print it, or `draw` it."""
+        ids = [(character, tuple(utf8(character))) for character in text]
+        return Explanation(tuple(Cell(character, tuple(map(self.token, i)), i) for character, i in ids))
 
     def encode_arrays(self, texts: Sequence[str], dtype: Any = np.uint32) -> list[np.ndarray]:
         return [np.frombuffer(utf8(text), np.uint8).astype(dtype) for text in texts]

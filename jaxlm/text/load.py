@@ -54,15 +54,19 @@ def load_readable(path: str | Path) -> Any:
     Raises:
         UserError: as `load_tokenizer`, or it is of a kind that has no readable form here.
     """
+    from jaxlm import text as room
+
     tokenizer = load_tokenizer(path)
+    if isinstance(tokenizer, ByteTokenizer):
+        return tokenizer
     if not isinstance(tokenizer, FastTokenizer):
         raise UserError(f"{path}: a {type(tokenizer).__name__} has no readable form here: only a tokenizer.json has")
-    from jaxlm.text import BPETokenizer, UnigramTokenizer, WordPieceTokenizer
-
-    kinds = {"BPE": BPETokenizer, "Unigram": UnigramTokenizer, "WordPiece": WordPieceTokenizer}
     kind = tokenizer.spec["model"].get("type", "BPE")
-    if kind not in kinds:
-        raise UserError(f"{path}: the model {kind} has no readable form here: only {', '.join(kinds)} have")
+    if kind == "WordLevel":
+        alone = tokenizer.spec.get("pre_tokenizer") == room.CharacterTokenizer.CUT
+        kind = "characters" if alone else "words"
+    kinds = {"BPE": room.BPETokenizer, "Unigram": room.UnigramTokenizer, "WordPiece": room.WordPieceTokenizer}
+    kinds |= {"words": room.WordTokenizer, "characters": room.CharacterTokenizer}
     return kinds[kind].from_json(tokenizer.spec, str(path))
 
 

@@ -6,6 +6,7 @@ from typing import ClassVar, Self
 
 from jaxlm.errors import UserError
 from jaxlm.text.base import EOT, split_at
+from jaxlm.text.cells import Cell, Counted, Explanation
 from jaxlm.text.counts import count_words
 from jaxlm.text.layout import Json, document
 from jaxlm.text.readable import JoinedTokenizer
@@ -28,6 +29,7 @@ class WordLevelTokenizer(JoinedTokenizer):
         UserError: ids that are shared or left out, or an absent special token.
     """
 
+    story: Counted | None = None  # what was counted, where it was trained here
     KIND: ClassVar[str]  # what its words are called
     CUT: ClassVar[Json]  # the cut, as the `pre_tokenizer` of a tokenizer.json
     JOIN: ClassVar[Json | None]  # how tokens are joined, as its `decoder`
@@ -41,6 +43,11 @@ class WordLevelTokenizer(JoinedTokenizer):
         if EOT in specials:
             self.eos = vocab[EOT]
             self.stops = self.prefix = (self.eos,)
+
+    def explain(self, text: str) -> Explanation:
+        """The words of a text with their ids. Print it, or `draw` it."""
+        ids = [(word, *self.encode_word(word)) for word in self.words(text)]
+        return Explanation(tuple(Cell(word, (self.token(i),), (i,), i != self._unk) for word, i in ids))
 
     @staticmethod
     @abstractmethod
@@ -72,7 +79,10 @@ class WordLevelTokenizer(JoinedTokenizer):
             raise UserError(f"V={V} has no room for {cls.KIND} beside the special tokens: use at least {least}")
         if most < V:
             raise UserError(f"V={V} is more than the {cls.KIND} of this text: use at most {most}, or more text")
-        return cls({token: i for i, token in enumerate([*specials, *ranked][:V])}, specials)
+        tokenizer = cls({token: i for i, token in enumerate([*specials, *ranked][:V])}, specials)
+        kept = tuple((word, counts[word]) for word in ranked[: V - len(specials)])
+        tokenizer.story = Counted(kept, counts.total())
+        return tokenizer
 
     @classmethod
     def from_json(cls, spec: Json, name: str = "tokenizer.json") -> Self:
