@@ -1,5 +1,6 @@
 """What every tokenizer has in common: a table of bytes, special tokens, and the way from text to ids and back."""
 
+import dataclasses
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -82,6 +83,15 @@ class Tokenizer(ABC):
             i for i in (self.eos, self.bos, *self.stops) if i is not None
         )  # a bos begins the next text
         self.stops = settings.stops or tuple(ends)
+
+    def save_settings(self, folder: Path) -> None:
+        """Writes the files beside the vocabulary; roles of special tokens that no file has told are told in one."""
+        settings = self.settings
+        if not settings.config:
+            ids = {role: getattr(self, role) for role in ROLES}
+            roles = {f"{role}_token": self.specials[i] for role, i in ids.items() if i in self.specials}
+            settings = dataclasses.replace(settings, config={"tokenizer_class": "PreTrainedTokenizerFast", **roles})
+        settings.save(folder)
 
     @property
     @abstractmethod

@@ -127,7 +127,7 @@ class FastTokenizer(Tokenizer):
 
     def save(self, folder: str | Path) -> None:
         write_file(Path(folder) / "tokenizer.json", self._json)
-        self.settings.save(Path(folder))
+        self.save_settings(Path(folder))
 
 
 def _spread(spec: Json, name: str) -> dict[str, int]:

@@ -103,6 +103,7 @@ class ReadableTokenizer(Tokenizer):
 
     def save(self, folder: str | Path) -> None:
         write_file(Path(folder) / "tokenizer.json", layout.to_bytes(self.to_json()))
+        self.save_settings(Path(folder))
 
 
 class JoinedTokenizer(ReadableTokenizer):

@@ -153,5 +153,9 @@ def test_saving_keeps_every_byte(tmp_path: Path) -> None:
     tokenizer = FastTokenizer(byte_bpe())
     tokenizer.save(tmp_path)
     again = load_tokenizer(tmp_path)
-    assert again.fingerprint == tokenizer.fingerprint and [p.name for p in tmp_path.iterdir()] == ["tokenizer.json"]
+    assert again.fingerprint == tokenizer.fingerprint
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tokenizer.json", "tokenizer_config.json"]
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert config == {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}
+    assert (again.eos, again.stops) == (tokenizer.eos, tokenizer.stops) == (0, (0,))
     assert FastTokenizer(byte_bpe(decoder=None)).fingerprint != tokenizer.fingerprint
