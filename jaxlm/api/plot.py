@@ -1,19 +1,16 @@
 """A picture of words: their vectors on the plane that shows most of how they differ."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from jaxlm.errors import UserError
-from jaxlm.text.files import write_file
+from jaxlm.text import picture
 
-DOT, LINE, GREY = "#3b6ea8", "#b0b0b0", "#555555"
+DOT, LINE, GREY = picture.BLUE, "#b0b0b0", picture.GREY
 DOT_SIZE = 5  # points
 GAPS = range(5, 90, 5)  # points between a dot and its label, tried in turn
 SIDES = np.array([(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)])  # right is best
@@ -33,9 +30,7 @@ def plot_words(vectors: Any, words: Sequence[str], path: str | Path) -> None:
     if not np.isfinite(vectors).all():
         raise UserError("a vector to draw is infinite or not a number")
     xy, shares = plane(vectors)
-    figure = Figure(figsize=(8, 6), dpi=150, layout="constrained")
-    canvas = FigureCanvasAgg(figure)  # no pyplot: nothing global, no display
-    axes = figure.add_subplot()
+    figure, axes = picture.blank(8, 6)
     axes.plot(*xy.T, "o", color=DOT, markersize=DOT_SIZE)
     axes.margins(0.12)
     axes.set_aspect("equal", adjustable="datalim")  # distances are what it shows
@@ -46,12 +41,10 @@ def plot_words(vectors: Any, words: Sequence[str], path: str | Path) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(LINE)
-    canvas.draw()  # lays the figure out: labels are placed in pixels
+    figure.canvas.draw()  # lays the figure out: labels are placed in pixels
     figure.set_layout_engine("none")
-    _label(axes, canvas, xy, [_printable(word) for word in words])
-    png = io.BytesIO()
-    canvas.print_png(png, metadata={"Software": None})  # no versions in it
-    write_file(Path(path).expanduser(), png.getvalue())
+    _label(axes, xy, [_printable(word) for word in words])
+    picture.save(figure, path)
 
 
 def plane(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -70,14 +63,14 @@ def plane(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return xy, shares
 
 
-def _label(axes: Axes, canvas: FigureCanvasAgg, xy: np.ndarray, words: Sequence[str]) -> None:
+def _label(axes: Axes, xy: np.ndarray, words: Sequence[str]) -> None:
     """Every word at the first of its places that is free and in the picture, or at the very first."""
     point = axes.figure.dpi / 72  # in pixels
     dots, room = axes.transData.transform(xy), (np.array(axes.bbox.min), np.array(axes.bbox.max))
     taken = [(dot - DOT_SIZE / 2 * point, dot + DOT_SIZE / 2 * point) for dot in dots]
     for at, dot, word in zip(xy, dots, words):
         label = axes.annotate(word, at, (0, 0), textcoords="offset points", ha="center", va="center", parse_math=False)
-        size = np.array(label.get_window_extent(canvas.get_renderer()).size)
+        size = np.array(label.get_window_extent().size)
         centres = [dot + side * (size / 2 + gap * point) for gap in GAPS for side in SIDES]
         boxes = [(centre - size / 2, centre + size / 2) for centre in centres]
         best = next((i for i, box in enumerate(boxes) if _within(room, box) and _free(taken, box)), 0)

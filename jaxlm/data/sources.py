@@ -56,7 +56,7 @@ def passages(path: str, field: str = "text", progress: Progress | None = None) -
     Text files are cut at line ends where they can be. A single file of another kind is read as text, and "-" is the
     standard input. Errors are those of `documents`.
     """
-    heard, done, total = progress or (lambda *_: None), 0, None
+    heard, done = progress or (lambda *_: None), 0
     if path == "-":
         for text, at in _blocks("standard input", sys.stdin.buffer):
             yield text

@@ -79,9 +79,8 @@ class Tokenizer(ABC):
         for role, spelling in named.items():
             if spelling is not None and (i := self.id(spelling)) is not None:
                 setattr(self, role, i)
-        ends = dict.fromkeys(
-            i for i in (self.eos, self.bos, *self.stops) if i is not None
-        )  # a bos begins the next text
+        # A bos begins the next text.
+        ends = dict.fromkeys(i for i in (self.eos, self.bos, *self.stops) if i is not None)
         self.stops = settings.stops or tuple(ends)
 
     def save_settings(self, folder: Path) -> None:
