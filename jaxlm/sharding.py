@@ -17,6 +17,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from flax.core import meta
 from jax.experimental import mesh_utils
@@ -25,52 +26,83 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxlm.axes import Array
 from jaxlm.errors import UserError
 
-AXES = ("data", "fsdp", "tensor", "expert", "context", "stage")
+# In the order of increasing traffic: the last axes lie on the nearest devices.
+AXES = ("stage", "data", "fsdp", "expert", "context", "tensor")
 
-RULES: dict[str | None, str | tuple[str, ...] | None] = {
-    "batch": ("data", "fsdp"),  # rows of a batch
-    "seq": "tensor",  # positions of the residual stream between blocks (Megatron sequence parallelism)
-    "embed": "fsdp",  # model width of a weight
-    "heads": "tensor",  # query heads, and key/value heads
-    "mlp": "tensor",  # feed-forward width
-    "experts": None,  # experts of a layer: every device has its part of each
-    "vocab": "tensor",  # vocabulary of the embedding table and the head
-    "layers": None,  # the leading dimension of a scanned stack
-    None: None,
+ACROSS = ("data", "stage", "fsdp")  # may lie across slices, the first that can
+
+RULES: dict[str | None, tuple[str, ...]] = {
+    "batch": ("data", "fsdp", "expert"),  # rows of a batch
+    "positions": ("context",),  # positions of a row, within a block
+    "seq": ("context", "tensor"),  # positions of the residual stream between blocks (Megatron sequence parallelism)
+    "embed": ("fsdp", "expert", "context"),  # model width of a weight
+    "heads": ("tensor",),  # query heads, and key/value heads
+    "mlp": ("tensor",),  # feed-forward width
+    "vocab": ("tensor",),  # vocabulary of the embedding table and the head
+    "experts": ("expert",),  # experts of a layer
+    "expert_embed": ("fsdp", "context"),  # model width of an expert's weight
+    "layers": ("stage",),  # the leading dimension of a scanned stack
+    None: (),
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """The shape of the device mesh; one axis may be -1 and takes the devices that the others leave."""
+    """The shape of the device mesh; one axis may be -1 and takes the devices that the others leave.
+
+    Over several TPU slices or GPU nodes, which a slower network connects, the first of data, stage and fsdp that their
+    number divides is laid across them, and every other axis within one.
+    """
 
     data: int = -1  # replicas of the weights; the batch is divided
     fsdp: int = 1  # weights, gradients and optimizer state are divided, and the batch
-    tensor: int = 1  # heads, feed-forward width and vocabulary are divided
+    tensor: int = 1  # heads, feed-forward width and vocabulary are divided, and positions between blocks
+    expert: int = 1  # experts are divided, the batch, and as by fsdp all other weights
+    context: int = 1  # positions are divided, and as by fsdp all weights
+    stage: int = 1  # layers are divided: a pipeline
     explicit: bool = True  # sharding in the type (jax AxisType.Explicit) or left to the compiler (Auto)
 
     def __post_init__(self):
-        sizes = (self.data, self.fsdp, self.tensor)
-        if any(n != -1 and n < 1 for n in sizes) or sizes.count(-1) > 1:
-            raise UserError(f"mesh axes must be positive, at most one of them -1; got {dict(zip(AXES, sizes))}")
+        sizes = self.sizes
+        if any(n != -1 and n < 1 for n in sizes.values()) or list(sizes.values()).count(-1) > 1:
+            raise UserError(f"mesh axes must be positive, at most one of them -1; got {sizes}")
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Of every axis."""
+        return {axis: getattr(self, axis) for axis in AXES}
 
 
 def make_mesh(config: MeshConfig = MeshConfig(), devices: Sequence[Any] | None = None) -> Mesh:
     """The mesh of all (or the given) devices. Raises UserError when the shape does not match their number."""
     devices = list(jax.devices() if devices is None else devices)
-    sizes = [config.data, config.fsdp, config.tensor, 1, 1, 1]
-    known = math.prod(n for n in sizes if n != -1)
-    if len(devices) % known or (-1 not in sizes and known != len(devices)):
-        asked = ", ".join(f"{axis}={n}" for axis, n in zip(AXES, sizes) if n != 1)
+    sizes, count = config.sizes, len(devices)
+    known = math.prod(n for n in sizes.values() if n != -1)
+    if count % known or (-1 not in sizes.values() and known != count):
+        asked = ", ".join(f"{axis}={n}" for axis, n in sizes.items() if n != 1)
         raise UserError(
-            f"mesh {asked or 'of one device'} does not match the {len(devices)} devices here: "
-            f"the product of the axes must be {len(devices)} (one axis may be -1 to take the rest)"
+            f"mesh {asked or 'of one device'} does not match the {count} devices here: "
+            f"the product of the axes must be {count} (one axis may be -1 to take the rest)"
         )
-    sizes = [len(devices) // known if n == -1 else n for n in sizes]
-    # A 3-D torus refuses many shapes unless a physical axis may be split.
-    grid = mesh_utils.create_device_mesh(sizes, devices=devices, allow_split_physical_axes=True)
+    sizes = {axis: count // known if n == -1 else n for axis, n in sizes.items()}
     kind = AxisType.Explicit if config.explicit else AxisType.Auto
-    return Mesh(grid, AXES, axis_types=(kind,) * len(AXES))
+    return Mesh(_grid(sizes, devices), AXES, axis_types=(kind,) * len(AXES))
+
+
+def _grid(sizes: dict[str, int], devices: list[Any]) -> np.ndarray:
+    """The devices in the shape of the mesh."""
+    # A 3-D torus refuses many shapes unless a physical axis may be split.
+    how: Any = {"devices": devices, "allow_split_physical_axes": True}
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1:
+        return mesh_utils.create_device_mesh(list(sizes.values()), **how)
+    across = next((axis for axis in ACROSS if sizes[axis] % slices == 0), None)
+    if across is None:
+        asked = ", ".join(f"{axis}={sizes[axis]}" for axis in ACROSS)
+        raise UserError(f"mesh {asked} over {slices} slices: make one of these axes a multiple of {slices}")
+    outer = {axis: slices if axis == across else 1 for axis in AXES}
+    inner = [n // outer[axis] for axis, n in sizes.items()]
+    return mesh_utils.create_hybrid_device_mesh(inner, list(outer.values()), **how)
 
 
 def no_mesh() -> contextlib.AbstractContextManager:
@@ -78,15 +110,16 @@ def no_mesh() -> contextlib.AbstractContextManager:
     return jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ()))
 
 
-def _mesh_axes(name: str | None) -> tuple[str, ...]:
-    axes = RULES[name]
-    return (axes,) if isinstance(axes, str) else axes or ()
+def divided(name: str | None, mesh: Any = None) -> tuple[str, ...]:
+    """The axes of `mesh`, or else of the current one, that divide the logical axis `name`: those larger than 1."""
+    mesh = jax.sharding.get_abstract_mesh() if mesh is None else mesh
+    return tuple(axis for axis in RULES[name] if not mesh.empty and mesh.shape[axis] > 1)
 
 
 def mesh_size(name: str) -> int:
     """Over how many devices of the current mesh the logical axis `name` is divided; 1 under no mesh."""
     mesh = jax.sharding.get_abstract_mesh()
-    return 1 if mesh.empty else math.prod(mesh.shape[axis] for axis in _mesh_axes(name))
+    return 1 if mesh.empty else math.prod(mesh.shape[axis] for axis in RULES[name])
 
 
 def spec(*names: str | None, mesh: Any = None) -> PartitionSpec:
@@ -97,15 +130,20 @@ def spec(*names: str | None, mesh: Any = None) -> PartitionSpec:
     mesh = jax.sharding.get_abstract_mesh() if mesh is None else mesh
 
     def one(name: str | None) -> str | tuple[str, ...] | None:
-        axes = tuple(axis for axis in _mesh_axes(name) if mesh.empty or mesh.shape[axis] > 1)
+        axes = divided(name, mesh)
         return axes[0] if len(axes) == 1 else axes or None
 
     return PartitionSpec(*map(one, names))
 
 
 def stream(T: int) -> tuple[str | None, ...]:
-    """Logical axes of the residual stream x_BTD: positions are divided where tensor parallelism divides T."""
-    return ("batch", "seq" if T % mesh_size("seq") == 0 else None, None)
+    """Logical axes of the residual stream x_BTD between blocks: positions lie as `RULES` says where that divides T."""
+    return ("batch", "seq" if T % mesh_size("seq") == 0 else rows(T)[1], None)
+
+
+def rows(T: int) -> tuple[str | None, ...]:
+    """Logical axes of x_BTD within a block: the devices that share a block's weights have the same positions."""
+    return ("batch", "positions" if T % mesh_size("positions") == 0 else None, None)
 
 
 def _explicit(mesh) -> bool:
@@ -171,10 +209,10 @@ def creation(*names: str | None) -> PartitionSpec | None:
 
 def _partial(over: str, out: Sequence[str | None]) -> PartitionSpec | None:
     """The spec of a sum still to be taken over the mesh axes of `over`; only explicit axes can say so."""
-    where, mesh = creation(*out), jax.sharding.get_abstract_mesh()
+    where = creation(*out)
     if where is None:
         return None
-    return PartitionSpec(*where, unreduced=frozenset(axis for axis in _mesh_axes(over) if mesh.shape[axis] > 1))
+    return PartitionSpec(*where, unreduced=frozenset(divided(over)))
 
 
 def partial_einsum(equation: str, *xs: Array, over: str, out: Sequence[str | None]) -> Array:
@@ -260,12 +298,12 @@ def shardings(axes: Any, shapes: Any, mesh: Mesh) -> Any:
 
     def one(path, a: Axes, x) -> NamedSharding:
         for size, name in zip(x.shape, a.names, strict=True):
-            n = math.prod(mesh.shape[axis] for axis in _mesh_axes(name))
+            n = math.prod(mesh.shape[axis] for axis in RULES[name])
             if size % n:
-                where = jax.tree_util.keystr(path)
+                near = min((d for d in range(1, size + 1) if size % d == 0), key=lambda d: abs(d - n))
                 raise UserError(
-                    f"mesh {'x'.join(_mesh_axes(name))}={n} does not divide the {name!r} axis of {where}, "
-                    f"which has size {size}: choose a mesh size that divides it, or change the model"
+                    f"mesh {' x '.join(divided(name, mesh))}={n} does not divide the {name!r} axis of "
+                    f"{jax.tree_util.keystr(path)}, which has size {size}: the nearest that does is {near}"
                 )
         return NamedSharding(mesh, spec(*a.names, mesh=mesh))
 

@@ -110,7 +110,7 @@ def test_a_config_file_with_a_mistake(refused):
         (["mesh.data=-1", "mesh.fsdp=-1"], "at most one of them -1"),
         (["mesh.data=1", "mesh.fsdp=2", "mesh.tensor=4"], "mesh tensor=4 does not divide the 'heads' axis"),
         (["model.V=265"], "mesh tensor=2 does not divide the 'vocab' axis"),
-        (["batch=6"], "batch=6 in 1 parts is 6 rows at a time, which the 4 devices of the mesh axes data and fsdp"),
+        (["batch=6"], "batch=6 in 1 parts is 6 rows at a time, which the 4 devices of the mesh axes data, fsdp"),
         (["accumulate=2"], "batch=4 in 2 parts is 2 rows at a time"),
     ],
     ids=str,

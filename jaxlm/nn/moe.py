@@ -85,7 +85,7 @@ class MoE(nn.Module):
     def __call__(self, x_BTD: Array) -> tuple[Array, dict[str, Array]]:
         c, (B, T, D) = self.c, x_BTD.shape
         logits_BTE = self._logits(x_BTD)
-        balance_E = weight(self, "balance", (c.E,), ("experts",)) if c.balance else None
+        balance_E = weight(self, "balance", (c.E,), (None,)) if c.balance else None
         weights_BTA, ids_BTA = routing.route(
             logits_BTE,
             c.k,
@@ -106,11 +106,11 @@ class MoE(nn.Module):
     def _logits(self, x_BTD: Array) -> Array:
         """float32, whatever the model computes in: a choice between near equals is not to depend on rounding."""
         c, D = self.c, x_BTD.shape[-1]
-        w_DE = weight(self, "router", (D, c.E), ("embed", "experts"), init.fan_in((0,)), (0,))
+        w_DE = weight(self, "router", (D, c.E), ("embed", None), init.fan_in((0,)), (0,))
         with jax.default_matmul_precision("float32"):
             logits_BTE = einsum("btd,de->bte", x_BTD.astype(jnp.float32), w_DE, out=("batch", None, None))
         if c.router_bias:
-            logits_BTE += weight(self, "router_bias", (c.E,), ("experts",))[None, None]
+            logits_BTE += weight(self, "router_bias", (c.E,), (None,))[None, None]
         return logits_BTE
 
     def _expert_weights(self, D: int) -> dict[str, tuple[Array, tuple[str | None, ...]]]:
@@ -122,10 +122,10 @@ class MoE(nn.Module):
             found[name] = weight(self, name, (c.E, *shape), names, *how, active=c.k / c.E), names
 
         for name in ("gate", "up") if c.gated else ("up",):
-            own(name, (D, c.F), ("embed", "mlp"), init.fan_in((1,)), (1,))
+            own(name, (D, c.F), ("expert_embed", "mlp"), init.fan_in((1,)), (1,))
             if c.bias:
                 own(f"{name}_bias", (c.F,), ("mlp",))
-        own("down", (c.F, D), ("mlp", "embed"), init.residual((1,), self.depth), (1,))
+        own("down", (c.F, D), ("mlp", "expert_embed"), init.residual((1,), self.depth), (1,))
         if c.bias:
             own("down_bias", (D,), (None,))
         return found
@@ -142,7 +142,7 @@ class MoE(nn.Module):
 def _experts(c: MoEConfig, slots: int | None, params: dict, x_BTD: Array, weights_BTA: Array, ids_BTA: Array) -> Array:
     """The weighted sum of every token's experts; on a mesh every device computes its own tokens by its part of F."""
     out, dtype = sharding.stream(x_BTD.shape[1]), x_BTD.dtype
-    scatter, parts = out[1] is not None, sharding.mesh_size("mlp")
+    scatter, parts = out[1] == "seq", sharding.mesh_size("mlp")
     names = tuple(params)
 
     def local(x_btD, weights_btA, ids_btA, *ws):
@@ -170,13 +170,14 @@ def _experts(c: MoEConfig, slots: int | None, params: dict, x_BTD: Array, weight
         axis = sharding.RULES["mlp"]
         return lax.psum_scatter(y_btD, axis, scatter_dimension=1, tiled=True) if scatter else lax.psum(y_btD, axis)
 
-    rows = ("batch", None, None)
+    rows = sharding.rows(x_BTD.shape[1])
     ins = [rows, rows, rows, *(axes for _, axes in params.values())]
     return sharding.per_device(local, ins, out, x_BTD, weights_BTA, ids_BTA, *(x for x, _ in params.values()))
 
 
 def _gathered(x: Array, names: tuple[str | None, ...]) -> Array:
     """A weight whole over the model's width."""
-    if "embed" in names and sharding.mesh_size("embed") > 1:
-        return lax.all_gather(x, sharding.RULES["embed"], axis=names.index("embed"), tiled=True)
+    width = sharding.divided("expert_embed")
+    if "expert_embed" in names and width:
+        return lax.all_gather(x, width, axis=names.index("expert_embed"), tiled=True)
     return x

@@ -70,7 +70,7 @@ def read(c: NormConfig | None, name: str, x_BTD: Array) -> Array:
     """What a branch reads from the residual stream: normed where there is a norm, and gathered where the stream is
     divided over positions."""
     h_BTD = x_BTD if c is None else c.build(name)(x_BTD)
-    return sharding.constrain(h_BTD, "batch", None, None)
+    return sharding.constrain(h_BTD, *sharding.rows(h_BTD.shape[1]))
 
 
 def _shape(x: Array, heads: bool) -> tuple[tuple[int, ...], tuple[str | None, ...]]:

@@ -18,12 +18,12 @@ def lookup(table_VD: Array, ids_BT: Array, dtype) -> Array:
     if mesh.empty or mesh.are_all_axes_manual:
         return table_VD.astype(dtype)[ids_BT]
     out = sharding.stream(ids_BT.shape[1])
-    scatter = out[1] is not None and sharding.mesh_size("seq") > 1
+    scatter = out[1] == "seq" and sharding.mesh_size("vocab") > 1
 
     def local(table_vd, ids_BT):
         table_vD = table_vd.astype(dtype)
-        if sharding.mesh_size("embed") > 1:  # else the result would seem to vary over an axis that it does not name
-            table_vD = lax.all_gather(table_vD, sharding.RULES["embed"], axis=1, tiled=True)
+        if width := sharding.divided("embed"):
+            table_vD = lax.all_gather(table_vD, width, axis=1, tiled=True)
         rows, vocab = table_vD.shape[0], sharding.RULES["vocab"]
         row_BT = ids_BT - lax.axis_index(vocab) * rows
         mine_BT = (row_BT >= 0) & (row_BT < rows)
@@ -32,7 +32,7 @@ def lookup(table_VD: Array, ids_BT: Array, dtype) -> Array:
             return lax.psum_scatter(x_BTD, vocab, scatter_dimension=1, tiled=True)
         return lax.psum(x_BTD, vocab)
 
-    return sharding.per_device(local, [("vocab", "embed"), ("batch", None)], out, table_VD, ids_BT)
+    return sharding.per_device(local, [("vocab", "embed"), sharding.rows(ids_BT.shape[1])[:2]], out, table_VD, ids_BT)
 
 
 def one_hot_lookup(table_VD: Array, ids_BT: Array, dtype) -> Array:

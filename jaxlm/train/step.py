@@ -110,19 +110,22 @@ def abstract_batch(run: RunConfig, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct
     """Shapes of the batches that `make_train_step` takes. Raises UserError where the mesh does not divide them."""
     rows, T = run.batch // run.accumulate, run.data.T
     with jax.set_mesh(mesh):
-        parts = sharding.mesh_size("batch")
+        parts, pieces = sharding.mesh_size("batch"), sharding.mesh_size("positions")
     if rows % parts:
+        axes = ", ".join(sharding.divided("batch", mesh))
         raise UserError(
             f"batch={run.batch} in {run.accumulate} parts is {rows} rows at a time, which the {parts} devices of the "
-            f"mesh axes data and fsdp do not divide: choose a batch that is a multiple of {parts * run.accumulate}"
+            f"mesh axes {axes} do not divide: choose a batch that is a multiple of {parts * run.accumulate}"
         )
+    if T % pieces:
+        raise UserError(f"mesh context={pieces} does not divide data.T={T}: choose a multiple of {pieces}")
     kinds = dict.fromkeys(("tokens", "labels", "positions", "segments"), jnp.int32) | {"weights": jnp.float32}
     shape, where = (run.accumulate, rows, T), _where(mesh, run.accumulate)
     return {name: jax.ShapeDtypeStruct(shape, dtype, sharding=where) for name, dtype in kinds.items()}
 
 
 def _where(mesh: Mesh, parts: int | None) -> NamedSharding:
-    names = ("batch", None) if parts is None else (None, "batch", None)
+    names = ("batch", "positions") if parts is None else (None, "batch", "positions")
     return NamedSharding(mesh, sharding.spec(*names, mesh=mesh))
 
 

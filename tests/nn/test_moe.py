@@ -153,11 +153,11 @@ def test_on_a_mesh_the_capacity_is_of_each_device(config):
 
 def test_parameters_and_their_axes():
     found = boxed(EVERYTHING.build(3, "ffn"), X)
-    inner, outer, third = ("experts", "embed", "mlp"), ("experts", "mlp", "embed"), k / E
+    inner, outer, third = ("experts", "expert_embed", "mlp"), ("experts", "mlp", "expert_embed"), k / E
     assert sharding.axes_of(found) == {
-        "router": Axes(("embed", "experts"), (0,)),
-        "router_bias": Axes(("experts",)),
-        "balance": Axes(("experts",)),
+        "router": Axes(("embed", None), (0,)),
+        "router_bias": Axes((None,)),
+        "balance": Axes((None,)),
         "gate": Axes(inner, (1,), third),
         "up": Axes(inner, (1,), third),
         "down": Axes(outer, (1,), third),

@@ -1,0 +1,59 @@
+"""What is known of a program before it runs: the memory it takes, what it computes and what it sends."""
+
+import dataclasses
+
+KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
+PARTS = ("layers", "embedding", "loss", "optimizer", "other")
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """One exchange between devices, of which a step makes `times`."""
+
+    kind: str  # one of KINDS
+    nbytes: (
+        int  # of the whole array that a device has before (reduce-scatter) or after (all-gather) it; else of its part
+    )
+    times: int  # per step: those in the loop over layers as often as it runs
+    part: str  # of the program, one of PARTS
+    axes: tuple[str, ...] = ()  # of the mesh, over which it goes; () where the program does not tell
+    size: int = 1  # devices that take part
+    slow: bool = False  # crosses slices or nodes
+    shape: str = ""  # as the compiler writes it, such as bf16[4,4096,8192]
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes of one device."""
+
+    params: int
+    optimizer: int
+    activations: int  # everything that lives only within the step: gradients too
+    cache: int = 0  # keys and values, when decoding
+    other: int = 0  # the batch, random keys, programs
+    peak: int = 0  # what must be free at once; less than the sum where the compiler reuses
+    host: int = 0  # offloaded
+
+    @property
+    def total(self) -> int:
+        return self.peak or self.params + self.optimizer + self.activations + self.cache + self.other
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What one device computes in a step."""
+
+    model_flops: float  # by the formula of models.flops, recomputation not counted: what MFU is made of
+    flops: float  # that it really computes, recomputation counted
+    hbm_bytes: float  # moved between its memory and its cores
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A training or decoding step for one topology and mesh."""
+
+    memory: Memory
+    work: Work
+    collectives: tuple[Collective, ...]
+    compile_seconds: float = 0.0
+    compiled: bool = False  # by that chip's own compiler; else an estimate
