@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 import optax.contrib
 from jax.sharding import AxisType
@@ -41,6 +42,12 @@ class OptimizerConfig:
     weight_decay: float = 0.1  # of matrices and tables; optimizers that have none want 0 here
     clip: float | None = 1.0  # largest global norm of the gradient; None does not clip
     options: tuple[tuple[str, float | int | str | bool], ...] = ()  # further arguments of the factory: (("b2", 0.95),)
+    state_dtype: str = "float32"  # of the moments between steps; bfloat16 is half, and forgets what 1 - b2 < 2^-8 adds
+    offload: bool = False  # the moments lie in host memory between steps (GPU and TPU)
+
+    def __post_init__(self):
+        if self.state_dtype not in ("float32", "bfloat16"):
+            raise UserError(f"optimizer state_dtype={self.state_dtype!r} must be float32 or bfloat16")
 
 
 def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
@@ -93,6 +100,8 @@ def make(config: OptimizerConfig, axes: Any, steps: int) -> optax.GradientTransf
     if config.name == "muon":
         arguments["muon_weight_dimension_numbers"] = _over(axes, muon_dimensions)
     optimizer = _on_any_mesh(factory(**arguments, **_options(config, parameters, arguments)))
+    if config.state_dtype != "float32":
+        optimizer = _kept_as(optimizer, jnp.dtype(config.state_dtype))
     return optimizer if config.clip is None else optax.chain(optax.clip_by_global_norm(config.clip), optimizer)
 
 
@@ -183,6 +192,21 @@ def _options(config: OptimizerConfig, parameters: Any, taken: dict[str, Any]) ->
     if missing:
         raise UserError(f"optimizer {config.name} needs the options {', '.join(missing)}")
     return options
+
+
+def _kept_as(optimizer: optax.GradientTransformation, dtype: Any) -> optax.GradientTransformation:
+    """`optimizer` with what its state has for each weight rounded to `dtype` after a step; it computes in float32."""
+
+    def cast(state: Any, params: Params, to: Any) -> Any:
+        moments = like_weights(state, params, jax.tree.map(lambda p: True, params), False)
+        return jax.tree.map(lambda x, moment: x.astype(to) if moment else x, state, moments)
+
+    def update(updates, state, params=None):
+        state = cast(state, updates, jnp.float32)
+        new, state = optimizer.update(updates, state, params)
+        return new, cast(state, updates, dtype)
+
+    return optax.GradientTransformation(lambda params: cast(optimizer.init(params), params, dtype), update)
 
 
 def _on_any_mesh(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:

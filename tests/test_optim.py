@@ -201,6 +201,19 @@ def test_sharded_update_equals_single_device(name, explicit, params, grads):
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon", "adafactor"])
+def test_the_state_is_kept_in_half_precision(name, params, grads):
+    """Rounded after a step, computed in float32: the first update is the same, the state is half."""
+    config = OptimizerConfig(name=name, weight_decay=0.0, options=FEW.get(name, ()))
+    whole, half = (make(dataclasses.replace(config, state_dtype=dtype), AXES, 10) for dtype in ("float32", "bfloat16"))
+    expected, state = whole.update(grads, whole.init(params), params)
+    found, halved = half.update(grads, half.init(params), params)
+    chex.assert_trees_all_close(found, expected, rtol=1e-6)
+    like = jax.tree.leaves(like_weights(state, params, jax.tree.map(lambda x: "bfloat16", params), ""))
+    for x, y, dtype in zip(jax.tree.leaves(state), jax.tree.leaves(halved), like, strict=True):
+        np.testing.assert_array_equal(y, x.astype(dtype or x.dtype), strict=True)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon", "adafactor"])
 def test_like_weights(name, params):
     optimizer = make(OptimizerConfig(name=name, weight_decay=0.0), AXES, 10)
     shapes = jax.eval_shape(optimizer.init, params)
@@ -224,6 +237,7 @@ def test_like_weights(name, params):
     [
         ({"name": "adam_w"}, "did you mean 'adamw'"),
         ({"name": "scale_by_adam"}, "unknown optimizer"),
+        ({"state_dtype": "float16"}, "state_dtype='float16' must be float32 or bfloat16"),
         ({"name": "lbfgs", "weight_decay": 0.0}, "unknown optimizer"),
         ({"options": (("beta2", 0.95),)}, "unknown option of optimizer adamw 'beta2'.*b1, b2"),
         ({"options": (("weight_decay", 0.95),)}, "field of its own"),

@@ -11,13 +11,13 @@ from flax import struct
 
 from jaxlm import sharding
 from jaxlm.axes import Array, Params
-from jaxlm.errors import UserError, unknown
+from jaxlm.errors import UserError
 from jaxlm.nn import init
 from jaxlm.nn.block import drop
 from jaxlm.nn.context import Context
 from jaxlm.nn.embed import AbsoluteConfig, Embed
 from jaxlm.nn.norm import NormConfig, RMSNormConfig
-from jaxlm.nn.stack import POLICIES, SegmentConfig, Stack
+from jaxlm.nn.stack import SegmentConfig, Stack, check_policy
 from jaxlm.ops.activations import soft_cap
 from jaxlm.sharding import einsum, weight
 
@@ -47,8 +47,7 @@ class LMConfig:
             raise UserError(f"a model needs V, D >= 1 and at least one segment, got V={self.V} D={self.D}")
         if self.dtype not in ("float32", "bfloat16", "float16"):
             raise UserError(f"unknown dtype {self.dtype!r}: float32, bfloat16 or float16")
-        if self.remat not in POLICIES:
-            raise unknown("remat policy", self.remat, POLICIES)
+        check_policy(self.remat)
 
     @property
     def layers(self) -> int:

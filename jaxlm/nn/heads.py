@@ -26,7 +26,7 @@ def merge(module: nn.Module, name: str, o_BTHK: Array, D: int, depth: int, bias:
     y_BTD = einsum("bthk,hkd->btd", o_BTHK, w_HKD.astype(o_BTHK.dtype), out=sharding.stream(T))
     if bias:
         y_BTD += weight(module, f"{name}_bias", (D,), (None,)).astype(y_BTD.dtype)[None, None]
-    return y_BTD
+    return checkpoint_name(y_BTD, "out")
 
 
 def keep(*xs: Array) -> tuple[Array, ...]:

@@ -12,20 +12,35 @@ from typing import Any, cast
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from jaxlm.axes import Array, Params
-from jaxlm.errors import UserError
+from jaxlm.errors import UserError, unknown
 from jaxlm.nn.block import BlockConfig, ParallelConfig
 from jaxlm.nn.context import Context
 
+_names = jax.checkpoint_policies.save_only_these_names
 POLICIES = {  # what the backward pass need not compute again
-    "full": jax.checkpoint_policies.nothing_saveable,
-    "attention": jax.checkpoint_policies.save_only_these_names("attention"),
-    "qkv": jax.checkpoint_policies.save_only_these_names("attention", "qkv"),
-    "mlp": jax.checkpoint_policies.save_only_these_names("attention", "qkv", "mlp"),
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "offload": jax.checkpoint_policies.save_and_offload_only_these_names(  # as "attention", and all in host memory
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=["period", "attention"],
+        offload_src="device",
+        offload_dst="pinned_host",
+    ),
+    "full": jax.checkpoint_policies.nothing_saveable,  # nothing but what a period reads
+    "attention": _names("attention"),
+    "qkv": _names("attention", "qkv"),
+    "dots_except_mlp": _names("attention", "qkv", "out"),
+    "mlp": _names("attention", "qkv", "mlp"),
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # all products with weights, but no attention
     "none": None,  # no rematerialisation
 }
+
+
+def check_policy(name: str) -> None:
+    """Raises UserError for a name that is not in `POLICIES`."""
+    if name not in POLICIES:
+        raise unknown("remat policy", name, POLICIES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +49,11 @@ class SegmentConfig:
 
     blocks: tuple[BlockConfig | ParallelConfig, ...]
     repeat: int = 1
+    remat: str | None = None  # a name of POLICIES for these layers; None: the model's
 
     def __post_init__(self):
+        if self.remat is not None:
+            check_policy(self.remat)
         if not self.blocks or self.repeat < 1:
             raise UserError(f"a segment needs blocks and repeat >= 1, got {len(self.blocks)} and {self.repeat}")
 
@@ -75,7 +93,7 @@ class Period(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTD: Array, context: Context, layer: Any, pasts: Any) -> tuple[Array, Any]:
-        outs = []
+        x_BTD, outs = checkpoint_name(x_BTD, "period"), []
         for i, block in enumerate(self.c.blocks):
             here, past = dataclasses.replace(context, layer=layer + i), None if pasts is None else pasts[i]
             x_BTD, out = block.build(self.depth, f"block_{i}")(x_BTD, here, past)
@@ -107,7 +125,8 @@ class Stack(nn.Module):
                 outs.append(out)
             return x_BTD, tuple(zip(*outs))
         # prevent_cse=False: a scan's body cannot be merged with its backward pass anyway.
-        period = Period if self.remat == "none" else nn.remat(Period, prevent_cse=False, policy=POLICIES[self.remat])
+        remat = self.c.remat or self.remat
+        period = Period if remat == "none" else nn.remat(Period, prevent_cse=False, policy=POLICIES[remat])
         scan = nn.scan(
             period,
             variable_axes={"params": 0},

@@ -35,6 +35,7 @@ def digest(tree: Any) -> dict[str, int]:
 
 @jax.jit
 def _checksum(x: Array) -> Array:
+    x = jax.device_put(x, jax.memory.Space.Device)  # from host memory, where it lies there
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         x = jax.random.key_data(x)
     if jnp.issubdtype(x.dtype, jnp.complexfloating):

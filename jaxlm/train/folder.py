@@ -20,6 +20,8 @@ from jaxlm.train.run import RunConfig
 MAY_CHANGE = (
     "mesh",
     "model.remat",
+    "model.segments.remat",
+    "optimizer.offload",
     "model.unroll",
     "data.sources.path",
     "data.tokenizer.path",

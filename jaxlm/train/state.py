@@ -43,13 +43,17 @@ def init_state(run: RunConfig, tx: optax.GradientTransformation, key: Array) -> 
 def abstract(run: RunConfig, mesh: Mesh) -> State:
     """Shapes, dtypes and shardings of a run's state. Computes nothing.
 
-    The optimizer's moments lie as their weights do; what is not shaped like a weight is on every device.
+    The optimizer's moments lie as their weights do, or so in host memory; what is not shaped like a weight is on every
+    device.
     """
     tx = optimizer(run)
     shapes = jax.eval_shape(lambda: init_state(run, tx, jax.random.key(0)))
     params = sharding.shardings(lm.abstract(run.model)[1], shapes.params, mesh)
     everywhere: Any = NamedSharding(mesh, PartitionSpec())
-    opt_state = optim.like_weights(shapes.opt_state, shapes.params, params, everywhere)
+    there: Any = (
+        jax.tree.map(lambda where: where.with_memory_kind("pinned_host"), params) if run.optimizer.offload else params
+    )
+    opt_state = optim.like_weights(shapes.opt_state, shapes.params, there, everywhere)
     layout = State(everywhere, params, opt_state, everywhere, params if run.ema else None)
     return jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shapes, layout)
 

@@ -73,6 +73,8 @@ def make_train_step(run: RunConfig) -> Callable[[State, Batch], tuple[State, dic
         tokens = jnp.maximum(sums.weight, 1)
         grads = jax.tree.map(lambda g: g / tokens, grads)
         norm = optax.tree.norm(grads)
+        if run.optimizer.offload:
+            state = dataclasses.replace(state, opt_state=jax.device_put(state.opt_state, jax.memory.Space.Device))
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         params = balance.rebalance(params, state.params, statistics, run.balance_rate)

@@ -117,6 +117,23 @@ def test_policies_save_what_they_say():
     assert kept["qkv"] - kept["attention"] == N * B * T * 3 * heads
     assert kept["mlp"] - kept["qkv"] == N * B * T * 2 * F
     assert kept["mlp"] < kept["none"]
+    assert kept["dots_except_mlp"] - kept["qkv"] == N * B * T * X.shape[-1]  # what each mixer gives
+    assert kept["offload"] == kept["attention"]
+    program = jax.make_jaxpr(lambda p: jax.vjp(lambda p: run(p, PLAIN, remat="offload")[0], p)[1])(params(PLAIN))
+    host = [x.size for x in program.out_avals if x.memory_space == jax.memory.Space.Host]
+    assert sum(host) == N * (X.size + B * T * (heads + 2))  # what each period reads, and what attention gives
+
+
+def test_a_segment_may_have_a_policy_of_its_own():
+    residuals = lambda segment, **how: jax.tree.leaves(
+        jax.eval_shape(lambda p: jax.vjp(lambda p: run(p, segment, **how)[0], p)[1], params(PLAIN))
+    )
+    own = dataclasses.replace(PLAIN, remat="full")
+    size = lambda *args, **how: sum(x.size for x in residuals(*args, **how))
+    assert size(own) == size(PLAIN, remat="full") < size(PLAIN)
+    assert size(dataclasses.replace(PLAIN, remat="none"), remat="full") == size(PLAIN)
+    with pytest.raises(UserError, match="unknown remat policy 'ful': did you mean 'full'"):
+        SegmentConfig((GLOBAL,), remat="ful")
 
 
 def test_dropout_differs_from_layer_to_layer():

@@ -16,6 +16,7 @@ from jaxlm.optim import OptimizerConfig
 from jaxlm.sharding import MeshConfig, make_mesh
 from jaxlm.train import state as states
 from jaxlm.train import step as steps
+from jaxlm.train.checkpoint import Checkpoints
 from tests import tiny
 from tests.meshes import name
 
@@ -96,6 +97,24 @@ def test_other_optimizers_on_a_mesh(optimizer):
     alone = take(run, [tiny.batch(8, seed=s) for s in (0, 1)])[1]["loss"]
     meshed = take(run, [tiny.batch(8, seed=s) for s in (0, 1)], MeshConfig(data=2, fsdp=2, tensor=2))[1]["loss"]
     np.testing.assert_allclose(meshed, alone, rtol=1e-4)
+
+
+def test_moments_in_host_memory_change_no_number(one_device, tmp_path):
+    """And are saved and restored from there."""
+    config = dataclasses.replace(tiny.run().optimizer, offload=True)
+    run, batches = tiny.run(batch=8, optimizer=config), [tiny.batch(8, seed=s) for s in (0, 1)]
+    state, metrics = take(run, batches, MeshConfig(2, 2, 2))
+    np.testing.assert_allclose(metrics["loss"], one_device[1]["loss"], rtol=1e-5)
+    layout = states.abstract(dataclasses.replace(run, mesh=MeshConfig(2, 2, 2)), make_mesh(MeshConfig(2, 2, 2)))
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(2, state, {})
+        checkpoints.wait()
+        restored = checkpoints.restore(layout)
+    assert restored is not None
+    for tree in (state, restored[1]):
+        assert {x.sharding.memory_kind for x in jax.tree.leaves(tree.params)} == {"device"}
+        assert {x.sharding.memory_kind for x in jax.tree.leaves(tree.opt_state) if x.ndim} == {"pinned_host"}
+    chex.assert_trees_all_equal(jax.device_get(restored[1].opt_state), jax.device_get(state.opt_state))
 
 
 def test_a_step_that_is_not_finite_changes_no_weight():
