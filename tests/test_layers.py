@@ -22,7 +22,7 @@ LOSSES = OPS | {"losses", "optim"}
 MODELS = LOSSES | {"nn", "models"}
 TRAIN = MODELS | BESIDE | {"train", "decode", "convert"}
 ABOVE = TRAIN | {"tune", "align", "evals"}
-APPS = ABOVE | {"api", "plan", "apps"}
+APPS = ABOVE | {"api", "plan", "scaling", "apps"}
 
 MAY_IMPORT = {
     "axes": {"errors"},
@@ -45,6 +45,7 @@ MAY_IMPORT = {
     "evals": ABOVE,
     "api": TRAIN | {"api"},
     "plan": TRAIN | {"plan"},
+    "scaling": TRAIN | {"plan", "scaling"},
     "apps": APPS,
     "cli": APPS | {"cli", "host", "__init__"},
     "__init__": APPS,  # lazily: see LIGHT

@@ -7,36 +7,56 @@ counted causal, so a layer that sees everything adds 6 d_attn T. Recomputation i
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import jax
 
 from jaxlm.models import lm
+from jaxlm.nn.block import Mixer
 from jaxlm.sharding import Axes
 
 
-def _weights(config: lm.LMConfig) -> Iterator[tuple[int, Axes]]:
+class Weight(NamedTuple):
+    """One leaf of the parameters: its names from the root on, its shape, what its dimensions mean."""
+
+    path: tuple[str, ...]
+    shape: tuple[int, ...]
+    axes: Axes
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+def weights(config: lm.LMConfig) -> Iterator[Weight]:
+    """Every weight of the model, layers of a segment stacked; nothing is computed."""
     shapes, axes = lm.abstract(config)
-    leaves = zip(jax.tree.leaves(shapes), jax.tree.leaves(axes, is_leaf=lambda x: isinstance(x, Axes)), strict=True)
-    return ((math.prod(x.shape), a) for x, a in leaves)
+    leaves = jax.tree.leaves(axes, is_leaf=lambda x: isinstance(x, Axes))
+    for (path, x), a in zip(jax.tree_util.tree_leaves_with_path(shapes), leaves, strict=True):
+        yield Weight(tuple(str(key.key) for key in path), x.shape, a)
+
+
+def mixers(config: lm.LMConfig) -> list[Mixer]:
+    """The mixer of every layer, in order."""
+    return [block.mixer for segment in config.segments for _ in range(segment.repeat) for block in segment.blocks]
 
 
 def parameters(config: lm.LMConfig) -> int:
     """All parameters; a tied head counts once."""
-    return sum(size for size, _ in _weights(config))
+    return sum(w.size for w in weights(config))
 
 
 def active_parameters(config: lm.LMConfig) -> int:
     """Those that one token meets: all but the experts that it is not given."""
-    return round(sum(size * a.active for size, a in _weights(config)))
+    return round(sum(w.size * w.axes.active for w in weights(config)))
 
 
 def matmul_parameters(config: lm.LMConfig) -> int:
     """Active parameters that multiply activations: all with inputs, and the table where it is the head too."""
     head = config.V * (config.embed_width or config.D) * config.tied
-    return round(sum(size * a.active for size, a in _weights(config) if a.inputs)) + head
+    return round(sum(w.size * w.axes.active for w in weights(config) if w.axes.inputs)) + head
 
 
 def train_flops(config: lm.LMConfig, T: int) -> float:
     """Per token of texts of T tokens, forward and backward; a forward pass alone is a third."""
-    mixers = [block.mixer for segment in config.segments for block in segment.blocks for _ in range(segment.repeat)]
-    return 6 * matmul_parameters(config) + sum(3 * mixer.score_flops(T) for mixer in mixers)
+    return 6 * matmul_parameters(config) + sum(3 * mixer.score_flops(T) for mixer in mixers(config))
