@@ -21,7 +21,7 @@ import numpy as np
 from flax import struct
 from flax.core import meta
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxlm.axes import Array
 from jaxlm.errors import UserError
@@ -76,7 +76,14 @@ class MeshConfig:
 def make_mesh(config: MeshConfig = MeshConfig(), devices: Sequence[Any] | None = None) -> Mesh:
     """The mesh of all (or the given) devices. Raises UserError when the shape does not match their number."""
     devices = list(jax.devices() if devices is None else devices)
-    sizes, count = config.sizes, len(devices)
+    sizes = mesh_shape(config, len(devices))
+    kind = AxisType.Explicit if config.explicit else AxisType.Auto
+    return Mesh(_grid(sizes, devices), AXES, axis_types=(kind,) * len(AXES))
+
+
+def mesh_shape(config: MeshConfig, count: int) -> dict[str, int]:
+    """The size of every axis over `count` devices. Raises UserError when the mesh does not match their number."""
+    sizes = config.sizes
     known = math.prod(n for n in sizes.values() if n != -1)
     if count % known or (-1 not in sizes.values() and known != count):
         asked = ", ".join(f"{axis}={n}" for axis, n in sizes.items() if n != 1)
@@ -84,9 +91,12 @@ def make_mesh(config: MeshConfig = MeshConfig(), devices: Sequence[Any] | None =
             f"mesh {asked or 'of one device'} does not match the {count} devices here: "
             f"the product of the axes must be {count} (one axis may be -1 to take the rest)"
         )
-    sizes = {axis: count // known if n == -1 else n for axis, n in sizes.items()}
-    kind = AxisType.Explicit if config.explicit else AxisType.Auto
-    return Mesh(_grid(sizes, devices), AXES, axis_types=(kind,) * len(AXES))
+    return {axis: count // known if n == -1 else n for axis, n in sizes.items()}
+
+
+def across(sizes: dict[str, int], slices: int) -> str | None:
+    """The mesh axis that lies across so many slices; None where none can."""
+    return next((axis for axis in ACROSS if sizes[axis] % slices == 0), None)
 
 
 def _grid(sizes: dict[str, int], devices: list[Any]) -> np.ndarray:
@@ -96,11 +106,10 @@ def _grid(sizes: dict[str, int], devices: list[Any]) -> np.ndarray:
     slices = len({getattr(device, "slice_index", 0) for device in devices})
     if slices == 1:
         return mesh_utils.create_device_mesh(list(sizes.values()), **how)
-    across = next((axis for axis in ACROSS if sizes[axis] % slices == 0), None)
-    if across is None:
+    if (split := across(sizes, slices)) is None:
         asked = ", ".join(f"{axis}={sizes[axis]}" for axis in ACROSS)
         raise UserError(f"mesh {asked} over {slices} slices: make one of these axes a multiple of {slices}")
-    outer = {axis: slices if axis == across else 1 for axis in AXES}
+    outer = {axis: slices if axis == split else 1 for axis in AXES}
     inner = [n // outer[axis] for axis, n in sizes.items()]
     return mesh_utils.create_hybrid_device_mesh(inner, list(outer.values()), **how)
 
@@ -108,6 +117,17 @@ def _grid(sizes: dict[str, int], devices: list[Any]) -> np.ndarray:
 def no_mesh() -> contextlib.AbstractContextManager:
     """Within it no mesh is set: for shapes that have nothing to do with one, like a model's own."""
     return jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ()))
+
+
+def use(mesh: Mesh | AbstractMesh) -> contextlib.AbstractContextManager:
+    """Within it `mesh` is the current one; one of no devices serves to trace programs."""
+    return jax.set_mesh(mesh) if isinstance(mesh, Mesh) else jax.sharding.use_abstract_mesh(mesh)
+
+
+def platform() -> str:
+    """Of the devices that a program is traced for: those of the mesh, which need not be here, or else jax's own."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
 
 
 def divided(name: str | None, mesh: Any = None) -> tuple[str, ...]:
@@ -293,7 +313,7 @@ def axes_of(boxed: Any) -> Any:
     return jax.tree.map(lambda x: x.axes, boxed, is_leaf=_is_named)
 
 
-def shardings(axes: Any, shapes: Any, mesh: Mesh) -> Any:
+def shardings(axes: Any, shapes: Any, mesh: Mesh | AbstractMesh) -> Any:
     """A NamedSharding for every weight. Raises UserError naming the first weight that the mesh does not divide."""
 
     def one(path, a: Axes, x) -> NamedSharding:

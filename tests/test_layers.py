@@ -20,7 +20,7 @@ BESIDE = {"text", "data"}  # numpy, grain and tokenizer libraries only
 OPS = GROUND | {"sharding", "ops"}
 LOSSES = OPS | {"losses", "optim"}
 MODELS = LOSSES | {"nn", "models"}
-TRAIN = MODELS | BESIDE | {"train", "decode", "convert"}
+TRAIN = MODELS | BESIDE | {"chips", "train", "decode", "convert"}
 ABOVE = TRAIN | {"tune", "align", "evals"}
 APPS = ABOVE | {"api", "plan", "scaling", "apps"}
 
@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "errors": set(),
     "host": set(),
     "config": {"errors", "config"},
+    "chips": {"errors"},
     "sharding": GROUND,
     "ops": OPS,
     "losses": OPS,

@@ -216,3 +216,13 @@ def test_a_model_has_the_same_loss_and_gradients_on_any_mesh(config, T):
             same = jax.tree.map(lambda g, p: g.sharding.is_equivalent_to(p.sharding, g.ndim), found[1], placed)
             assert jax.tree.all(same), same
     chex.assert_trees_all_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_platform_is_that_of_the_mesh():
+    """Not of this machine, where the program is only traced."""
+    assert sharding.platform() == jax.default_backend()
+    there = jax.sharding.AbstractDevice(device_kind="TPU v5", num_cores=1, platform="tpu")
+    mesh = jax.sharding.AbstractMesh((1,), ("data",), abstract_device=there)
+    with jax.sharding.use_abstract_mesh(mesh):
+        assert sharding.platform() == "tpu"
+    assert sharding.platform() == jax.default_backend()

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Sequence
 
 import jaxlm
 from jaxlm import host
-from jaxlm.cli import models, scaling, tokenizer
+from jaxlm.cli import models, plan, scaling, tokenizer
 from jaxlm.cli.verb import Parser
 from jaxlm.errors import UserError, machine_trouble, nearest, unknown
 
-VERBS = models.VERBS | tokenizer.VERBS | scaling.VERBS
+VERBS = models.VERBS | plan.VERBS | tokenizer.VERBS | scaling.VERBS
 HELP = ("-h", "--help")
 
 

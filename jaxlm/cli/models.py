@@ -7,10 +7,10 @@ import jaxlm
 from jaxlm.cli.verb import Args, Parser, Verb, natural
 from jaxlm.errors import UserError
 
-# train, plan, configs ------------------------------------------------------------------------------------------------
+# train, configs ------------------------------------------------------------------------------------------------
 
 
-def _config_arguments(parser: Parser) -> None:
+def config_arguments(parser: Parser) -> None:
     parser.add_argument("config", help="a name of `jaxlm configs`, FILE.py:FUNCTION, or a saved config or run folder")
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="key=value", help="such as steps=100 or optim.clip=none"
@@ -18,7 +18,7 @@ def _config_arguments(parser: Parser) -> None:
 
 
 def _train_arguments(parser: Parser) -> None:
-    _config_arguments(parser)
+    config_arguments(parser)
     parser.add_argument(
         "--run", metavar="FOLDER", help="where the run is kept (default: runs/NAME); resumes what is there"
     )
@@ -43,23 +43,6 @@ def _run_folder(config: str) -> Path:
         return path.parent if path.name == "config.json" else Path("runs") / path.stem
     name = config.rpartition(":")[2]
     return Path("runs") / Path(name).name.removesuffix(".py")
-
-
-def _plan_arguments(parser: Parser) -> None:
-    _config_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-
-
-def plan(args: Args) -> None:
-    from jaxlm.config import resolve
-
-    run = resolve(args.config, args.overrides)
-    import json
-
-    from jaxlm import plan as room
-
-    facts = room.plan(run)
-    print(json.dumps(facts) if args.json else room.table(facts))
 
 
 def configs(args: Args) -> None:
@@ -142,7 +125,6 @@ VERBS = {
         _generate_arguments,
         generate,
     ),
-    "plan": Verb("parameters, FLOPs and memory of a config", "jaxlm plan gpt2.py:gpt2_124m", _plan_arguments, plan),
     "configs": Verb("list the configs", "jaxlm configs", lambda parser: None, configs),
     "convert": Verb(
         "write a model in Hugging Face's layout",

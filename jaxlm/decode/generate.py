@@ -78,7 +78,7 @@ def prepare(config: LMConfig, params: Params) -> tuple[LMConfig, Params]:
 
     On CPU that is float32: products with a bfloat16 matrix read it at a thirtieth of the speed.
     """
-    dtype = jnp.dtype("float32" if jax.default_backend() == "cpu" else config.dtype)
+    dtype = jnp.dtype("float32" if sharding.platform() == "cpu" else config.dtype)
     return dataclasses.replace(config, dtype=dtype.name), _layers(params, dtype)
 
 

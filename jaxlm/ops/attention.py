@@ -69,7 +69,7 @@ def attention(
     )
     args = q_BTHK, k_BTGK, v_BTGJ, extras, rule
     if implementation == "auto":
-        fused = {"gpu": "cudnn", "tpu": "splash"}.get(jax.default_backend())
+        fused = {"gpu": "cudnn", "tpu": "splash"}.get(sharding.platform())
         implementation = "blockwise" if fused is None or IMPLEMENTATIONS[fused][1](*args) else fused
     if implementation not in IMPLEMENTATIONS:
         raise unknown("attention implementation", implementation, ["auto", *IMPLEMENTATIONS])

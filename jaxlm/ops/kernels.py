@@ -5,6 +5,7 @@ each stands a function that says what it lacks for given arguments ("" when it c
 """
 
 import functools
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -75,15 +76,18 @@ def _splash(T: int, H: int, causal: bool, window: int | None, softcap: float | N
         one = mask.LocalMask((T, T), (window - 1, 0 if causal else window - 1), 0)
     else:
         one = mask.CausalMask((T, T)) if causal else mask.FullMask((T, T))
-    with jax.ensure_compile_time_eval():
-        return kernel.make_splash_mha(
-            mask.MultiHeadMask([one] * H),
-            head_shards=1,
-            q_seq_shards=1,
-            block_sizes=kernel.BlockSizes(**sizes),
-            attn_logits_soft_cap=softcap,
-            interpret=interpret,
-        )
+    make = functools.partial(
+        kernel.make_splash_mha,
+        mask.MultiHeadMask([one] * H),
+        head_shards=1,
+        q_seq_shards=1,
+        block_sizes=kernel.BlockSizes(**sizes),
+        attn_logits_soft_cap=softcap,
+        interpret=interpret,
+    )
+    # It computes with arrays. A thread of its own stands outside of the trace, and of a mesh that may not be here.
+    with ThreadPoolExecutor(1) as thread:
+        return jax.tree.map(np.asarray, thread.submit(make).result())
 
 
 def splash_attention(

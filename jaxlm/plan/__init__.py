@@ -1,51 +1,7 @@
-"""What a run costs before anything is computed: parameters, FLOPs, bytes. No memory is needed, whatever the size."""
+"""What a run costs before it is paid for: memory, FLOPs, exchanges and time, on machines that need not be there."""
 
-import math
-from typing import Any
+from jaxlm.plan.costs import plan, table
+from jaxlm.plan.program import decode_program, train_program
+from jaxlm.plan.surprises import surprises
 
-import jax
-import jax.numpy as jnp
-
-from jaxlm.decode import cache
-from jaxlm.models import flops
-from jaxlm.train.run import RunConfig
-from jaxlm.train.state import init_state, optimizer
-
-
-def plan(run: RunConfig) -> dict[str, Any]:
-    """One flat object: `params`, `active_params`, `flops_per_token` (training) and bytes of state and cache."""
-    state = jax.eval_shape(lambda: init_state(run, optimizer(run), jax.random.key(0)))
-    size = lambda tree: sum(math.prod(x.shape) * jnp.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))
-    count, T, tokens = flops.parameters(run.model), run.data.T, run.steps * run.tokens_per_step
-    per_token = flops.train_flops(run.model, T)
-    return {
-        "params": count,
-        "active_params": flops.active_parameters(run.model),
-        "matmul_params": flops.matmul_parameters(run.model),
-        "flops_per_token": per_token,
-        "forward_flops_per_token": per_token / 3,
-        "layers": run.model.layers,
-        "tokens_per_step": run.tokens_per_step,
-        "steps": run.steps,
-        "train_tokens": tokens,
-        "train_flops": tokens * per_token,
-        "state_bytes": size((state.params, state.opt_state, state.ema)),
-        "params_bytes": size(state.params),
-        "optimizer_bytes": size(state.opt_state),
-        "gradient_bytes": size(state.params),
-        "cache_bytes_per_text": cache.nbytes(run.model, T, run.model.dtype),
-        "cache_bytes_per_token": cache.nbytes(run.model, 1, run.model.dtype),
-    }
-
-
-def table(facts: dict[str, Any]) -> str:
-    """The same for people: one line a fact, with units."""
-    width = max(map(len, facts))
-    return "\n".join(f"{name:{width}}  {_readable(name, value)}" for name, value in facts.items())
-
-
-def _readable(name: str, value: float) -> str:
-    if "bytes" in name:
-        unit, scale = next((u, 2**n) for u, n in (("GiB", 30), ("MiB", 20), ("B", 0)) if value >= 2**n or n == 0)
-        return f"{value / scale:,.3f} {unit}" if scale > 1 else f"{value:,} {unit}"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+__all__ = ["decode_program", "plan", "surprises", "table", "train_program"]

@@ -20,6 +20,16 @@ class Collective:
     size: int = 1  # devices that take part
     slow: bool = False  # crosses slices or nodes
     shape: str = ""  # as the compiler writes it, such as bf16[4,4096,8192]
+    op: str = ""  # where in the program, as jax names it
+
+
+@dataclasses.dataclass(frozen=True)
+class Buffer:
+    """An array that a step holds besides its arguments and results."""
+
+    nbytes: int
+    shape: str
+    op: str  # where in the program, as jax names it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,14 +39,20 @@ class Memory:
     params: int
     optimizer: int
     activations: int  # everything that lives only within the step: gradients too
+    ema: int = 0  # a moving average of the parameters
     cache: int = 0  # keys and values, when decoding
     other: int = 0  # the batch, random keys, programs
     peak: int = 0  # what must be free at once; less than the sum where the compiler reuses
     host: int = 0  # offloaded
 
+    def kinds(self) -> dict[str, int]:
+        """What adds up, before the compiler lets some of it share a place."""
+        names = "params", "optimizer", "ema", "cache", "activations", "other"
+        return {name: getattr(self, name) for name in names}
+
     @property
     def total(self) -> int:
-        return self.peak or self.params + self.optimizer + self.activations + self.cache + self.other
+        return self.peak or sum(self.kinds().values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +69,14 @@ class Program:
     """A training or decoding step for one topology and mesh."""
 
     memory: Memory
-    work: Work
+    work: Work | None  # None: not counted
     collectives: tuple[Collective, ...]
     compile_seconds: float = 0.0
     compiled: bool = False  # by that chip's own compiler; else an estimate
+    limit: int | None = None  # bytes that a program may use of a device; None: not known
+    largest: tuple[Buffer, ...] = ()  # what fills the memory
+    instructions: int = 0  # of the optimised program
+
+    @property
+    def fits(self) -> bool:
+        return self.limit is None or self.memory.total <= self.limit

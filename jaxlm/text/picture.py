@@ -14,11 +14,12 @@ BLUE, ORANGE, GREY = "#3b6ea8", "#d1603d", "#555555"
 COLOURS = (BLUE, ORANGE, "#5a9e6f", "#8e6bb0", "#c9a227", "#4fb0b8", "#a8556f", "#7a7a7a")
 
 
-def blank(width: float, height: float, rows: int = 1) -> tuple[Figure, Any]:
-    """A figure of so many inches, and its axes (an array where there are `rows`). No pyplot: nothing is global."""
+def blank(width: float, height: float, rows: int = 1, share: bool = True) -> tuple[Figure, Any]:
+    """A figure of so many inches, and its axes (an array where there are `rows`, which `share` their abscissa). No
+    pyplot: nothing is global."""
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, sharex=True)
+    return figure, figure.subplots(rows, sharex=share)
 
 
 def save(figure: Figure, path: str | Path) -> None:

@@ -9,26 +9,15 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from jaxlm import sharding
+from jaxlm import chips, sharding
 
-DATASHEET = {  # dense bfloat16 FLOP/s of one device, by a part of its name
-    "H200": 989e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "B200": 2250e12,
-    "v5 lite": 197e12,
-    "v5e": 197e12,
-    "v5p": 459e12,
-    "v6": 918e12,
-    "v4": 275e12,
-}
 CGROUPS = ("memory.max", "memory/memory.limit_in_bytes")  # what a container may use, in the second and first version
 
 
 def datasheet_flops() -> float | None:
     """Peak of one device by its maker, or None where it is not in the table (any CPU)."""
-    kind = jax.devices()[0].device_kind
-    return next((peak for name, peak in DATASHEET.items() if name in kind), None)
+    chip = chips.of_kind(jax.devices()[0].device_kind)
+    return None if chip is None else chip.flops
 
 
 def matmul_flops(dtype: str, size: int | None = None) -> float:

@@ -24,11 +24,8 @@ def compile_step(run: RunConfig, mesh: Mesh) -> Callable:
 
     Raises UserError when a device has less memory than the step needs.
     """
-    state = abstract(run, mesh)
-    layout = jax.tree.map(lambda x: x.sharding, state)
-    step = jax.jit(make_train_step(run), donate_argnums=0, out_shardings=(layout, None))
     with jax.set_mesh(mesh), memory_explained(run):
-        compiled = step.lower(state, abstract_batch(run, mesh)).compile()
+        compiled = lower_step(run, mesh).compile()
         sizes, limit = compiled.memory_analysis(), hardware.memory_limit()
         if sizes is None:  # this backend does not tell
             return compiled
@@ -36,11 +33,20 @@ def compile_step(run: RunConfig, mesh: Mesh) -> Callable:
         need += sizes.output_size_in_bytes - sizes.alias_size_in_bytes
         if need > limit:
             # Gradients, which are there twice when parts of a batch are added, stay; activations can be saved.
-            gradients = _bytes_per_device(state.params)
+            gradients = bytes_per_device(abstract(run, mesh).params)
             activations = max(sizes.temp_size_in_bytes - gradients * (2 if run.accumulate > 1 else 1), 0)
             needs = f"the training step needs {need / GiB:.1f} GiB, a device has {limit / GiB:.1f} GiB"
             raise UserError(f"{needs}: {advice(run, activations, gradients)}")
     return compiled
+
+
+def lower_step(run: RunConfig, mesh: Mesh) -> jax.stages.Lowered:
+    """The training step, traced for this mesh, whose devices need not be here; it donates the state given to it."""
+    state = abstract(run, mesh)
+    layout = jax.tree.map(lambda x: x.sharding, state)
+    step = jax.jit(make_train_step(run), donate_argnums=0, out_shardings=(layout, None))
+    with jax.set_mesh(mesh):
+        return step.lower(state, abstract_batch(run, mesh))
 
 
 @contextlib.contextmanager
@@ -72,7 +78,7 @@ def advice(run: RunConfig, activations: int | None = None, gradients: int = 0) -
         offer(f"accumulate={2 * run.accumulate}", 0.5, 0 if run.accumulate > 1 else gradients)
     if run.model.remat != "full":
         offer("model.remat=full", 0.65 if run.model.remat == "none" else 0.5)
-    if run.model.dtype == "float32" and jax.default_backend() != "cpu":
+    if run.model.dtype == "float32" and sharding.platform() != "cpu":
         offer("model.dtype=bfloat16", 0.4)
     devices = jax.device_count()
     if devices > 1 and run.mesh.fsdp == run.mesh.tensor == 1:
@@ -80,5 +86,6 @@ def advice(run: RunConfig, activations: int | None = None, gradients: int = 0) -
     return "try " + ", or ".join([*knobs, "a smaller batch, data.T or model"])
 
 
-def _bytes_per_device(tree: Any) -> int:
+def bytes_per_device(tree: Any) -> int:
+    """Of arrays, or of their shapes, which have shardings."""
     return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))

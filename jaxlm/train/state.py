@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from jaxlm import optim, sharding
 from jaxlm.axes import Array, Params
@@ -40,7 +40,7 @@ def init_state(run: RunConfig, tx: optax.GradientTransformation, key: Array) -> 
     return State(jnp.zeros((), jnp.int32), params, tx.init(params), key, ema)
 
 
-def abstract(run: RunConfig, mesh: Mesh) -> State:
+def abstract(run: RunConfig, mesh: Mesh | AbstractMesh) -> State:
     """Shapes, dtypes and shardings of a run's state. Computes nothing.
 
     The optimizer's moments lie as their weights do, or so in host memory; what is not shaped like a weight is on every

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
 from jaxlm import optim, sharding
 from jaxlm.axes import Array, Params
@@ -34,7 +34,8 @@ def token_loss(
     out = forward(LM(config), params, batch["tokens"], batch["positions"], batch["segments"], dropout_key=key)
     labels, weights = batch["labels"], batch["weights"]
     how = {"label_smoothing": label_smoothing, "z_loss": z_loss, "softcap": config.softcap}
-    return cross_entropy(out.hidden_BTD, out.head_VD, labels, weights, **how), out.statistics
+    with jax.named_scope("loss"):
+        return cross_entropy(out.hidden_BTD, out.head_VD, labels, weights, **how), out.statistics
 
 
 def make_train_step(run: RunConfig) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
@@ -71,16 +72,17 @@ def make_train_step(run: RunConfig) -> Callable[[State, Batch], tuple[State, dic
     def step(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
         grads, (sums, statistics) = gradient(state.params, batch, jax.random.fold_in(state.key, state.step))
         tokens = jnp.maximum(sums.weight, 1)
-        grads = jax.tree.map(lambda g: g / tokens, grads)
-        norm = optax.tree.norm(grads)
-        if run.optimizer.offload:
-            state = dataclasses.replace(state, opt_state=jax.device_put(state.opt_state, jax.memory.Space.Device))
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        params = balance.rebalance(params, state.params, statistics, run.balance_rate)
-        new = State(state.step + 1, params, opt_state, state.key, _average(run.ema, state.ema, params))
-        finite = jnp.isfinite(sums.total) & jnp.isfinite(norm)
-        kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), _weights(new), _weights(state))
+        with jax.named_scope("optimizer"):
+            grads = jax.tree.map(lambda g: g / tokens, grads)
+            norm = optax.tree.norm(grads)
+            if run.optimizer.offload:
+                state = dataclasses.replace(state, opt_state=jax.device_put(state.opt_state, jax.memory.Space.Device))
+            updates, opt_state = tx.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
+            params = balance.rebalance(params, state.params, statistics, run.balance_rate)
+            new = State(state.step + 1, params, opt_state, state.key, _average(run.ema, state.ema, params))
+            finite = jnp.isfinite(sums.total) & jnp.isfinite(norm)
+            kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), _weights(new), _weights(state))
         metrics = {
             "loss": sums.total / tokens,
             "nll": sums.nll / tokens,
@@ -108,10 +110,10 @@ def place(batch: dict[str, np.ndarray], mesh: Mesh, parts: int | None = None) ->
     return {name: jax.make_array_from_process_local_data(where, x) for name, x in batch.items()}
 
 
-def abstract_batch(run: RunConfig, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+def abstract_batch(run: RunConfig, mesh: Mesh | AbstractMesh) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of the batches that `make_train_step` takes. Raises UserError where the mesh does not divide them."""
     rows, T = run.batch // run.accumulate, run.data.T
-    with jax.set_mesh(mesh):
+    with sharding.use(mesh):
         parts, pieces = sharding.mesh_size("batch"), sharding.mesh_size("positions")
     if rows % parts:
         axes = ", ".join(sharding.divided("batch", mesh))
@@ -126,7 +128,7 @@ def abstract_batch(run: RunConfig, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct
     return {name: jax.ShapeDtypeStruct(shape, dtype, sharding=where) for name, dtype in kinds.items()}
 
 
-def _where(mesh: Mesh, parts: int | None) -> NamedSharding:
+def _where(mesh: Mesh | AbstractMesh, parts: int | None) -> NamedSharding:
     names = ("batch", "positions") if parts is None else (None, "batch", "positions")
     return NamedSharding(mesh, sharding.spec(*names, mesh=mesh))
 

@@ -9,12 +9,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchsuite import cpu, h200
+from benchsuite import cpu, h200, plans
 from benchsuite.bench import Bench, Family, Rows
 from benchsuite.piece import ROOT, PieceFailed
 from benchsuite.row import Row, table
 
-SUITES = {"cpu": cpu, "h200": h200}
+SUITES = {"cpu": cpu, "h200": h200, "plan": plans}
 
 
 def main(argv: Sequence[str]) -> int:

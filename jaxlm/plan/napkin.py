@@ -1,0 +1,175 @@
+"""The estimate by arithmetic alone: what divides what, counted in a millisecond to choose among thousands.
+
+Every weight tells by its `Axes` how often it is divided, what it multiplies and how much of it a token meets; the rest
+is the textbook (Austin et al. 2025, "How To Scale Your Model"): a weight that fsdp divides is gathered for the forward
+and for the backward pass, and its gradient is summed and scattered; tensor parallelism gathers and scatters the stream
+twice a layer and pass. A walk through the real program (`plan.walk`) and the compiler (`plan.program`) know better.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+
+from jaxlm import sharding
+from jaxlm.models import flops, lm
+from jaxlm.nn import MoEConfig
+from jaxlm.plan.facts import Collective, Memory, Program, Work
+from jaxlm.plan.topology import Topology
+from jaxlm.sharding import Axes
+from jaxlm.train.run import RunConfig
+
+# By policy of rematerialisation: the share of a layer's products that is kept, and of a forward pass that is repeated.
+KEPT = {"offload": 0.1, "full": 0.0, "attention": 0.15, "qkv": 0.35, "dots_except_mlp": 0.45, "mlp": 0.9, "dots": 1.0}
+REPEATED = {"none": 0.0, "dots": 0.1, "mlp": 0.15, "dots_except_mlp": 0.6, "qkv": 0.75, "attention": 0.85}
+WIDTHS = ("embed", "expert_embed")  # what fsdp divides: gathered for use
+
+
+@dataclasses.dataclass(frozen=True)
+class Weight:
+    """A weight, or its stack of layers, on one device of a mesh; numbers, not bytes."""
+
+    layers: int  # of its stack; 0 outside
+    owned: float  # of all layers
+    gathered: float  # of one layer, once it is gathered for use
+    over: tuple[str, ...]  # mesh axes over which it is gathered
+    read: float  # of what one token brings to it, if it is a matrix
+    made: float  # of what one token gets of it
+
+
+@functools.lru_cache(maxsize=4096)
+def weights(config: lm.LMConfig, sizes: tuple[tuple[str, int], ...]) -> tuple[Weight, ...]:
+    """All weights of the model, on a mesh whose axes have these sizes."""
+    size = dict(sizes)
+    parts = lambda name: math.prod(size[axis] for axis in sharding.RULES[name])
+    shapes, axes = lm.abstract(config)
+    found = []
+    for x, a in zip(jax.tree.leaves(shapes), jax.tree.leaves(axes, is_leaf=lambda x: isinstance(x, Axes)), strict=True):
+        layers = x.shape[0] if "layers" in a.names else 0
+        own = {name: parts(name) for name in a.names}
+        if layers < own.get("layers", 1):
+            own["layers"] = 1  # too few to divide
+        whole = math.prod(n for name, n in own.items() if name not in (*WIDTHS, "layers"))
+        experts = x.shape[a.names.index("experts")] * a.active if "experts" in a.names else 1  # that a token meets
+        crosses = lambda dims, own=own, x=x, a=a: math.prod(
+            x.shape[i] / (1 if a.names[i] in (*WIDTHS, None) else own[a.names[i]]) for i in dims
+        )
+        outputs = [i for i, name in enumerate(a.names) if i not in a.inputs and name not in ("layers", "experts")]
+        count = math.prod(x.shape)
+        found.append(
+            Weight(
+                layers=layers,
+                owned=count / math.prod(own.values()),
+                gathered=count / max(layers, 1) / whole,
+                over=tuple(axis for name in WIDTHS if name in own for axis in sharding.RULES[name] if size[axis] > 1),
+                read=experts * crosses(a.inputs) if a.inputs else 0,
+                made=experts * crosses(outputs) if a.inputs else 0,
+            )
+        )
+    return tuple(found)
+
+
+def napkin(run: RunConfig, sizes: dict[str, int], topology: Topology) -> Program:
+    """What a training step of `run` takes, does and sends on each device of a mesh whose axes have these sizes."""
+    config = run.model
+    plain = dataclasses.replace(config, remat="none")  # which changes no weight: traced once
+    found = weights(plain, tuple(sizes.items()))
+    rows = math.prod(sizes[axis] for axis in sharding.RULES["batch"])
+    tokens = run.batch * run.data.T / rows / sizes["context"] / run.accumulate  # of a device, at a time
+    itemsize = jnp.dtype(config.dtype).itemsize
+    model_flops = flops.train_flops(plain, run.data.T) * run.batch * run.data.T / math.prod(sizes.values())
+    passes = 3 + REPEATED.get(config.remat, 1.0)  # the forward, the two products of the backward, and what is repeated
+    share = max(config.layers // sizes["stage"], 1) / config.layers  # of the layers, on one device
+    moved = sum(
+        passes * max(w.layers * share, 1) * run.accumulate * (w.gathered + (w.read + w.made) * tokens) * itemsize
+        for w in found
+        if w.read
+    )
+    state = sum(w.owned for w in found) * 4
+    return Program(
+        _memory(run, found, tokens, itemsize, sizes),
+        Work(model_flops, model_flops * passes / 3, moved + 8 * state),
+        tuple(one for one in _sent(run, found, tokens, itemsize, sizes, topology) if one.size > 1 and one.nbytes),
+        limit=topology.chip.usable if topology.chip else None,
+    )
+
+
+def _memory(
+    run: RunConfig, found: tuple[Weight, ...], tokens: float, itemsize: int, sizes: dict[str, int]
+) -> Memory:
+    config, optimizer = run.model, run.optimizer
+    layers = max(config.layers // sizes["stage"], 1)
+    params = 4 * sum(w.owned for w in found)
+    moments = params / 4 * 2 * jnp.dtype(optimizer.state_dtype).itemsize
+    stream = tokens * config.D * itemsize / sizes["tensor"]
+    inside = [w for w in found if w.layers]
+    layer = sum(w.made * w.layers for w in inside) / config.layers * tokens * itemsize  # what the products of one give
+    gathered = sum(w.gathered * w.layers for w in inside) / config.layers * itemsize
+    kept = 0 if config.remat == "offload" else stream + KEPT.get(config.remat, 2.0) * layer
+    # One layer is repeated and gone back through; its weights and the next one's are there; gradients, and their sum.
+    activations = layers * kept + 3 * layer + 2 * gathered + params * (1 if run.accumulate == 1 else 2)
+    activations *= 1 + (sizes["stage"] > 1)
+    return Memory(
+        params=int(params),
+        optimizer=0 if optimizer.offload else int(moments),
+        activations=int(activations),
+        ema=int(params) if run.ema else 0,
+        host=int(moments if optimizer.offload else 0) + int(layers * stream if config.remat == "offload" else 0),
+    )
+
+
+def _sent(
+    run: RunConfig,
+    found: tuple[Weight, ...],
+    tokens: float,
+    itemsize: int,
+    sizes: dict[str, int],
+    topology: Topology,
+) -> Iterator[Collective]:
+    config = run.model
+    forward = 1 if config.remat == "none" else 2  # times that the forward pass is made
+    # Axes that lie across slices, or beyond a node: the outer ones of the mesh.
+    inner, slow = 1, set()
+    for axis in reversed(sharding.AXES):
+        inner *= sizes[axis]
+        if sizes[axis] > 1 and inner > topology.per_slice:
+            slow.add(axis)
+
+    def one(kind: str, numbers: float, times: float, *axes: str, part: str = "layers") -> Collective:
+        size = math.prod(sizes[axis] for axis in axes)
+        return Collective(
+            kind, round(numbers * itemsize), round(times * run.accumulate), part, axes, size, bool(slow & set(axes))
+        )
+
+    layers, tensor = max(config.layers // sizes["stage"], 1), sizes["tensor"]
+    for over, stacked in {(w.over, w.layers > 0): None for w in found if w.over}:
+        group = [w for w in found if w.over == over and (w.layers > 0) == stacked]
+        times, part = (layers, "layers") if stacked else (1, "loss")
+        numbers = sum(w.gathered * (w.layers / config.layers if stacked else 1) for w in group)
+        yield one("all-gather", numbers, times * forward, *over, part=part)
+        yield one("reduce-scatter", numbers, times, *over, part=part)
+    yield one("all-reduce", sum(w.owned for w in found), 1 / run.accumulate, "data", part="optimizer")
+    stream = tokens * config.D
+    yield one("all-gather", stream, 2 * layers * (forward + 1), "tensor")
+    yield one("reduce-scatter", stream, 2 * layers * (forward + 1), "tensor")
+    ffns = [block.ffn for segment in config.segments for block in segment.blocks for _ in range(segment.repeat)]
+    for ffn in {ffn: None for ffn in ffns if isinstance(ffn, MoEConfig)}:
+        share = ffns.count(ffn) / len(ffns)
+        chosen = ffn.k * (ffn.capacity or 1.0) / tensor
+        yield one("all-to-all", stream * chosen, 2 * share * layers * (forward + 1), "expert")
+    mixer = config.segments[0].blocks[0].mixer
+    keys = 2 * getattr(mixer, "groups", 1) * getattr(mixer, "K", config.D) * tokens / tensor
+    yield one("collective-permute", keys, layers * (sizes["context"] - 1) * (forward + 2), "context")
+    yield one("collective-permute", stream / tensor, 2 * (sizes["stage"] - 1), "stage")
+
+
+def bubble(run: RunConfig, topology: Topology) -> float:
+    """The share of a step that the devices of a pipeline wait for its first and last microbatch: of M microbatches over
+    S stages (S - 1) / (M + S - 1)."""
+    sizes = sharding.mesh_shape(run.mesh, topology.devices)
+    rows = run.batch // run.accumulate // math.prod(sizes[axis] for axis in sharding.RULES["batch"])
+    S, M = sizes["stage"], max(n for n in range(1, 4 * sizes["stage"] + 1) if rows % n == 0)
+    return (S - 1) / (M + S - 1)

@@ -1,0 +1,55 @@
+"""Collectives that a step should not need: of what ought to stay divided, or of a kind that is none of ours."""
+
+import math
+from collections.abc import Iterator
+
+import jax
+
+from jaxlm.models import lm
+from jaxlm.plan.facts import Collective, Program
+from jaxlm.plan.hlo import dims
+from jaxlm.train.run import RunConfig
+
+SMALL = 1e-3  # of all that a step exchanges: what is less costs nothing
+
+
+def surprises(program: Program, run: RunConfig) -> list[str]:
+    """One line for each, the costliest first; empty when the step exchanges what its mesh means it to."""
+    sent = sum(c.nbytes * c.times for c in program.collectives)
+    lines = []
+    for c in program.collectives:
+        why = next(_why(c, run, program.compiled), None)
+        if why is not None and c.nbytes * c.times >= SMALL * sent:
+            times = f" ({c.times} times)" if c.times > 1 else ""
+            lines.append(f"{c.kind} of {c.shape} over {' and '.join(c.axes)}{times}: {why}, in {c.op or c.part}")
+    return lines
+
+
+def _why(c: Collective, run: RunConfig, compiled: bool) -> Iterator[str]:
+    model, mesh = run.model, run.mesh
+    tokens = run.batch // run.accumulate * run.data.T
+    widths = {model.D, model.embed_width or model.D}
+    periods = {segment.repeat for segment in model.segments if segment.repeat > 1}
+    for d in dims(c.shape):
+        # The table, or a part of its width, has the vocabulary first.
+        if model.V in d[1:] and not widths & set(d) and math.prod(d) > model.V:
+            yield "logits of the whole vocabulary"
+        whole = d[-1:] == (model.D,) and math.prod(d[:-1]) >= tokens and not _weight(d, run)
+        if whole and mesh.data * mesh.fsdp * mesh.expert != 1 and d[0] not in periods:
+            yield "activations of the whole batch"
+        if c.kind == "all-gather" and c.times == 1 and len(d) > 2 and d[0] in periods and math.prod(d[1:]) > model.D:
+            yield f"the weights of all {d[0]} layers at once"
+    dtype = "f32" if model.dtype == "float32" else "16"
+    if compiled and dtype == "16" and c.kind == "all-gather" and c.part == "layers" and c.shape.startswith("f32"):
+        yield "float32, where the products read 16 bits"
+    if c.kind == "all-to-all" and not {"expert", "context"} & set(c.axes):
+        yield "re-sharding"
+    # Products overlap with the ring that brings their operands.
+    if c.kind == "collective-permute" and not {"context", "stage"} & set(c.axes) and "dot_general" not in c.op:
+        yield "re-sharding"
+
+
+def _weight(d: tuple[int, ...], run: RunConfig) -> bool:
+    """Whether these are the dimensions of one layer's weight, or of the table, on a device that has all of it."""
+    shapes = {x.shape for x in jax.tree.leaves(lm.abstract(run.model)[0])}
+    return any(d in (shape, shape[1:], (1, *shape[1:])) for shape in shapes)

@@ -1,0 +1,85 @@
+"""The same for TPUs that are not there, by their own compiler."""
+
+import dataclasses
+import functools
+import importlib.util
+
+import pytest
+
+from jaxlm.errors import UserError
+from jaxlm.models import LMConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, SegmentConfig
+from jaxlm.plan.facts import Program
+from jaxlm.plan.program import decode_program, train_program
+from jaxlm.plan.surprises import surprises
+from jaxlm.sharding import MeshConfig
+from jaxlm.train.run import RunConfig
+from tests import tiny
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="needs libtpu, the TPU's compiler"),
+]
+
+
+def run(mesh: MeshConfig, layers: int = 2, batch: int = 16) -> RunConfig:
+    block = BlockConfig(AttentionConfig(H=4, K=32), MLPConfig(F=256))
+    model = LMConfig(V=512, D=128, segments=(SegmentConfig((block,), layers),), tied=False, dtype="bfloat16")
+    config = tiny.run(model=dataclasses.replace(model, remat="full"), batch=batch, mesh=mesh)
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, T=128))
+
+
+@functools.cache
+def compiled(config: RunConfig, topology: str) -> Program:
+    return train_program(config, topology)
+
+
+@pytest.mark.parametrize(
+    "topology, mesh",
+    [
+        ("v5e:2x4", MeshConfig(data=1, fsdp=4, tensor=2)),
+        ("v5p:2x2x2", MeshConfig(data=2, fsdp=4)),
+        ("2xv5e:2x2", MeshConfig(data=2, fsdp=4)),
+    ],
+)
+def test_a_step_is_compiled_and_exchanges_nothing_by_surprise(topology, mesh):
+    config = run(mesh)
+    program = compiled(config, topology)
+    assert program.compiled and program.fits and program.limit > 10 * 2**30
+    assert surprises(program, config) == []
+    assert program.memory.total >= program.memory.params + program.memory.optimizer > 0
+    forward = [c for c in program.collectives if c.kind == "all-gather" and "fsdp" in c.axes and c.part == "layers"]
+    assert sum(c.times for c in forward) >= 7 * 2  # the matrices of two layers
+    assert all(c.slow == ("data" in c.axes) for c in program.collectives if topology.startswith("2x"))
+    assert any(c.slow for c in program.collectives) == topology.startswith("2x")
+    assert program.largest[0].nbytes > 0 and any("segment_0" in buffer.op for buffer in program.largest)
+
+
+def test_a_deeper_model_is_no_longer_program():
+    mesh = MeshConfig(data=1, fsdp=4, tensor=2)
+    few, many = (compiled(run(mesh, layers), "v5e:2x4") for layers in (2, 24))
+    assert many.instructions <= 1.05 * few.instructions
+    turns = lambda program: max(c.times for c in program.collectives if c.part == "layers")
+    assert turns(few) == 2 and turns(many) == 24
+
+
+def test_what_does_not_fit_says_what_it_needs():
+    config = run(MeshConfig(data=1, fsdp=4), batch=2**20)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, remat="none"))
+    program = train_program(config, "v5e:2x2")
+    assert not program.fits and program.collectives == ()
+    assert program.limit == round(15.75 * 2**30) < program.memory.total
+    held = program.memory
+    assert held.total == held.params + held.optimizer + held.activations + held.other
+
+
+def test_decoding():
+    c = run(MeshConfig()).model
+    program = decode_program(c, MeshConfig(data=2, tensor=2), "v5e:2x2", rows=4, length=256)
+    assert program.compiled and program.memory.cache == 2 * 2 * 128 * 2 * 4 * 256 // 4
+    assert {c.axes for c in program.collectives if c.part == "layers"} == {("tensor",)}
+
+
+def test_mistakes_in_the_other_process_are_told_here():
+    with pytest.raises(UserError, match="the product of the axes must be 8"):
+        train_program(run(MeshConfig(data=3)), "v5e:2x4")
