@@ -48,16 +48,26 @@ def cross_entropy(
     tokens as the model is wide) is ever held.
     """
     tokens = max(256, head_VD.shape[1] * 2 // 3) if chunk is None else chunk
-    chunks = _chunks(labels_BT.shape[0] // sharding.mesh_size("batch"), labels_BT.shape[1], tokens)
-    hidden_BTD = sharding.constrain(hidden_BTD, "batch", None, None)
+    chunks = _chunks(labels_BT.size // sharding.mesh_size(_spread(labels_BT)), tokens)
+    hidden_BTD = sharding.constrain(hidden_BTD, *sharding.rows(labels_BT.shape[1]))
     how = chunks, label_smoothing, z_loss, softcap
     total, nll = cast(tuple[Array, Array], _summed(hidden_BTD, head_VD, labels_BT, weights_BT, how))
     return TokenLoss(total, nll, weights_BT.sum())
 
 
-def _chunks(B: int, T: int, tokens: int) -> int:
-    """The smallest number of equal pieces of T positions, so that B rows of a piece hold at most `tokens` tokens."""
-    return next((n for n in range(1, T) if T % n == 0 and B * T // n <= tokens), T)
+def _chunks(N: int, tokens: int) -> int:
+    """The smallest number of equal pieces of N tokens that hold at most `tokens` each."""
+    return next(n for n in range(1, N + 1) if N % n == 0 and N // n <= tokens)
+
+
+def _spread(labels_BT: Array) -> str:
+    """The logical axis of all tokens as one dimension: over every device that holds them, where these divide them."""
+    return "tokens" if labels_BT.size % sharding.mesh_size("tokens") == 0 else _lie(labels_BT)
+
+
+def _lie(labels_BT: Array) -> str:
+    """The same as they come."""
+    return "batch" if sharding.rows(labels_BT.shape[1])[1] is None else "places"
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -70,11 +80,19 @@ def _forward(hidden_BTD, head_VD, labels_BT, weights_BT, how):
     V, dtype = head_VD.shape[0], hidden_BTD.dtype
     head = sharding.constrain(head_VD.astype(dtype), "vocab", None)  # gathered over its width once
     ids_V = jnp.arange(V, dtype=labels_BT.dtype, out_sharding=sharding.creation("vocab"))
-    B, T = labels_BT.shape
+    T, spread, lie = labels_BT.shape[1], _spread(labels_BT), _lie(labels_BT)
+    rows = sharding.rows(T)[:2]
 
-    def cut(x):  # (B, T, ...) to (chunks, C, ...): rows and positions as one axis, which CPU products want
-        pieces = jnp.moveaxis(x.reshape(B, chunks, T // chunks, *x.shape[2:]), 1, 0)
-        return pieces.reshape(chunks, -1, *x.shape[2:])
+    def cut(x):  # (B, T, ...) to (chunks, C, ...), every device its own tokens: the order of a sum is free
+        rest = (None,) * (x.ndim - 2)
+        local = lambda x: x.reshape(chunks, -1, *x.shape[2:])
+        return sharding.constrain(
+            sharding.per_device(local, [(*rows, *rest)], (None, lie, *rest), x), None, spread, *rest
+        )
+
+    def uncut(x):
+        t = T // sharding.mesh_size("positions") if rows[1] else T
+        return sharding.per_device(lambda x: x.reshape(-1, t, x.shape[2]), [(None, lie, None)], (*rows, None), x)
 
     def step(dhead_VD, piece):
         x_CD, label_C, weight_C = piece
@@ -95,16 +113,15 @@ def _forward(hidden_BTD, head_VD, labels_BT, weights_BT, how):
         if softcap is not None:
             dl_CV *= 1 - jnp.square(l_CV / softcap)
         dl_CV = dl_CV.astype(dtype)
-        dx_CD = einsum("cv,vd->cd", dl_CV, head, out=("batch", None))
-        dhead_VD += sharding.partial_einsum("cv,cd->vd", dl_CV, x_CD, over="batch", out=("vocab", None))
+        dx_CD = einsum("cv,vd->cd", dl_CV, head, out=(spread, None))
+        dhead_VD += sharding.partial_einsum("cv,cd->vd", dl_CV, x_CD, over=spread, out=("vocab", None))
         return dhead_VD, (jnp.sum(loss_C * weight_C), jnp.sum(nll_C * weight_C), dx_CD)
 
     xs = cut(hidden_BTD), cut(labels_BT), cut(weights_BT)
-    zero = sharding.partial_zeros(head.shape, over="batch", out=("vocab", None))
+    zero = sharding.partial_zeros(head.shape, over=spread, out=("vocab", None))
     dhead_VD, (total, nll, dx) = jax.lax.scan(step, zero, xs)
-    dx_BTD = jnp.moveaxis(dx.reshape(chunks, B, T // chunks, -1), 0, 1).reshape(hidden_BTD.shape)
     dhead_VD = sharding.constrain(dhead_VD, "vocab", "embed").astype(head_VD.dtype)
-    return (total.sum(), nll.sum()), (dx_BTD, dhead_VD)
+    return (total.sum(), nll.sum()), (uncut(dx), dhead_VD)
 
 
 def _backward(how, saved, cotangents):

@@ -34,9 +34,12 @@ ACROSS = ("data", "stage", "fsdp")  # may lie across slices, the first that can
 RULES: dict[str | None, tuple[str, ...]] = {
     "batch": ("data", "fsdp", "expert"),  # rows of a batch
     "positions": ("context",),  # positions of a row, within a block
+    "places": ("data", "fsdp", "expert", "context"),  # rows and positions, as one dimension
+    "tokens": ("data", "fsdp", "expert", "context", "stage"),  # the same, where stages share the work of one
     "seq": ("context", "tensor"),  # positions of the residual stream between blocks (Megatron sequence parallelism)
     "embed": ("fsdp", "expert", "context"),  # model width of a weight
     "heads": ("tensor",),  # query heads, and key/value heads
+    "spread_heads": ("tensor", "context"),  # heads, where a device has whole rows of some instead of pieces of all
     "mlp": ("tensor",),  # feed-forward width
     "vocab": ("tensor",),  # vocabulary of the embedding table and the head
     "experts": ("expert",),  # experts of a layer
@@ -178,6 +181,15 @@ def constrain(x: Array, *names: str | None) -> Array:
     if _explicit(mesh):
         return jax.sharding.reshard(x, spec(*names))
     return jax.lax.with_sharding_constraint(x, spec(*names))
+
+
+def whole(x: Array, axis: int) -> Array:
+    """`x` with all of this axis on every device, its others as they lie."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.are_all_axes_manual or not _explicit(mesh):
+        return x  # on an auto mesh the compiler sees to it
+    where = jax.typeof(x).sharding.spec
+    return jax.sharding.reshard(x, PartitionSpec(*where[:axis], None, *where[axis + 1 :]))
 
 
 def einsum(equation: str, x: Array, w: Array, *, out: Sequence[str | None] | None = None, dtype: Any = None) -> Array:

@@ -18,6 +18,7 @@ def name(config: MeshConfig | None) -> str:
     if config is None:
         return "none"
     shape = "x".join(map(str, (config.data, config.fsdp, config.tensor)))
+    shape += f"-context{config.context}" * (config.context > 1)
     return f"{shape}-{'explicit' if config.explicit else 'auto'}"
 
 

@@ -40,6 +40,7 @@ def write(caches: tuple, new: tuple, end: Array) -> tuple:
 def _write(cache: Array, new: Array, end: Array) -> Array:
     """(..., S, K) <- (..., T, K): the newest tokens that fit."""
     axis, S, T = cache.ndim - 2, cache.shape[-2], new.shape[-2]
+    new = sharding.whole(new, axis)
     if T == 1:
         return lax.dynamic_update_slice_in_dim(cache, new, end % S, axis)
     last = end + T - 1

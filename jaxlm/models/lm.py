@@ -135,9 +135,10 @@ def forward(model: LM, params: Params, *args: Any, dropout_key: Array | None = N
 
 def logits(config: LMConfig, out: Output) -> Array:
     """float32 (B, T, V) = hidden head^T, capped where the config says so."""
-    hidden_BTD = sharding.constrain(out.hidden_BTD, "batch", None, None)
+    rows = sharding.rows(out.hidden_BTD.shape[1])
+    hidden_BTD = sharding.constrain(out.hidden_BTD, *rows)
     head_VD = out.head_VD.astype(hidden_BTD.dtype)
-    l_BTV = einsum("btd,vd->btv", hidden_BTD, head_VD, out=("batch", None, "vocab"), dtype=jnp.float32)
+    l_BTV = einsum("btd,vd->btv", hidden_BTD, head_VD, out=(*rows[:2], "vocab"), dtype=jnp.float32)
     return l_BTV if config.softcap is None else soft_cap(l_BTV, config.softcap)
 
 

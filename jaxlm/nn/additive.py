@@ -4,6 +4,7 @@ import dataclasses
 
 import flax.linen as nn
 
+from jaxlm import sharding
 from jaxlm.axes import Array
 from jaxlm.errors import UserError
 from jaxlm.nn import init
@@ -44,7 +45,8 @@ class AdditiveAttention(nn.Module):
 
         query_BTF = project("query", x_BTD)
         if key_BSF is None:
-            key_BSF = project("key", memory_BSD)
+            key_BSF = sharding.whole(project("key", memory_BSD), 1)
         score_F = weight(self, "score", (self.c.F,), (None,), init.fan_in((0,)), (0,))
-        c_BTD, p_BTS = additive_attention(query_BTF, key_BSF, memory_BSD, score_F, mask_BS)
+        mask_BS = None if mask_BS is None else sharding.whole(mask_BS, 1)
+        c_BTD, p_BTS = additive_attention(query_BTF, key_BSF, sharding.whole(memory_BSD, 1), score_F, mask_BS)
         return c_BTD, p_BTS, key_BSF

@@ -6,9 +6,10 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jaxlm import sharding
 from jaxlm.axes import Array
 from jaxlm.errors import UserError
-from jaxlm.nn.heads import merge, split
+from jaxlm.nn.heads import merge, split, whole_rows
 from jaxlm.ops.attention import reference_attention
 
 
@@ -55,9 +56,9 @@ class CrossAttention(nn.Module):
             if memory_BSD is None:
                 raise UserError("cross attention needs a memory, or the state that an earlier call made of it")
             memory_BSD = memory_BSD.astype(dtype)
-            state = tuple(split(self, name, memory_BSD, c.groups, c.K, c.bias) for name in "kv")
+            state = whole_rows(*(split(self, name, memory_BSD, c.groups, c.K, c.bias) for name in "kv"))
         k_BSGK, v_BSGK = state
-        mask_BTS = jnp.ones((1, 1, k_BSGK.shape[1]), bool) if mask_BS is None else mask_BS[:, None]
+        mask_BTS = jnp.ones((1, 1, k_BSGK.shape[1]), bool) if mask_BS is None else sharding.whole(mask_BS, 1)[:, None]
         scale = float(c.K**-0.5 if c.scale is None else c.scale)
         o_BTHK = reference_attention(q_BTHK, k_BSGK.astype(dtype), v_BSGK.astype(dtype), mask_BTS, scale)
         return merge(self, "o", o_BTHK, x_BTD.shape[-1], self.depth, c.bias_out), state

@@ -52,6 +52,8 @@ class Differential(Attention):
         else:
             half //= R
         names = ["batch", None, None, None]
+        if heads == 2:  # of the tokens computed, not of a cache
+            names[1] = sharding.rows(v.shape[1])[1]
         first, second = jnp.split(sharding.constrain(v, *names), [half], heads)  # pairs may lie on different devices
         names[heads] = "heads"
         pair = jnp.concatenate([first, second], -1)

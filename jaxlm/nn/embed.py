@@ -61,9 +61,8 @@ class Learned(nn.Module):
         rows = self.c.length + self.c.offset
         table_SD = weight(self, "table", (rows, x_BTD.shape[-1]), (None, "embed"), init.EMBEDDING)
         table_SD = sharding.constrain(table_SD, None, None).astype(x_BTD.dtype)
-        e_BTD = table_SD.at[positions_BT + self.c.offset].get(
-            out_sharding=sharding.creation("batch" if positions_BT.shape[0] > 1 else None, None, None), mode="clip"
-        )
+        rows = sharding.rows(x_BTD.shape[1]) if positions_BT.shape[0] > 1 else (None, None, None)
+        e_BTD = table_SD.at[positions_BT + self.c.offset].get(out_sharding=sharding.creation(*rows), mode="clip")
         return x_BTD + sharding.constrain(jnp.broadcast_to(e_BTD, x_BTD.shape), *sharding.stream(x_BTD.shape[1]))
 
 

@@ -29,6 +29,11 @@ def merge(module: nn.Module, name: str, o_BTHK: Array, D: int, depth: int, bias:
     return checkpoint_name(y_BTD, "out")
 
 
+def whole_rows(*xs: Array) -> tuple[Array, ...]:
+    """Queries, keys and values (B, T, H, K) with all positions on every device, for mixers that know no other way."""
+    return tuple(sharding.whole(x, 1) for x in xs)
+
+
 def keep(*xs: Array) -> tuple[Array, ...]:
     """Queries, keys and values under the name by which rematerialisation knows them."""
     return tuple(checkpoint_name(x, "qkv") for x in xs)

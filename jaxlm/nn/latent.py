@@ -88,7 +88,7 @@ class Latent(nn.Module):
         scale = float((c.K + c.R) ** -0.5 if c.scale is None else c.scale)
         if past is None:
             shared_BTHR = jnp.broadcast_to(r_BTR[:, :, None], turned_BTHR.shape)
-            shared_BTHR = sharding.constrain(shared_BTHR, "batch", None, "heads", None)
+            shared_BTHR = sharding.constrain(shared_BTHR, *sharding.rows(x_BTD.shape[1])[:2], "heads", None)
             q_BTHK, k_BTHK, v_BTHJ = keep(
                 jnp.concatenate([q_BTHK, turned_BTHR], -1),
                 jnp.concatenate([einsum("btl,lhk->bthk", c_BTL, k_LHK), shared_BTHR], -1),

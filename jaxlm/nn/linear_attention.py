@@ -10,7 +10,7 @@ from jaxlm import sharding
 from jaxlm.axes import Array
 from jaxlm.errors import UserError
 from jaxlm.nn.context import Context, Whole
-from jaxlm.nn.heads import merge, split
+from jaxlm.nn.heads import merge, split, whole_rows
 from jaxlm.ops.linear_attention import causal_linear_attention, elu_features
 
 
@@ -39,7 +39,10 @@ class LinearAttentionConfig:
 
 
 class LinearAttention(nn.Module):
-    """x_BTD, context, past -> y_BTD, state_BHZJ: the sums behind the last token, that take the place of the past."""
+    """x_BTD, context, past -> y_BTD, state_BHZJ: the sums behind the last token, that take the place of the past.
+
+    Where positions are divided over devices, each has the whole row of its heads: one sum runs along it.
+    """
 
     c: LinearAttentionConfig
     depth: int  # layers of the model, for the initial size of the output projection
@@ -48,7 +51,9 @@ class LinearAttention(nn.Module):
     def __call__(self, x_BTD: Array, context: Context, past: Whole | None = None) -> tuple[Array, Whole]:
         c, before = self.c, None if past is None else past.value
         q_BTHK, k_BTHK, v_BTHK = (split(self, name, x_BTD, c.H, c.K) for name in "qkv")
+        q_BTHK, k_BTHK, v_BTHK = whole_rows(q_BTHK, k_BTHK, v_BTHK)
+        segments_BT = None if context.segments_BT is None else sharding.whole(context.segments_BT, 1)
         o_BTHK, state_BHZJ = causal_linear_attention(
-            elu_features(q_BTHK), elu_features(k_BTHK), v_BTHK, context.segments_BT, before
+            elu_features(q_BTHK), elu_features(k_BTHK), v_BTHK, segments_BT, before
         )
         return merge(self, "o", o_BTHK, x_BTD.shape[-1], self.depth), Whole(state_BHZJ)

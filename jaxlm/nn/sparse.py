@@ -12,7 +12,7 @@ from jaxlm import sharding
 from jaxlm.axes import Array
 from jaxlm.errors import UserError
 from jaxlm.nn.context import Context
-from jaxlm.nn.heads import merge, split
+from jaxlm.nn.heads import merge, split, whole_rows
 from jaxlm.ops import masks
 from jaxlm.ops.attention import attention_with_past
 from jaxlm.ops.sparse import Fixed, Local, Strided, block_sparse_attention, pattern_mask
@@ -60,7 +60,10 @@ class SparseAttentionConfig:
 
 
 class SparseAttention(nn.Module):
-    """x_BTD, context, past -> y_BTD, (k_BGTK, v_BGTK). The past (k_BGSK, v_BGSK) is read and never written."""
+    """x_BTD, context, past -> y_BTD, (k_BGTK, v_BGTK). The past (k_BGSK, v_BGSK) is read and never written.
+
+    Where positions are divided over devices, each has the whole row of its heads: a pattern may ask for any block.
+    """
 
     c: SparseAttentionConfig
     depth: int  # layers of the model, for the initial size of the output projection
@@ -68,7 +71,7 @@ class SparseAttention(nn.Module):
     @nn.compact
     def __call__(self, x_BTD: Array, context: Context, past: Any = None) -> tuple[Array, tuple[Array, Array]]:
         c, heads = self.c, {"q": self.c.H, "k": self.c.groups, "v": self.c.groups}
-        q_BTHK, k_BTGK, v_BTGK = (split(self, name, x_BTD, n, c.K) for name, n in heads.items())
+        q_BTHK, k_BTGK, v_BTGK = whole_rows(*(split(self, name, x_BTD, n, c.K) for name, n in heads.items()))
         state = k_BTGK.swapaxes(1, 2), v_BTGK.swapaxes(1, 2)
         if past is None:
             o_BTHK = self._attend(q_BTHK, k_BTGK, v_BTGK, context.segments_BT)
@@ -80,6 +83,7 @@ class SparseAttention(nn.Module):
         pattern = self.c.pattern(q_BTHK.shape[1])
         if segments_BT is None:
             return block_sparse_attention(q_BTHK, k_BTGK, v_BTGK, pattern)
+        segments_BT = sharding.whole(segments_BT, 1)
         # Blocks count from the first token of the text: padding on the left is turned round to the right meanwhile.
         first_B = jnp.argmax(segments_BT > 0, -1)
         turn = jax.vmap(lambda x, by: jnp.roll(x, by, 0))

@@ -13,7 +13,9 @@ from jaxlm.axes import Array
 from jaxlm.errors import UserError, unknown
 from jaxlm.ops.blockwise import blockwise_attention
 from jaxlm.ops.kernels import cudnn_attention, cudnn_lacks, splash_attention, splash_lacks
+from jaxlm.ops.ring import ring_attention
 from jaxlm.ops.rule import MASKED, Extras, Rule, score
+from jaxlm.ops.ulysses import ulysses_attention, ulysses_lacks
 
 
 def attention(
@@ -48,7 +50,16 @@ def attention(
         sinks_H: a logit per query head that takes probability and gives no value (gpt-oss; cf. arXiv:2309.17453).
         dropout: the share of probabilities set to zero, the others scaled up, where `key` is given.
         implementation: "auto" or one of "cudnn" (NVIDIA, bfloat16 or float16), "splash" (TPU), "blockwise"
-            (anywhere, memory linear in T) and "reference" (all T x T scores).
+            (anywhere, memory linear in T) and "reference" (all T x T scores). Where the mesh divides the positions,
+            these, and "ulysses" for the best of them, attend to whole rows of some heads (`ops.ulysses`), while in a
+            "ring" keys come to the queries (`ops.ring`); "auto" takes the first where it can, that is where the
+            heads are a multiple of the devices that divide them and the positions. Where rows are whole, "ulysses"
+            and "ring" mean "auto".
+
+    What n devices that divide the positions send each other, in numbers a position, heads and layer, without what a
+    recomputation repeats: "ulysses" (1 - 1/n) (2 H + 2 max(G, n)) K forward and as much backward; "ring"
+    2 (n - 1) G K forward and (4 n - 2) G K backward, of which 2 n G K in float32, and to balance a causal row
+    (2 H + 2 G) K and (3 H + 4 G) K. So the first sends less for any n, and the second hides more behind the work.
 
     Raises UserError for an unknown implementation and for one that cannot do what is asked.
     """
@@ -68,17 +79,21 @@ def attention(
         key,
     )
     args = q_BTHK, k_BTGK, v_BTGJ, extras, rule
-    if implementation == "auto":
-        fused = {"gpu": "cudnn", "tpu": "splash"}.get(sharding.platform())
-        implementation = "blockwise" if fused is None or IMPLEMENTATIONS[fused][1](*args) else fused
-    if implementation not in IMPLEMENTATIONS:
-        raise unknown("attention implementation", implementation, ["auto", *IMPLEMENTATIONS])
-    run, lacks = IMPLEMENTATIONS[implementation]
-    if lacking := lacks(*args):
+    if implementation not in (known := ["auto", *DIVIDED, *IMPLEMENTATIONS]):
+        raise unknown("attention implementation", implementation, known)
+    divided = sharding.mesh_size("positions") > 1 and sharding.rows(T)[1] is not None
+    if divided and (implementation == "ring" or (implementation == "auto" and ulysses_lacks(*args))):
+        return ring_attention(*args)
+    local = implementation
+    if implementation in ("auto", *DIVIDED):
+        fused = FUSED.get(sharding.platform())
+        local = "blockwise" if fused is None or IMPLEMENTATIONS[fused][1](*args) else fused
+    run, lacks = IMPLEMENTATIONS[local]
+    if lacking := lacks(*args) or (ulysses_lacks(*args) if divided else ""):
         raise UserError(
             f"attention implementation {implementation!r} cannot do {lacking}: use 'auto', which finds one that can"
         )
-    return run(*args)
+    return ulysses_attention(*args, run, kernel=local in FUSED.values()) if divided else run(*args)
 
 
 def reference_attention(
@@ -125,6 +140,7 @@ def attention_with_past(
     all else is as in `attention`.
     """
     G, S = past_k_BGSK.shape[1:3]
+    k_BGTK, v_BGTJ = sharding.whole(k_BGTK, 2), sharding.whole(v_BGTJ, 2)
     scale = float(q_BTHK.shape[-1] ** -0.5 if scale is None else scale)
     q_BTGRK = _group(q_BTHK, G)
 
@@ -170,6 +186,8 @@ def _all_scores(q_BTHK: Array, k_BTGK: Array, v_BTGJ: Array, extras: Extras, rul
     return reference_attention(q_BTHK, k_BTGK, v_BTGJ, mask_BTT, rule.scale, **more)
 
 
+FUSED = {"gpu": "cudnn", "tpu": "splash"}
+DIVIDED = ("ulysses", "ring")  # of rows that lie in pieces on many devices
 IMPLEMENTATIONS = {  # name: the function, and one that says what it lacks for these arguments, or ""
     "cudnn": (cudnn_attention, cudnn_lacks),
     "splash": (splash_attention, splash_lacks),

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxlm import sharding
 from jaxlm.axes import Array
@@ -14,3 +15,21 @@ def dropout(x: Array, rate: float, key: Array, *names: str | None) -> Array:
     """
     kept = jax.random.uniform(key, x.shape, out_sharding=sharding.creation(*names)) >= rate
     return jnp.where(kept, x / (1 - rate), jnp.zeros((), x.dtype)).astype(x.dtype)
+
+
+def kept_pairs(rate: float, key: Array, numbers_BH: Array, query_T: Array, key_S: Array) -> Array:
+    """Which probabilities of attention a dropout of `rate` keeps, boolean (B, H, S, T): keys stand first.
+
+    Whether a pair is kept depends on the number of its row and head and on the places of its query and its key alone.
+    So every implementation draws the same mask, in blocks of any size and on any mesh.
+    """
+    fold = jax.random.fold_in
+    bits = lambda number, s, t: jax.random.key_data(fold(fold(fold(key, number), t), s))[0]
+
+    def draw(numbers_BH, query_T, key_S):
+        of_heads = jax.vmap(jax.vmap(jax.vmap(bits, (None, None, 0)), (None, 0, None)), (0, None, None))
+        return jax.vmap(of_heads, (0, None, None))(numbers_BH, key_S, query_T)
+
+    pairs = ("batch", "heads")
+    bits_BHST = sharding.per_device(draw, [pairs, (None,), (None,)], (*pairs, None, None), numbers_BH, query_T, key_S)
+    return bits_BHST >= np.uint32(round(rate * 2**32))

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import NamedTuple
 
+import jax.numpy as jnp
+
 from jaxlm.axes import Array
 from jaxlm.ops import masks
 from jaxlm.ops.activations import soft_cap
@@ -24,6 +26,26 @@ class Extras(NamedTuple):
     bias_HZ: Array | None = None
     sinks_H: Array | None = None
     key: Array | None = None
+    numbers_BH: Array | None = None  # of each row and head in the batch, where there is a key: see `numbered`
+
+    def numbered(self, B: int, H: int) -> "Extras":
+        """With the numbers of rows and heads, which dropout draws its masks by."""
+        if self.key is None or self.numbers_BH is not None:
+            return self
+        return self._replace(numbers_BH=jnp.arange(B * H, dtype=jnp.int32).reshape(B, H))
+
+    def varying(self, q_BTHK: Array) -> "Extras":
+        """Within shard_map: what several devices share varies over them, as q does, so that it is known over which to
+        add up its gradient."""
+        zero = jnp.zeros_like(q_BTHK[0, 0, 0, 0], jnp.float32)
+        vary = lambda x: None if x is None else x + zero
+        return self._replace(bias_HZ=vary(self.bias_HZ), sinks_H=vary(self.sinks_H))
+
+    def names(self, positions: str | None, heads: str = "heads") -> list[tuple[str | None, ...]]:
+        """The logical axes of each."""
+        one_row = self.positions_BT is not None and self.positions_BT.shape[0] == 1
+        at = (None if one_row else "batch", positions)
+        return [("batch", positions), at, (heads, None), (heads,), (), ("batch", heads)]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -122,7 +122,8 @@ def abstract_batch(run: RunConfig, mesh: Mesh | AbstractMesh) -> dict[str, jax.S
             f"mesh axes {axes} do not divide: choose a batch that is a multiple of {parts * run.accumulate}"
         )
     if T % pieces:
-        raise UserError(f"mesh context={pieces} does not divide data.T={T}: choose a multiple of {pieces}")
+        near = max(round(T / pieces), 1) * pieces
+        raise UserError(f"mesh context={pieces} does not divide data.T={T}: the nearest that it does is {near}")
     kinds = dict.fromkeys(("tokens", "labels", "positions", "segments"), jnp.int32) | {"weights": jnp.float32}
     shape, where = (run.accumulate, rows, T), _where(mesh, run.accumulate)
     return {name: jax.ShapeDtypeStruct(shape, dtype, sharding=where) for name, dtype in kinds.items()}
