@@ -139,7 +139,7 @@ def divided(name: str | None, mesh: Any = None) -> tuple[str, ...]:
     return tuple(axis for axis in RULES[name] if not mesh.empty and mesh.shape[axis] > 1)
 
 
-def mesh_size(name: str) -> int:
+def mesh_size(name: str | None) -> int:
     """Over how many devices of the current mesh the logical axis `name` is divided; 1 under no mesh."""
     mesh = jax.sharding.get_abstract_mesh()
     return 1 if mesh.empty else math.prod(mesh.shape[axis] for axis in RULES[name])
@@ -198,11 +198,27 @@ def einsum(equation: str, x: Array, w: Array, *, out: Sequence[str | None] | Non
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return _product(equation, x, w, dtype)
+    if mesh_size("positions") > 1:
+        w = _gathered(w)
     if out is None or mesh.are_all_axes_manual:
         return jnp.einsum(equation, x, w, preferred_element_type=dtype)
     if _explicit(mesh):
         return jnp.einsum(equation, x, w, preferred_element_type=dtype, out_sharding=spec(*out))
     return jax.lax.with_sharding_constraint(jnp.einsum(equation, x, w, preferred_element_type=dtype), spec(*out))
+
+
+def _gathered(w: Array) -> Array:
+    """A weight whole over the model's width. Where one mesh axis divides both the width of weights and positions, the
+    compiler is else free to gather the positions."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.are_all_axes_manual or not _explicit(mesh):
+        return w
+
+    def one(entry: Any) -> Any:
+        axes = entry if isinstance(entry, tuple) else (entry,)
+        return tuple(axis for axis in axes if axis is not None and axis not in RULES["embed"]) or None
+
+    return jax.sharding.reshard(w, PartitionSpec(*map(one, jax.typeof(w).sharding.spec)))
 
 
 def _product(equation: str, x: Array, w: Array, dtype: Any) -> Array:

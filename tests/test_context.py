@@ -3,6 +3,7 @@ but the mesh changes."""
 
 import dataclasses
 import functools
+import re
 
 import chex
 import jax
@@ -130,3 +131,17 @@ def test_a_length_that_the_mesh_does_not_divide():
     run = tiny.run(data=dataclasses.replace(tiny.run().data, T=38))
     with pytest.raises(UserError, match=r"mesh context=8 does not divide data.T=38: the nearest that it does is 40"):
         steps.abstract_batch(run, make_mesh(EIGHT))
+
+
+@pytest.mark.parametrize("mesh", [MeshConfig(1, context=4, tensor=2), EIGHT], ids=name)
+def test_nothing_is_gathered_over_positions(mesh):
+    """Of a model whose dimensions are all less than a row, no collective of the training step gives a whole row."""
+    length = 1024
+    run = tiny.run(batch=2, model=tiny.model(remat="attention"), data=dataclasses.replace(tiny.run().data, T=length))
+    mesh = make_mesh(mesh)
+    with jax.set_mesh(mesh):
+        args = states.abstract(run, mesh), steps.abstract_batch(run, mesh)
+        text = jax.jit(steps.make_train_step(run)).lower(*args).compile().as_text()
+    kinds = r" (?:all-gather|all-reduce|all-to-all|reduce-scatter)(?:-start)?\("
+    results = [line[: found.start()] for line in (text or "").splitlines() if (found := re.search(kinds, line))]
+    assert len(results) > 10 and not [line for line in results if re.search(rf"[\[,]{length}[,\]]", line)]

@@ -9,13 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
 
+from jaxlm import sharding
 from jaxlm.losses import cross_entropy
 from jaxlm.models import LM, LMConfig, lm
 from jaxlm.nn import AttentionConfig, BlockConfig, DifferentialConfig, MLPConfig, MoEConfig, SegmentConfig
+from jaxlm.ops import dispatch
 from jaxlm.sharding import MeshConfig, make_mesh
 from jaxlm.train import state as states
 from tests import tiny
+from tests.meshes import on
 
 BLOCK = BlockConfig(AttentionConfig(H=2, K=16), MLPConfig(F=64))
 NUMBERED = BlockConfig(DifferentialConfig(H=2, K=16, by_depth=True), MLPConfig(F=64))  # each layer knows its number
@@ -26,15 +30,25 @@ def model(layers: int, block: BlockConfig = BLOCK) -> LMConfig:
 
 
 @functools.cache
-def training(config: LMConfig, B: int, T: int) -> jax.stages.Compiled:
-    """The gradient of the loss of B rows of T tokens, compiled."""
+def training(config: LMConfig, B: int, T: int, mesh: MeshConfig | None = None) -> jax.stages.Compiled:
+    """The gradient of the loss of B rows of T tokens, compiled; for one of a mesh's devices."""
 
     def loss(params, tokens):
         out = LM(config).apply({"params": params}, tokens, method="forward")
         return cross_entropy(out.hidden_BTD, out.head_VD, tokens, jnp.ones(tokens.shape)).total
 
+    params, axes = lm.abstract(config)
     tokens = jax.ShapeDtypeStruct((B, T), jnp.int32)
-    return jax.jit(jax.grad(loss)).lower(lm.abstract(config)[0], tokens).compile()
+    with on(mesh):
+        if mesh is not None:
+            devices = jax.sharding.get_mesh()
+            params = jax.tree.map(_placed, params, sharding.shardings(axes, params, devices))
+            tokens = _placed(tokens, NamedSharding(devices, sharding.spec("batch", None)))
+        return jax.jit(jax.grad(loss)).lower(params, tokens).compile()
+
+
+def _placed(x: jax.ShapeDtypeStruct, where: NamedSharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
 
 
 def instructions(compiled: jax.stages.Compiled) -> int:
@@ -52,8 +66,9 @@ def temporary(compiled: jax.stages.Compiled) -> int:
     return compiled.memory_analysis().temp_size_in_bytes
 
 
-def products(compiled: jax.stages.Compiled) -> int:
-    """Floating-point operations of all matrix products in the program, those in loops as often as the loop runs."""
+def products(compiled: jax.stages.Compiled, trips: int | None = None) -> int:
+    """Floating-point operations of all matrix products in the program, those in loops as often as the loop runs, which
+    is `trips` where the program does not say."""
     text = compiled.as_text()
     assert not re.search(r"ragged-dot|convolution\(|conditional\(", text)  # which are not counted here
     bodies = {m[2]: m[0] for m in re.finditer(r"^(ENTRY )?%(\S+) .*?^}", text, re.MULTILINE | re.DOTALL)}
@@ -69,10 +84,11 @@ def products(compiled: jax.stages.Compiled) -> int:
             if found := re.match(r"\s+(?:ROOT )?%(\S+) = .* dot\(%([^,)]+),.*lhs_contracting_dims={([\d,]*)}", line):
                 inner = math.prod(size(found[2])[int(i)] for i in found[3].split(","))
                 total += 2 * math.prod(size(found[1])) * inner
-            trips = re.search(r'"known_trip_count":{"n":"(\d+)"}', line)
+            known = re.search(r'"known_trip_count":{"n":"(\d+)"}', line)
             for kind, called in re.findall(r"(calls|to_apply|body)=%([^\s,)]+)", line):
-                assert kind != "body" or trips, line
-                total += cost(called) * (int(trips[1]) if kind == "body" and trips else 1)
+                times = 1 if kind != "body" else int(known[1]) if known else trips
+                assert times is not None, line
+                total += cost(called) * times
         return total
 
     return cost(entry[1])
@@ -128,6 +144,26 @@ def test_experts_cost_what_is_active():
     for found, E in ((few, 8), (many, 32)):
         # Beyond the active experts: an eighth of padding, the routers, and the sums over each token's k results.
         assert 0 <= found - dense <= matmuls(3 * D * 256 / 8 + D * E + 2 * D)
+
+
+def test_experts_cost_what_is_active_where_they_are_divided():
+    """With a capacity the same but for the router. Without one as many blocks as an even choice fills: where the loops
+    over them end is known when they run."""
+    mesh, B, T, D, layers, X, M = MeshConfig(2, expert=4), 8, 256, 32, 2, 4, 256  # M tokens on each device
+
+    def counted(E: int, capacity: float | None) -> int:
+        ffn = MoEConfig(F=128, E=E, k=2, capacity=capacity)
+        c = LMConfig(V=256, D=D, segments=(SegmentConfig((dataclasses.replace(BLOCK, ffn=ffn),), layers),))
+        choices = jnp.argsort(jax.random.uniform(jax.random.key(0), (X * M, E)))[:, :2]
+        used = dispatch.dropless(jnp.minimum(choices, E // X), E // X, E).used  # by the first of X devices
+        return products(training(c, B, T, mesh), int(used))
+
+    capped = [counted(E, 1.0) for E in (8, 32)]
+    assert capped[1] - capped[0] == 6 * M * layers * D * (32 - 8)
+    few, many = counted(8, None), counted(32, None)
+    assert many <= 1.2 * few
+    # Every block is done again for its gradient, and an eighth of its rows may be empty.
+    assert capped[0] <= few <= capped[0] + 2 * M * layers * 2 * 3 * D * 128 * (1 + 4 / 8)
 
 
 def test_fully_sharded_state_is_an_eighth_a_device():

@@ -15,7 +15,7 @@ from jaxlm.axes import Array
 from jaxlm.errors import UserError
 from jaxlm.nn import init
 from jaxlm.nn.mlp import MLPConfig
-from jaxlm.ops import dispatch, routing
+from jaxlm.ops import dispatch, exchange, routing
 from jaxlm.sharding import einsum, weight
 
 
@@ -97,7 +97,7 @@ class MoE(nn.Module):
             groups_kept=c.groups_kept,
             group_score=c.group_score,
         )
-        slots = c.slots(B * T // sharding.mesh_size("batch"))
+        slots = c.slots(B * T // math.prod(sharding.mesh_size(name) for name in sharding.rows(T)))
         y_BTD = _experts(c, slots, self._expert_weights(D), x_BTD, weights_BTA, ids_BTA)
         if c.shared_mlp:
             y_BTD += self._shared(c.shared_mlp, x_BTD)
@@ -108,7 +108,7 @@ class MoE(nn.Module):
         c, D = self.c, x_BTD.shape[-1]
         w_DE = weight(self, "router", (D, c.E), ("embed", None), init.fan_in((0,)), (0,))
         with jax.default_matmul_precision("float32"):
-            logits_BTE = einsum("btd,de->bte", x_BTD.astype(jnp.float32), w_DE, out=("batch", None, None))
+            logits_BTE = einsum("btd,de->bte", x_BTD.astype(jnp.float32), w_DE, out=sharding.rows(x_BTD.shape[1]))
         if c.router_bias:
             logits_BTE += weight(self, "router_bias", (c.E,), (None,))[None, None]
         return logits_BTE
@@ -134,43 +134,70 @@ class MoE(nn.Module):
         y_BTD, _ = c.build(self.depth, "shared")(x_BTD)
         if self.c.shared_gate:
             w_D1 = weight(self, "shared_gate", (x_BTD.shape[-1], 1), ("embed", None), init.fan_in((0,)), (0,))
-            gate_BT1 = jax.nn.sigmoid(einsum("btd,de->bte", x_BTD, w_D1.astype(x_BTD.dtype), out=("batch", None, None)))
+            gate_BT1 = jax.nn.sigmoid(
+                einsum("btd,de->bte", x_BTD, w_D1.astype(x_BTD.dtype), out=sharding.rows(x_BTD.shape[1]))
+            )
             y_BTD *= sharding.constrain(gate_BT1, *sharding.stream(x_BTD.shape[1]))
         return y_BTD
 
 
 def _experts(c: MoEConfig, slots: int | None, params: dict, x_BTD: Array, weights_BTA: Array, ids_BTA: Array) -> Array:
-    """The weighted sum of every token's experts; on a mesh every device computes its own tokens by its part of F."""
-    out, dtype = sharding.stream(x_BTD.shape[1]), x_BTD.dtype
-    scatter, parts = out[1] == "seq", sharding.mesh_size("mlp")
+    """The weighted sum of every token's experts. On a mesh every device computes by its part of F; where experts are
+    divided, tokens come to them as `ops.exchange` says."""
+    T, dtype = x_BTD.shape[1], x_BTD.dtype
+    rows, out, parts = sharding.rows(T), sharding.stream(T), sharding.mesh_size("mlp")
+    visiting = slots is None and sharding.mesh_size("experts") > 1
     names = tuple(params)
 
-    def local(x_btD, weights_btA, ids_btA, *ws):
-        w: dict[str, Any] = {name: _gathered(x.astype(dtype), params[name][1]) for name, x in zip(names, ws)}
-        x_MD, weights_MA, ids_MA = (a.reshape(-1, a.shape[-1]) for a in (x_btD, weights_btA, ids_btA))
-        d = dispatch.dropless(ids_MA, c.E) if slots is None else dispatch.capped(ids_MA, c.E, slots)
-        x_NQD = dispatch.send(x_MD, d)
-        if c.weigh_input:
-            x_NQD = dispatch.weigh(x_NQD, weights_MA, d)
+    def through(w: dict[str, Array], x_NQD: Array, expert_N: Array | None = None) -> Array:
+        """Every block through its expert."""
 
         def product(x_NQX: Array, name: str) -> Array:
-            y = dispatch.grouped_matmul(x_NQX, w[name], d.expert_N)
+            y = dispatch.grouped_matmul(x_NQX, w[name], expert_N)
             if c.bias:
                 b = w[f"{name}_bias"]
-                b = b if d.expert_N is None else jnp.take(b, d.expert_N, 0)
+                b = b if expert_N is None else jnp.take(b, expert_N, 0)
                 y += b[:, None] / (parts if name == "down" else 1)  # the devices' parts of a "down" add up
             return y
 
         h_NQF = c.hidden(lambda name: checkpoint_name(product(x_NQD, name), "mlp"))
-        y_MAD = dispatch.collect(product(h_NQF, "down"), d)
-        y_MD = y_MAD.sum(1) if c.weigh_input else jnp.einsum("ma,mad->md", weights_MA.astype(dtype), y_MAD)
-        y_btD = y_MD.reshape(x_btD.shape)
-        if parts == 1:
-            return y_btD
-        axis = sharding.RULES["mlp"]
-        return lax.psum_scatter(y_btD, axis, scatter_dimension=1, tiled=True) if scatter else lax.psum(y_btD, axis)
+        return product(h_NQF, "down")
 
-    rows = sharding.rows(x_BTD.shape[1])
+    def sent(w: dict[str, Array], x_MD: Array, weights_MA: Array, ids_MA: Array) -> Array:
+        """Every token's rows go to its experts and come back."""
+        d = dispatch.dropless(ids_MA, c.E) if slots is None else dispatch.capped(ids_MA, c.E, slots)
+        x_NQD = dispatch.send(x_MD, d)
+        if c.weigh_input:
+            x_NQD = dispatch.weigh(x_NQD, weights_MA, d)
+        y_NQD = exchange.from_owners(through(w, exchange.to_owners(x_NQD), d.expert_N))
+        y_MAD = dispatch.collect(y_NQD, d)
+        return y_MAD.sum(1) if c.weigh_input else jnp.einsum("ma,mad->md", weights_MA.astype(dtype), y_MAD)
+
+    def visited(w: dict[str, Array], x_MD: Array, weights_MA: Array, ids_MA: Array) -> Array:
+        """Every device's experts do what is theirs of the tokens of all."""
+        E = c.E // sharding.mesh_size("experts")
+        weights_MA, ids_MA = exchange.own(weights_MA.astype(dtype), ids_MA, E)
+
+        def block(w, x_1QD, weights_1Q1):
+            return through(w, x_1QD * weights_1Q1) if c.weigh_input else through(w, x_1QD) * weights_1Q1
+
+        return dispatch.by_blocks(block, w, x_MD, weights_MA, dispatch.dropless(ids_MA, E, c.E))
+
+    def local(x_btD, weights_btA, ids_btA, *ws):
+        ws, x_btD, weights_btA = exchange.alike(ws, x_btD, weights_btA)
+        w = {name: _gathered(x.astype(dtype), params[name][1]) for name, x in zip(names, ws)}
+        tokens = x_btD, weights_btA, ids_btA
+        tokens = tuple(map(exchange.gathered, tokens)) if visiting else tokens
+        y_MD = (visited if visiting else sent)(w, *(a.reshape(-1, a.shape[-1]) for a in tokens))
+        y_btD = y_MD.reshape(tokens[0].shape)
+        if parts > 1 and out[1] == "seq":
+            y_btD = lax.psum_scatter(y_btD, sharding.RULES["mlp"], scatter_dimension=1, tiled=True)
+        elif parts > 1:
+            y_btD = lax.psum(y_btD, sharding.RULES["mlp"])
+        if rows[1] is None and (same := sharding.divided("positions")):
+            y_btD = lax.pmean(y_btD, same)  # on all the same, which their gathered weights do not tell
+        return exchange.summed(y_btD) if visiting else y_btD
+
     ins = [rows, rows, rows, *(axes for _, axes in params.values())]
     return sharding.per_device(local, ins, out, x_BTD, weights_BTA, ids_BTA, *(x for x, _ in params.values()))
 

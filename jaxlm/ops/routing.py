@@ -78,13 +78,18 @@ def statistics(logits_BTE: Array, ids_BTA: Array, score: str, slots: int | None 
     - z_loss: mean of logsumexp(logits)^2 (Zoph et al. 2022, arXiv:2202.08906).
     - dropped: fraction of choices beyond the `slots` that an expert has on each device; 0 for None.
     """
-    E, parts = logits_BTE.shape[-1], sharding.mesh_size("batch")
-    counts_BE = one_hot(ids_BTA, E).astype(jnp.float32).sum((1, 2))
-    counts_XE = counts_BE.reshape(parts, -1, E).sum(1)  # of each device
-    load_E = counts_XE.sum(0) / ids_BTA.size
+    B, T, E = logits_BTE.shape
+    rows, positions, _ = sharding.rows(T)
+    X, Y = sharding.mesh_size(rows), sharding.mesh_size(positions)
+    counts_BTE, where = (
+        one_hot(ids_BTA, E).astype(jnp.float32).sum(2),
+        sharding.creation(rows, None, positions, None, None),
+    )
+    counts_XYE = counts_BTE.reshape(X, B // X, Y, T // Y, E, out_sharding=where).sum((1, 3))  # of each device
+    load_E = counts_XYE.sum((0, 1)) / ids_BTA.size
     scores_BTE = scores(logits_BTE, score)
     importance_E = (scores_BTE / (scores_BTE.sum(-1, keepdims=True) + 1e-20)).mean((0, 1))
-    beyond = jnp.zeros(()) if slots is None else jnp.maximum(counts_XE - slots, 0).sum() / ids_BTA.size
+    beyond = jnp.zeros(()) if slots is None else jnp.maximum(counts_XYE - slots, 0).sum() / ids_BTA.size
     return {
         "load": load_E,
         "importance": importance_E,

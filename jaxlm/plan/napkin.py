@@ -97,9 +97,7 @@ def napkin(run: RunConfig, sizes: dict[str, int], topology: Topology) -> Program
     )
 
 
-def _memory(
-    run: RunConfig, found: tuple[Weight, ...], tokens: float, itemsize: int, sizes: dict[str, int]
-) -> Memory:
+def _memory(run: RunConfig, found: tuple[Weight, ...], tokens: float, itemsize: int, sizes: dict[str, int]) -> Memory:
     config, optimizer = run.model, run.optimizer
     layers = max(config.layers // sizes["stage"], 1)
     params = 4 * sum(w.owned for w in found)

@@ -53,7 +53,9 @@ def _collective(one: Collective, topology: Topology, layers: int) -> dict[str, A
 def table(option: Option, topology: Topology) -> str:
     """The same for people."""
     program, timing, layers = option.program, option.timing, option.run.model.layers
-    how = f"compiled in {program.compile_seconds:.0f} s" if program.compiled else "ESTIMATED, not compiled for that chip"
+    how = (
+        f"compiled in {program.compile_seconds:.0f} s" if program.compiled else "ESTIMATED, not compiled for that chip"
+    )
     lines = [f"{topology.name}, {topology.devices} devices: {how}", "", *_memory(program.memory, program.limit)]
     if program.largest:
         lines += ["", "largest arrays of the step"]

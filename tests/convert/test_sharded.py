@@ -5,16 +5,17 @@ import numpy as np
 import pytest
 
 import jaxlm
+from jaxlm.sharding import MeshConfig
 from tests.convert import golden
 from tests.convert.reference import close
 from tests.meshes import MESHES, on
-from tests.meshes import name as called
 
 NAMES = ["bloom", "deepseek_v3", "diffllama", "gemma2", "gpt_oss", "llama4"]
+CASES = [(name, mesh) for name in NAMES for mesh in MESHES[4:6]]
+CASES += [(name, MeshConfig(2, expert=2, tensor=2)) for name in ("deepseek_v3", "gpt_oss", "llama4")]
 
 
-@pytest.mark.parametrize("mesh", MESHES[4:6], ids=called)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name, mesh", CASES, ids=str)
 def test_the_same_on_a_mesh(name, mesh, tmp_path):
     e = golden.expected(name)
     with on(mesh):

@@ -1,5 +1,7 @@
 """The layer against a loop over tokens and their experts; every router, both dispatches, every mesh."""
 
+import dataclasses
+import re
 from typing import Any, cast
 
 import chex
@@ -11,10 +13,13 @@ import pytest
 from jaxlm import sharding
 from jaxlm.config_tree import from_dict, to_dict
 from jaxlm.errors import UserError
-from jaxlm.nn import MLPConfig, MoEConfig
+from jaxlm.losses import cross_entropy
+from jaxlm.models import LM, LMConfig, lm
+from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, MoEConfig, SegmentConfig
 from jaxlm.ops import routing
-from jaxlm.sharding import Axes
-from tests.meshes import MESHES, lies, name, on
+from jaxlm.sharding import Axes, MeshConfig
+from jaxlm.train import balance
+from tests.meshes import MESHES, lies, on
 from tests.weights import boxed, weights
 
 B, T, D, F, E, k = 8, 6, 16, 8, 6, 2
@@ -140,15 +145,125 @@ def test_it_is_the_same_on_any_mesh(alone, config, t):
     chex.assert_trees_all_close(on_mesh(config, EVERYTHING, p, X[:, :t]), expected[t], atol=1e-4, rtol=1e-5)
 
 
-@pytest.mark.parametrize("config", MESHES[4:6], ids=name)
+@pytest.mark.parametrize("config", [*MESHES[4:6], MeshConfig(2, context=2, tensor=2)], ids=str)
 def test_on_a_mesh_the_capacity_is_of_each_device(config):
-    c = CONFIGS["capped"]
+    c, rows, t = CONFIGS["capped"], B // (config.data * config.fsdp), T // config.context
     p = weights(c.build(3, "ffn"), X)
     (_, (y, found)), _ = on_mesh(config, c, p, X)
-    parts = [jax.jit(lambda p, x: run(c, p, x))(p, X[i : i + 2])[0][1] for i in range(0, B, 2)]
-    np.testing.assert_allclose(y, np.concatenate([y for y, _ in parts]), atol=1e-5)
+    one = jax.jit(lambda p, x: run(c, p, x))
+    parts = [one(p, X[i : i + rows, j : j + t])[0][1] for i in range(0, B, rows) for j in range(0, T, t)]
+    expected = np.stack([y for y, _ in parts]).reshape(-1, T // t, rows, t, D).swapaxes(1, 2)
+    np.testing.assert_allclose(y, expected.reshape(X.shape), atol=1e-5)
     np.testing.assert_allclose(found["dropped"], np.mean([s["dropped"] for _, s in parts]), atol=1e-6)
     assert found["dropped"] > 0.1
+
+
+# Experts divided
+
+
+DIVIDED = [
+    MeshConfig(1, expert=8),
+    MeshConfig(2, expert=4),
+    MeshConfig(1, fsdp=2, expert=2, tensor=2),
+    MeshConfig(1, expert=2, context=2, tensor=2),
+    MeshConfig(1, expert=2, context=2, tensor=2, explicit=False),
+]
+EIGHT = {
+    "everything": dataclasses.replace(EVERYTHING, E=8, groups=4, k=3),
+    "llama4": dataclasses.replace(CONFIGS["llama4"], E=8, bias=True, k=2),
+}
+
+
+@pytest.fixture(scope="module")
+def eight():
+    """On one device; for T = 4 and 1, of which context parallelism divides one."""
+    found = {}
+    for which, c in EIGHT.items():
+        p = weights(c.build(3, "ffn"), X)
+        found[which] = p, {t: jax.jit(lambda p, x, c=c: run(c, p, x))(p, X[:, :t]) for t in (4, 1)}
+    return found
+
+
+EVERYWHERE = [*(("everything", m, 4) for m in DIVIDED), ("everything", DIVIDED[3], 1)]
+EVERYWHERE += [("llama4", m, 4) for m in DIVIDED[1:3]]
+
+
+@pytest.mark.parametrize("which, config, t", EVERYWHERE, ids=str)
+def test_it_is_the_same_where_experts_are_divided(eight, which, config, t):
+    p, expected = eight[which]
+    chex.assert_trees_all_close(on_mesh(config, EIGHT[which], p, X[:, :t]), expected[t], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("config, weigh_input", [(DIVIDED[0], True), *((m, False) for m in DIVIDED[1:])], ids=str)
+def test_capped_it_is_the_same_where_experts_are_divided(config, weigh_input):
+    """As on a mesh that divides rows and positions alike, but not the experts."""
+    c = dataclasses.replace(CONFIGS["capped"], E=8, weigh_input=weigh_input)
+    p, x = weights(c.build(3, "ffn"), X), X[:, :4]
+    (_, (_, found)), _ = divided = on_mesh(config, c, p, x)
+    other = dataclasses.replace(config, data=config.data * config.expert, expert=1)
+    chex.assert_trees_all_close(divided, on_mesh(other, c, p, x), atol=1e-5, rtol=1e-5)
+    assert 0.1 < found["dropped"] < 0.5
+
+
+@pytest.mark.parametrize("capacity", [1.0, None])
+def test_what_is_communicated(capacity):
+    """Of the tokens: by four all-to-alls with a capacity, there and back and their gradients; without one they are
+    gathered and their results scattered, and the same for gradients."""
+    c = MoEConfig(F=F, E=8, k=k, capacity=capacity)
+    moe = c.build(3, "ffn")
+    shapes = sharding.unbox(boxed(moe, X))
+    with on(MeshConfig(2, expert=4)):
+        layout = sharding.shardings(sharding.axes_of(boxed(moe, X)), shapes, jax.sharding.get_mesh())
+        place = lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
+        p = jax.tree.map(place, shapes, layout)
+        x = place(X, jax.NamedSharding(jax.sharding.get_mesh(), sharding.spec("batch", None, None)))
+        forward = lambda p, x: cast(Any, moe.apply({"params": p}, x))[0]
+        programs = forward, jax.grad(lambda p, x: jnp.sum(jnp.square(forward(p, x))), (0, 1))
+        texts = [jax.jit(f).lower(p, x).compile().as_text() for f in programs]
+
+    def tokens(text: str, kind: str) -> int:
+        """How often that gives numbers of D for each of T, or of each of a number of slots."""
+        return len(re.findall(rf"= .*\[[\d,]*\b({T}|{c.slots(T)}),{D}\].* {kind}\(", text))
+
+    kinds = ("all-to-all", "all-gather", "reduce-scatter", "all-reduce")
+    found = [[tokens(text, kind) for kind in kinds] for text in texts]
+    assert found == ([[2, 0, 0, 0], [4, 0, 0, 0]] if capacity else [[0, 1, 1, 0], [0, 2, 2, 0]])
+
+
+MIXED = LMConfig(
+    V=32, D=D, segments=(SegmentConfig((BlockConfig(AttentionConfig(H=4, K=4), EIGHT["everything"]),), 2),), remat="mlp"
+)
+
+
+@jax.jit
+def whole_model(p, tokens):
+    def loss(p):
+        out = LM(MIXED).apply({"params": p}, tokens, method="forward")
+        nll = cross_entropy(out.hidden_BTD, out.head_VD, tokens, jnp.ones(tokens.shape))
+        return nll.total / nll.weight + balance.auxiliary_loss(out.statistics, 0.5, 0.1), out.statistics
+
+    return jax.value_and_grad(loss, has_aux=True)(p)
+
+
+def test_a_model_has_the_same_loss_and_gradients_where_experts_are_divided():
+    p = sharding.unbox(jax.jit(lambda: lm.init_boxed(MIXED, jax.random.key(0)))())
+    tokens = np.random.default_rng(0).integers(0, MIXED.V, (8, 8)).astype(np.int32)
+    expected = whole_model(p, tokens)
+    for config in (DIVIDED[2], DIVIDED[4]):
+        with on(config) as put:
+            layout = sharding.shardings(lm.abstract(MIXED)[1], p, jax.sharding.get_mesh())
+            found = whole_model(jax.device_put(p, layout), put(tokens, "batch", None))
+        chex.assert_trees_all_close(found, expected, atol=1e-5, rtol=1e-4)
+        loads = [s[0][1][0][0]["load"] for s in (found, expected)]
+        np.testing.assert_array_equal(*loads)  # every token chose the same
+
+
+def test_experts_that_the_mesh_does_not_divide():
+    moe = CONFIGS["mixtral"].build(3, "ffn")
+    found = boxed(moe, X)
+    mesh = sharding.make_mesh(MeshConfig(2, expert=4))
+    with pytest.raises(UserError, match=r"mesh expert=4 does not divide the 'experts' axis .* size 6: .* is 3"):
+        sharding.shardings(sharding.axes_of(found), sharding.unbox(found), mesh)
 
 
 def test_parameters_and_their_axes():

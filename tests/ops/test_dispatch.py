@@ -19,7 +19,7 @@ def choices(M: int, E: int, A: int, skew: float = 0.0) -> np.ndarray:
 
 
 CASES = [(1, 4, 2, 0), (64, 4, 2, 0), (64, 4, 2, 3.0), (40, 1, 1, 0), (300, 8, 3, 1.0)]
-dropless = jax.jit(dispatch.dropless, static_argnums=1)
+dropless = jax.jit(dispatch.dropless, static_argnums=(1, 2))
 capped = jax.jit(dispatch.capped, static_argnums=(1, 2))
 
 
@@ -40,6 +40,23 @@ def test_dropless_rows(M, E, A, skew):
     np.testing.assert_array_equal(pairs[rows], np.arange(ids.size))  # every pair has a row of its own
     assert (pairs == ids.size).sum() == N * Q - ids.size  # and the others are empty
     np.testing.assert_array_equal(np.asarray(d.expert_N)[rows // Q], ids.reshape(-1))
+
+
+@pytest.mark.parametrize("M, E, A, skew", CASES)
+def test_rows_of_own_experts_only(M, E, A, skew):
+    """Of 4 E experts, E are there."""
+    ids = choices(M, 4 * E, A, skew)
+    ids = np.where(ids < E, ids, E + ids % 2)  # any number from E on is somebody else's
+    d = dropless(jnp.asarray(ids), E, 4 * E)
+    (N, Q), own = d.pair_NQ.shape, ids < E
+    assert dispatch.block_size(ids.size, 4 * E) == Q
+    assert d.pair_NQ.size <= 1.125 * ids.size
+    rows = np.asarray(d.row_MA)
+    assert (rows[~own] >= N * Q).all() and (rows[own] < d.used * Q).all()
+    assert d.used * Q <= own.sum() + E * (Q - 1)
+    np.testing.assert_array_equal(np.asarray(d.pair_NQ).reshape(-1)[rows[own]], np.flatnonzero(own))
+    assert (np.asarray(d.pair_NQ) == ids.size).sum() == N * Q - own.sum()
+    np.testing.assert_array_equal(np.asarray(d.expert_N)[rows[own] // Q], ids[own])
 
 
 @pytest.mark.parametrize("M, E, A, skew", CASES)
@@ -106,3 +123,34 @@ def test_grouped_matmul(dtype, experts):
     np.testing.assert_allclose(np.float32(y), [x[n] @ w[e] for n, e in enumerate(ids)], **close)
     np.testing.assert_allclose(np.float32(dx), [mix[n] @ w[e].T for n, e in enumerate(ids)], **close)
     np.testing.assert_allclose(np.float32(dw), expected, **close)
+
+
+@pytest.mark.parametrize("M, E, A, skew", CASES)
+def test_by_blocks(M, E, A, skew):
+    """Tokens through two matrices and a bias, against all experts for every token; nothing is done for others."""
+    ids = choices(M, 2 * E, A, skew)  # half of them others'
+    x, mix = RNG.normal(size=(2, M, D)).astype(np.float32)
+    weights = RNG.normal(size=(M, A)).astype(np.float32)
+    w = {"one": {"up": (E, D, F), "bias": (E, F)}, "down": (E, F, D)}
+    w = jax.tree.map(lambda shape: RNG.normal(size=shape).astype(np.float32), w, is_leaf=lambda x: isinstance(x, tuple))
+    done = []
+
+    def expert(w, x_NQD, weights_NQ1):
+        jax.debug.callback(lambda: done.append(1))
+        h_NQF = jnp.tanh(x_NQD @ w["one"]["up"] + w["one"]["bias"][:, None])
+        return jnp.square(h_NQF * weights_NQ1) @ w["down"] * weights_NQ1
+
+    def found(w, x, weights):
+        return dispatch.by_blocks(expert, w, x, weights, dispatch.dropless(jnp.asarray(ids), E, 2 * E))
+
+    def expected(w, x, weights):
+        all_EAMD = jnp.stack([expert(w, jnp.tile(x, (E, 1, 1)), weights[None, :, a, None]) for a in range(A)], 1)
+        return jnp.where(ids.T[None, ..., None] == jnp.arange(E)[:, None, None, None], all_EAMD, 0).sum((0, 1))
+
+    both = [
+        jax.jit(lambda *args, f=f: (lambda y, pull: (y, *pull(mix)))(*jax.vjp(f, *args))) for f in (found, expected)
+    ]
+    one = both[0](w, x, weights)
+    jax.effects_barrier()
+    assert len(done) == 2 * dropless(jnp.asarray(ids), E, 2 * E).used  # forward, and in the gradient again
+    chex.assert_trees_all_close(one, both[1](w, x, weights), rtol=1e-4, atol=1e-4)

@@ -78,11 +78,12 @@ def test_a_step(start, accumulate):
     assert len(moments) == 2 and not np.any(moments)  # no gradient reached them
 
 
-def test_on_a_mesh_with_recomputation():
+@pytest.mark.parametrize("mesh", [MeshConfig(2, 2, 2), MeshConfig(1, 2, 2, expert=2)], ids=["dense", "expert"])
+def test_on_a_mesh_with_recomputation(mesh):
     changes = {"balance_loss": 0.5, "balance_rate": RATE, "accumulate": 2}
     alone, found = train(1, **changes)
     model = dataclasses.replace(MODEL, remat="mlp")
-    divided, other = train(1, **changes, model=model, mesh=MeshConfig(2, 2, 2))
+    divided, other = train(1, **changes, model=model, mesh=mesh)
     np.testing.assert_allclose([*other[0].values()], [*found[0].values()], rtol=1e-4)
     balances = [s.params["segment_1"]["periods"]["block_0"]["ffn"]["balance"] for s in (alone, divided)]
     assert np.mean(np.isclose(*balances)) > 0.9  # where loads are even but for rounding, the sign is anything
