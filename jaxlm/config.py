@@ -4,7 +4,8 @@
     save(config, folder / "config.json")
     assert load(folder) == config
 
-A config function takes no required arguments and returns a frozen dataclass; the shipped ones live in `configs/`.
+A config function takes no required arguments and returns a frozen dataclass; the shipped ones live in `configs/`. Those
+that take keywords may be given some: `resolve("gpt(depth=24)")`.
 Nothing here knows what a model is, and nothing here imports jax (the config files themselves may).
 """
 
@@ -20,6 +21,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from jaxlm import config_call
 from jaxlm.config_override import override
 from jaxlm.config_tree import from_dict, is_config, join, plain, to_dict
 from jaxlm.errors import UserError, nearest, unknown
@@ -31,26 +33,29 @@ def resolve(name: str, overrides: Iterable[str] = ()) -> Any:
     """The config called `name`, with `key.path=value` overrides applied.
 
     `name` is a function found in any file of `configs/` ("quickstart"), one in a named file of it or in a file of your
-    own ("gpt2.py:gpt2_124m", "my.py:small"; ":function" may be left out where the file has just one), a saved
-    `config.json`, or a run folder with one in it. Raises UserError for an unknown or ambiguous name, a mistake in a
-    config file (naming its line), and whatever `override` refuses.
+    own ("gpt2.py:gpt2_124m", "my.py:small"; ":function" may be left out where the file has just one), either with
+    keyword arguments behind it or not ("gpt(depth=24)"), a saved `config.json`, or a run folder with one in it. Raises
+    UserError for an unknown or ambiguous name, arguments that do not fit, a mistake in a config file (naming its line),
+    and whatever `override` refuses.
     """
-    path, _, function = name.rpartition(":") if ".py:" in name else (name, "", "")
+    called, arguments = config_call.split(name)
+    path, _, function = called.rpartition(":") if ".py:" in called else (called, "", "")
     if path.endswith(".py"):
-        config = _call(_find_file(path), function)
+        config = _call(_find_file(path), function, arguments)
     elif path.endswith(".json") or os.sep in path:
         config = load(path)
     else:
-        config = _find_function(name)
+        config = _find_function(called, arguments)
     return override(config, overrides)
 
 
-def list_configs() -> list[tuple[str, str]]:
-    """(name, first line of the docstring) of every config function in `configs/`; the files are read, not run."""
+def list_configs() -> list[tuple[str, str, str]]:
+    """(name, arguments, first line of the docstring) of every config function in `configs/`; the files are read, not
+    run. Arguments are spelled with their defaults, as a call may give them: "depth=12, T=2048"."""
     return [
-        (f"{path.name}:{function}", summary)
+        (f"{path.name}:{function}", arguments, summary)
         for path in sorted(_folder().glob("*.py"))
-        for function, summary in _functions(path).items()
+        for function, (arguments, summary) in _functions(path).items()
     ]
 
 
@@ -156,18 +161,18 @@ def _folder() -> Path:
     return inside if inside.is_dir() else package.parent / "configs"
 
 
-def _find_function(name: str) -> Any:
+def _find_function(name: str, arguments: dict[str, Any]) -> Any:
     """The shipped config that a bare function name means, or the one saved in a folder of that name."""
-    known = list_configs()
-    found = [qualified for qualified, _ in known if qualified.endswith(f".py:{name}")]
+    known = [qualified for qualified, _, _ in list_configs()]
+    found = [qualified for qualified in known if qualified.endswith(f".py:{name}")]
     if len(found) == 1:
         file, _, function = found[0].partition(":")
-        return _call(_folder() / file, function)
+        return _call(_folder() / file, function, arguments)
     if found:
         raise UserError(f"the config name {name!r} is ambiguous: say which of {', '.join(found)}")
-    if name and Path(name).is_dir():
+    if name and not arguments and Path(name).is_dir():
         return load(name)
-    names = [spelled for qualified, _ in known for spelled in (qualified.partition(":")[2], qualified)]
+    names = [spelled for qualified in known for spelled in (qualified.partition(":")[2], qualified)]
     offer = f"the nearest is {nearest(name, names)!r}, " if names else ""
     raise UserError(f"no config is called {name!r}: {offer}`jaxlm configs` lists them all")
 
@@ -182,8 +187,9 @@ def _find_file(path: str) -> Path:
     raise unknown("config file", path, [file.name for file in sorted(_folder().glob("*.py"))])
 
 
-def _functions(file: Path) -> dict[str, str]:
-    """The config functions of a file and the first lines of their docstrings: public, without required arguments."""
+def _functions(file: Path) -> dict[str, tuple[str, str]]:
+    """The config functions of a file, public and without required arguments: what they take, and the first lines of
+    their docstrings."""
     with _naming_the_line(file):
         nodes = [node for node in ast.parse(file.read_bytes(), str(file)).body if isinstance(node, ast.FunctionDef)]
     found = {}
@@ -192,11 +198,11 @@ def _functions(file: Path) -> dict[str, str]:
         required = len(arguments.posonlyargs + arguments.args) - len(arguments.defaults)
         required += sum(default is None for default in arguments.kw_defaults)
         if not required and not node.name.startswith("_"):
-            found[node.name] = (ast.get_docstring(node) or "").partition("\n")[0]
+            found[node.name] = config_call.signature(node), (ast.get_docstring(node) or "").partition("\n")[0]
     return found
 
 
-def _call(file: Path, function: str) -> Any:
+def _call(file: Path, function: str, arguments: dict[str, Any]) -> Any:
     """The frozen dataclass that the config function of this name in `file` returns ("" is the only one)."""
     names = list(_functions(file))
     if not function and len(names) == 1:
@@ -208,7 +214,9 @@ def _call(file: Path, function: str) -> Any:
     if function not in names:
         raise unknown(f"config function of {file.name}", function, names)
     with _naming_the_line(file):
-        config = getattr(_import(file), function)()
+        made_by = getattr(_import(file), function)
+        config_call.check(made_by, arguments)
+        config = made_by(**arguments)
     if not is_config(config):
         raise UserError(f"{file}: {function}() must return a frozen dataclass, not a {type(config).__name__}")
     return config

@@ -26,6 +26,7 @@ from jaxlm.sharding import Axes
 
 SCHEDULES = ("constant", "cosine", "linear", "wsd")
 MASKS = ("mask", "weight_decay_mask")  # optax's two names for "which weights decay"
+ADAM_LIKE = ("adam", "adamax", "adamaxw", "adamw", "amsgrad", "lion", "nadam", "nadamw", "radam")
 NEED_THE_LOSS = ("lbfgs", "momo", "momo_adam", "sophia")  # their update takes more than gradients
 
 
@@ -84,7 +85,7 @@ def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
     return optax.join_schedules(parts, starts[1:])
 
 
-def make(config: OptimizerConfig, axes: Any, steps: int) -> optax.GradientTransformation:
+def make(config: OptimizerConfig, axes: Any, steps: int, rates: Params | None = None) -> optax.GradientTransformation:
     """The optimizer of `config` for parameters described by `axes`, a tree like theirs with `Axes` as leaves.
 
     A chain of clipping by the global norm (unless `clip` is None) and the optax factory. Weight decay falls on weights
@@ -92,16 +93,32 @@ def make(config: OptimizerConfig, axes: Any, steps: int) -> optax.GradientTransf
     inside the network are orthogonalised, layer by layer and expert by expert; embeddings, head and vectors go to its
     Adam, which decays nothing unless `adam_weight_decay` is among the options.
 
-    Raises UserError for an unknown name, an unknown or missing option, and for weight decay that optax lacks there.
+    `rates`, a tree like that of the weights, multiplies the learning rate of each, but not its decay (see `train.mup`).
+
+    Raises UserError for an unknown name, an unknown or missing option, for weight decay that optax lacks there, and for
+    `rates` with an optimizer whose steps depend on the size of the gradient.
     """
     factory = _factory(config.name)
     parameters = inspect.signature(factory).parameters
     arguments = {"learning_rate": _rate(config, parameters, steps), **_decay(config, parameters, axes)}
     if config.name == "muon":
         arguments["muon_weight_dimension_numbers"] = _over(axes, muon_dimensions)
+    if rates is not None:
+        if config.name not in ADAM_LIKE:
+            raise UserError(
+                f"optimizer {config.name} knows no learning rate for each weight: one of {', '.join(ADAM_LIKE)}"
+            )
+        arguments |= {"learning_rate": 1.0} | ({"weight_decay": 0.0} if "weight_decay" in arguments else {})
     optimizer = _on_any_mesh(factory(**arguments, **_options(config, parameters, arguments)))
     if config.state_dtype != "float32":
         optimizer = _kept_as(optimizer, jnp.dtype(config.state_dtype))
+    if rates is not None:
+        optimizer = optax.chain(
+            optimizer,
+            optax.stateless(lambda updates, params: jax.tree.map(lambda u, rate: u * rate, updates, rates)),
+            optax.add_decayed_weights(-config.weight_decay, _over(axes, decays)),
+            optax.scale_by_schedule(schedule(config, steps)),
+        )
     return optimizer if config.clip is None else optax.chain(optax.clip_by_global_norm(config.clip), optimizer)
 
 
@@ -110,16 +127,20 @@ def decays(axes: Axes) -> bool:
     return bool(axes.inputs) or ("vocab" in axes.names and len(axes.names) > 1)
 
 
-def muon_dimensions(axes: Axes) -> optax.contrib.MuonDimensionNumbers | None:
-    """Which dimensions Muon flattens into the rows (inputs) and columns of a matrix; None is left to its Adam.
+def columns(axes: Axes) -> tuple[int, ...]:
+    """The dimensions that a weight with inputs puts out: all others but leading layers and experts, which are separate
+    matrices. A router's experts, which follow its input, are columns."""
+    stacked = {
+        i for i, name in enumerate(axes.names) if name in ("layers", "experts") and i < min(axes.inputs, default=0)
+    }
+    return tuple(i for i in range(len(axes.names)) if i not in stacked and i not in axes.inputs)
 
-    Leading layers and experts are separate matrices. A router's experts, which follow its input, are columns.
-    """
-    if not axes.inputs or "vocab" in axes.names:
+
+def muon_dimensions(axes: Axes) -> optax.contrib.MuonDimensionNumbers | None:
+    """Which dimensions Muon flattens into the rows (inputs) and columns of a matrix; None is left to its Adam."""
+    if not axes.inputs or "vocab" in axes.names or not columns(axes):
         return None
-    stacked = {i for i, name in enumerate(axes.names) if name in ("layers", "experts") and i < min(axes.inputs)}
-    columns = tuple(i for i in range(len(axes.names)) if i not in stacked and i not in axes.inputs)
-    return optax.contrib.MuonDimensionNumbers(axes.inputs, columns) if columns else None
+    return optax.contrib.MuonDimensionNumbers(axes.inputs, columns(axes))
 
 
 def like_weights(state: Any, params: Params, values: Any, other: Any) -> Any:

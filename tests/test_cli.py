@@ -93,7 +93,7 @@ def test_mistakes_exit_with_2_and_one_line(argv, message, capsys):
 def rooms(monkeypatch, tmp_path):
     """Stand-ins for the rooms that the verbs call; the calls they got, by name."""
     calls = {}
-    (tmp_path / "my.py").write_text("from tests.config_zoo import Run\ndef tiny(): return Run(steps=1)")
+    (tmp_path / "my.py").write_text("from tests.config_zoo import Run\ndef tiny(steps=1, name=''): return Run(steps)")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
 
@@ -129,6 +129,8 @@ def rooms(monkeypatch, tmp_path):
     [
         (["my.py:tiny"], "runs/tiny", 1),
         (["my.py"], "runs/my", 1),
+        (["my.py:tiny(steps=5)"], "runs/tiny-steps5", 5),
+        (["my.py(steps=5, name='a/b: c')"], "runs/my-steps5-namea_b_c", 5),
         (["my.py:tiny", "steps=2", "--run", "here", "steps=3"], "here", 3),
     ],
 )

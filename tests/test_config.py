@@ -54,7 +54,7 @@ def test_shipped_configs_are_found_by_bare_and_by_qualified_name(write):
     for name in ("small", "first.py:small", "configs/first.py:small"):
         assert config.resolve(name) == Run(steps=1)
     assert config.resolve("large", ["lr=3", "model.D=64"]) == Run(steps=2, model=Model(64, 64), lr=3.0)
-    assert config.list_configs() == [("first.py:small", "A small one."), ("first.py:large", "")]
+    assert config.list_configs() == [("first.py:small", "", "A small one."), ("first.py:large", "D=128, K=64", "")]
 
 
 def test_shipped_configs_may_build_on_each_other(write):
@@ -157,6 +157,65 @@ def test_a_config_function_must_return_a_sound_frozen_dataclass(write):
         assert message in str(caught.value)
 
 
+def test_a_config_function_takes_keyword_arguments(write):
+    write("configs/first.py", GOOD)
+    for name in ("large(D=64, K=32)", "first.py:large(K=32,D=64)", "configs/first.py:large( D = 64, K=32, )"):
+        assert config.resolve(name) == Run(steps=2, model=Model(64, 32))
+    assert config.resolve("large()") == config.resolve("large") == Run(steps=2, model=Model(128, 64))
+    assert config.resolve("large(D=64)", ["steps=7", "model.K=16"]) == Run(steps=7, model=Model(64, 16))
+    path = write(
+        "my.py",
+        """
+        from jaxlm.config_zoo import Run
+        def only(*, lr: float = 1.0, note: str | None = None): return Run(1, lr=lr, note=note)
+        """,
+    )
+    for name in ("my.py(lr=2, note='a:b(c)')", f"{path}:only(note='a:b(c)', lr=2)"):
+        assert config.resolve(name) == Run(1, lr=2, note="a:b(c)")
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("sized(deph=3)", "unknown argument of sized 'deph': did you mean 'depth'? (depth, ratio, tied)"),
+        ("sized(depth=3.5)", "depth of sized must be int, not 3.5"),
+        ("sized(tied=1)", "tied of sized must be bool, not 1"),
+        ("sized(ratio='a')", "ratio of sized must be float, not 'a'"),
+        ("sized(3)", "cannot read 'sized(3)': write keywords with plain values, as in gpt(depth=24)"),
+        ("sized(depth=3+x)", "cannot read 'sized(depth=3+x)'"),
+        ("sized(depth=f())", "cannot read 'sized(depth=f())'"),
+        ("sized(**{'depth': 3})", "cannot read \"sized(**{'depth': 3})\""),
+        ("sized(depth=3, depth=4)", "cannot read 'sized(depth=3, depth=4)'"),
+        ("sized(depth=)", "cannot read 'sized(depth=)'"),
+        ("sized(depth=3)(tied=True)", "cannot read 'sized(depth=3)(tied=True)'"),
+        ("called.py:sized(dept=3)", "did you mean 'depth'?"),
+        ("size(depth=3)", "no config is called 'size': the nearest is 'sized'"),
+        ("plain(depth=3)", "unknown argument of plain 'depth': there are none"),
+        ("sized(depth=0)", "depth=0 must be at least 1"),
+        ("runs/one(depth=3)", "cannot read the config runs/one(depth=3): No such file"),
+    ],
+)
+def test_arguments_that_do_not_fit(write, name, message):
+    write(
+        "configs/called.py",
+        """
+        from jaxlm.config_zoo import Run
+        from jaxlm.errors import UserError
+
+        def sized(depth: int = 3, ratio: float = 2, tied: bool = False):
+            if depth < 1:
+                raise UserError(f"depth={depth} must be at least 1")
+            return Run(steps=depth)
+
+        def plain():
+            return Run(steps=1)
+        """,
+    )
+    with pytest.raises(UserError) as caught:
+        config.resolve(name)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
 def test_saved_configs_resolve_by_file_and_by_folder(write, tmp_path):
     run = Run(steps=3, options=(("a", Attention(window=2)),))
     (tmp_path / "runs" / "one").mkdir(parents=True)
@@ -235,7 +294,7 @@ def test_diff_lists_what_changed():
 def test_an_installed_package_finds_the_configs_inside_it(tmp_path):
     """A wheel keeps `configs/` inside the package: the same files, laid out so."""
     (tmp_path / "jaxlm" / "configs").mkdir(parents=True)
-    for name in ("__init__.py", "errors.py", "config.py", "config_tree.py", "config_override.py"):
+    for name in ("__init__.py", "errors.py", "config.py", "config_tree.py", "config_override.py", "config_call.py"):
         shutil.copy(Path(config.__file__).parent / name, tmp_path / "jaxlm" / name)
     (tmp_path / "jaxlm/configs/first.py").write_text(
         "import dataclasses\n@dataclasses.dataclass(frozen=True)\nclass A: x: int = 1\ndef small(): return A()"
@@ -245,8 +304,8 @@ def test_an_installed_package_finds_the_configs_inside_it(tmp_path):
 
 
 def test_the_shipped_configs_have_docstrings_and_bare_names_that_are_theirs_alone():
-    names = [name.partition(":")[2] for name, _ in config.list_configs()]
+    names = [name.partition(":")[2] for name, _, _ in config.list_configs()]
     assert len(set(names)) == len(names)
-    assert [name for name, summary in config.list_configs() if not summary] == []
+    assert [name for name, _, summary in config.list_configs() if not summary] == []
     for path in config._folder().glob("*.py"):
         assert ast.get_docstring(ast.parse(path.read_text())), path

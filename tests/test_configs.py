@@ -1,10 +1,12 @@
 """Every shipped size has exactly the parameters that transformers counts in a model of its published config.json."""
 
+import re
 import time
 
 import pytest
 
 from jaxlm import config
+from jaxlm.errors import UserError
 from jaxlm.models import flops
 from jaxlm.plan import plan
 
@@ -117,7 +119,7 @@ opt_66b 65_719_701_504 66B
 diffllama_375m 374_641_664 375M
 """
 TABLE = {line.split()[0]: line.split()[1:] for line in SIZES.split("\n") if line}
-NO_SIZES = {"quickstart", "shakespeare"}
+NO_SIZES = {"gpt", "quickstart", "shakespeare"}
 
 
 def rounds_to(count: int, published: str) -> bool:
@@ -126,7 +128,7 @@ def rounds_to(count: int, published: str) -> bool:
 
 
 def test_every_size_is_in_the_table_and_says_its_parameters_and_command():
-    shipped = {name.partition(":")[2]: (name.partition(":")[0], summary) for name, summary in config.list_configs()}
+    shipped = {name.partition(":")[2]: (name.partition(":")[0], summary) for name, _, summary in config.list_configs()}
     assert shipped.keys() == TABLE.keys() | NO_SIZES
     for name, (total, *_) in TABLE.items():
         file, summary = shipped[name]
@@ -150,3 +152,47 @@ def test_a_published_size_has_its_parameters(name):
         active, published = int(experts[0]), experts[1]
         assert plan(run)["active_params"] == active
         assert published == "-" or any(rounds_to(n, published) for n in (active, active - run.model.V * run.model.D))
+
+
+# The dial -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_gpt_says_what_its_configs_are():
+    text = (config._folder() / "gpt.py").read_text(encoding="utf-8")
+    rows = re.findall(r"^ +(\d+) +\d+ .*$", text, re.MULTILINE)
+    assert rows == ["4", "8", "12", "16", "24", "32"]
+    for depth in rows:
+        run = config.resolve(f"gpt(depth={depth})")
+        cost = run.steps * run.tokens_per_step * flops.train_flops(run.model, run.data.T)
+        how = run.optimizer
+        facts = [depth, str(run.model.D), f"{flops.parameters(run.model):,}", f"{run.steps * run.tokens_per_step:,}"]
+        facts += [str(run.batch), str(run.steps), f"{how.learning_rate:.3g}", f"{how.weight_decay:.3f}"]
+        facts += [f"{cost:.2e}", f"{cost / (0.4 * 989e12 * 3600):#.3g}".rstrip(".")]
+        assert re.search(r"^ +" + " +".join(map(re.escape, facts)) + "$", text, re.MULTILINE), facts
+
+
+def test_the_dial_obeys_its_rules():
+    small, large, odd = (config.resolve(f"gpt(depth={depth})") for depth in (12, 24, 3))
+    assert (small.model.D, small.model.layers, small.model.segments[0].blocks[0].mixer.H) == (768, 12, 6)
+    assert odd.model.D == 256  # 192, rounded up to heads of 128
+    for run in (small, large, odd):
+        assert run.model.D == 128 * run.model.segments[0].blocks[0].mixer.H
+        tokens = run.steps * run.tokens_per_step
+        assert tokens == pytest.approx(20 * flops.matmul_parameters(run.model), rel=1e-3)
+        compute = tokens * flops.train_flops(run.model, 2048)
+        assert run.optimizer.learning_rate == pytest.approx(0.3118 * compute**-0.125, rel=1e-3)
+        assert 2**-0.5 < run.tokens_per_step / (0.292 * compute**0.3271) < 2**0.5
+        memory = 1 / (run.optimizer.learning_rate * run.optimizer.weight_decay) / run.steps
+        assert memory == pytest.approx(1 / (small.optimizer.learning_rate * 0.1) / small.steps)
+    twice = config.resolve("gpt(ratio=40)")
+    assert twice.steps * twice.tokens_per_step == pytest.approx(2 * small.steps * small.tokens_per_step, rel=1e-3)
+    with pytest.raises(UserError, match="depth=0"):
+        config.resolve("gpt(depth=0)")
+
+
+def test_the_dial_with_maximal_update_parametrisation():
+    base, wide = config.resolve("gpt"), config.resolve("gpt(depth=24, mup=True)")
+    assert wide.mup_base == base.model and wide.optimizer.learning_rate == base.optimizer.learning_rate
+    assert config.resolve("gpt(mup=True)").model == base.model
+    assert wide.model.segments[0].blocks[0].scale == 1 / 2
+    assert config.from_dict(config.to_dict(wide)) == wide

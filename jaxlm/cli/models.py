@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import jaxlm
+from jaxlm import config_call
 from jaxlm.cli.verb import Args, Parser, Verb, natural
 from jaxlm.errors import UserError
 
@@ -11,7 +12,11 @@ from jaxlm.errors import UserError
 
 
 def config_arguments(parser: Parser) -> None:
-    parser.add_argument("config", help="a name of `jaxlm configs`, FILE.py:FUNCTION, or a saved config or run folder")
+    parser.add_argument(
+        "config",
+        help="a name of `jaxlm configs` or FILE.py:FUNCTION, also with arguments ('gpt(depth=24)'), a saved config, or "
+        "a run folder",
+    )
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="key=value", help="such as steps=100 or optim.clip=none"
     )
@@ -41,14 +46,13 @@ def _run_folder(config: str) -> Path:
         return path
     if path.suffix == ".json":
         return path.parent if path.name == "config.json" else Path("runs") / path.stem
-    name = config.rpartition(":")[2]
-    return Path("runs") / Path(name).name.removesuffix(".py")
+    return Path("runs") / config_call.file_name(config)
 
 
 def configs(args: Args) -> None:
     from jaxlm.config import list_configs
 
-    rows = list_configs()
+    rows = [(f"{name}({arguments})" if arguments else name, summary) for name, arguments, summary in list_configs()]
     width = max((len(name) for name, _ in rows), default=0)
     for name, summary in rows:
         print(f"{name:{width}}  {summary}".rstrip())

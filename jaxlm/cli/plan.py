@@ -50,9 +50,7 @@ def _search(args: Args, run: Any, topology: Any, facts: dict[str, Any]) -> None:
     from jaxlm.plan.search import search
 
     if topology.chip is None:
-        raise UserError(
-            "plan: --search needs a topology of chips whose speed is known, not of this machine's processors"
-        )
+        raise UserError("plan: --search needs a topology of chips whose speed is known: a TPU or GPU")
     options = search(run, topology)
     if args.picture:
         _draw(args, options[0], topology)

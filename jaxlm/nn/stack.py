@@ -142,7 +142,7 @@ def unstack(params: Params) -> Params:
     """One tree a period from the stacked layout of a whole model's parameters."""
     return {
         name: {str(i): jax.tree.map(lambda x, i=i: x[i], tree["periods"]) for i in range(_length(tree["periods"]))}
-        if "periods" in tree
+        if name.startswith("segment_")
         else tree
         for name, tree in params.items()
     }

@@ -36,4 +36,4 @@ def _bar(axes: Any, parts: dict[str, float], unit: str) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(LINE)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=9)
-    axes.set_ylim(-0.5, 1.4)
+    axes.set_ylim(-0.45, 1.1)

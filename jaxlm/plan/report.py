@@ -39,8 +39,13 @@ def facts(option: Option, topology: Topology) -> dict[str, Any]:
 
 
 def _ordered(program: Program, topology: Topology) -> list[Collective]:
-    key = lambda one: -(seconds(one, topology) if topology.chip else one.nbytes * one.times)
-    return sorted(program.collectives, key=key)
+    """Equal exchanges as one, the longest first."""
+    together: dict[Collective, int] = {}
+    for one in program.collectives:
+        alike = dataclasses.replace(one, times=0, op="")
+        together[alike] = together.get(alike, 0) + one.times
+    found = [dataclasses.replace(one, times=times) for one, times in together.items()]
+    return sorted(found, key=lambda one: -(seconds(one, topology) if topology.chip else one.nbytes * one.times))
 
 
 def _collective(one: Collective, topology: Topology, layers: int) -> dict[str, Any]:
@@ -53,9 +58,7 @@ def _collective(one: Collective, topology: Topology, layers: int) -> dict[str, A
 def table(option: Option, topology: Topology) -> str:
     """The same for people."""
     program, timing, layers = option.program, option.timing, option.run.model.layers
-    how = (
-        f"compiled in {program.compile_seconds:.0f} s" if program.compiled else "ESTIMATED, not compiled for that chip"
-    )
+    how = f"compiled in {program.compile_seconds:.0f} s" if program.compiled else "an ESTIMATE, not compiled for it"
     lines = [f"{topology.name}, {topology.devices} devices: {how}", "", *_memory(program.memory, program.limit)]
     if program.largest:
         lines += ["", "largest arrays of the step"]

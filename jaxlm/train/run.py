@@ -2,12 +2,14 @@
 
 import dataclasses
 
+from jaxlm.config import diff
 from jaxlm.data.config import DataConfig
 from jaxlm.errors import UserError
 from jaxlm.models.lm import LMConfig
 from jaxlm.nn import MoEConfig
 from jaxlm.optim import OptimizerConfig
 from jaxlm.sharding import MeshConfig
+from jaxlm.train import mup
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +23,7 @@ class RunConfig:
     data: DataConfig = DataConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     mesh: MeshConfig = MeshConfig()
+    mup_base: LMConfig | None = None  # the smaller model whose learning rate `model` takes over, see `train.mup`
     steps: int = 1000
     batch: int = 32  # rows of data.T tokens per step, over all devices
     accumulate: int = 1  # parts of a batch whose gradients are added before one update
@@ -55,6 +58,8 @@ class RunConfig:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 0")
         if not 0 <= self.ema < 1 or not 0 <= self.label_smoothing < 1:
             raise UserError(f"ema={self.ema} and label_smoothing={self.label_smoothing} must lie in [0, 1)")
+        if self.mup_base is not None and (changed := diff(self.model, mup.scaled(self.model, self.mup_base))):
+            raise UserError(f"with mup_base, model.{changed[0]}: make the model by jaxlm.train.mup.scaled")
         ffns = [block.ffn for segment in self.model.segments for block in segment.blocks]
         experts = [ffn for ffn in ffns if isinstance(ffn, MoEConfig)]
         if (self.balance_loss or self.router_z_loss) and not experts:

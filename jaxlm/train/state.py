@@ -11,6 +11,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxlm import optim, sharding
 from jaxlm.axes import Array, Params
 from jaxlm.models import lm
+from jaxlm.train import mup
 from jaxlm.train.run import RunConfig
 
 
@@ -29,13 +30,16 @@ class State:
 
 
 def optimizer(run: RunConfig) -> optax.GradientTransformation:
-    return optim.make(run.optimizer, lm.abstract(run.model)[1], run.steps)
+    rates = None if run.mup_base is None else mup.rates(run.model, run.mup_base)
+    return optim.make(run.optimizer, lm.abstract(run.model)[1], run.steps, rates)
 
 
 def init_state(run: RunConfig, tx: optax.GradientTransformation, key: Array) -> State:
     """A fresh state, to trace: `create` makes it in place."""
     init_key, key = jax.random.split(key)
     params = sharding.unbox(lm.init_boxed(run.model, init_key))
+    if run.mup_base is not None:
+        params = jax.tree.map(jnp.multiply, params, mup.deviations(run.model, run.mup_base))
     ema = jax.tree.map(jnp.copy, params) if run.ema else None
     return State(jnp.zeros((), jnp.int32), params, tx.init(params), key, ema)
 

@@ -59,7 +59,7 @@ def test_unstacked_equals_stacked():
 
 
 def test_stack_undoes_unstack():
-    whole = {"embed": {"table": X}, "segment_0": params(), "segment_1": params(PLAIN), "norm": {"scale": X[0, 0]}}
+    whole = {"embed": {"table": X}, "segment_0": params(), "segment_1": params(PLAIN), "head": X[0]}
     apart = unstack(whole)
     assert set(apart["segment_1"]) == {"0", "1"} and apart["embed"] is whole["embed"]
     chex.assert_trees_all_equal(stack(apart), whole)

@@ -1,0 +1,60 @@
+"""Calls of config functions as text: `gpt(depth=24)` is the function `gpt` and the keyword `depth`.
+
+Values are Python literals, checked against the function's annotations as overrides are against a dataclass's.
+"""
+
+import ast
+import inspect
+import re
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from jaxlm.config_tree import fits, shorten, spell
+from jaxlm.errors import UserError, unknown
+
+
+def split(text: str) -> tuple[str, dict[str, Any]]:
+    """The name and the keyword arguments of "gpt(depth=24)", "gpt.py:gpt(depth=24)" or "gpt"; paths are names."""
+    found = re.fullmatch(r"(\w+|.*\.py(?::\w+)?)\((.*)\)", text, re.DOTALL)
+    if not found:
+        return text, {}
+    name, inside = found.groups()
+    try:
+        call: Any = ast.parse(f"f({inside})", mode="eval").body
+        arguments = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+        if not isinstance(call.func, ast.Name) or call.args or None in arguments or len(arguments) < len(call.keywords):
+            raise ValueError
+        return name, arguments
+    except (ValueError, SyntaxError, AttributeError, TypeError, RecursionError, MemoryError):
+        raise UserError(
+            f"cannot read {shorten(text)!r}: write keywords with plain values, as in gpt(depth=24)"
+        ) from None
+
+
+def check(function: Callable, arguments: dict[str, Any]) -> None:
+    """Raises UserError for an argument that `function` does not take, naming the nearest, or of another type."""
+    parameters = inspect.signature(function).parameters
+    known = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    annotations = typing.get_type_hints(function) if arguments else {}
+    for name, value in arguments.items():
+        if name not in known:
+            raise unknown(f"argument of {function.__name__}", name, known)
+        if not fits(value, annotations.get(name, Any)):
+            wanted = spell(annotations[name])
+            raise UserError(f"{name} of {function.__name__} must be {wanted}, not {shorten(repr(value))}")
+
+
+def file_name(text: str) -> str:
+    """What a run of this config may be called in a folder: "gpt-depth24" for "gpt.py:gpt(depth=24)"."""
+    name, arguments = split(text)
+    stem = name.rpartition(":")[2].rpartition("/")[2].removesuffix(".py")
+    return re.sub(r"[^\w.+-]+", "_", "-".join([stem, *(f"{key}{value}" for key, value in arguments.items())]))
+
+
+def signature(node: ast.FunctionDef) -> str:
+    """The arguments with their defaults, as a call spells them: "depth=12, T=2048"."""
+    positional = node.args.posonlyargs + node.args.args
+    defaults = [None] * (len(positional) - len(node.args.defaults)) + list(node.args.defaults)
+    pairs = [*zip(positional, defaults), *zip(node.args.kwonlyargs, node.args.kw_defaults)]
+    return ", ".join(f"{argument.arg}={ast.unparse(value)}" for argument, value in pairs if value is not None)
