@@ -139,6 +139,11 @@ def divided(name: str | None, mesh: Any = None) -> tuple[str, ...]:
     return tuple(axis for axis in RULES[name] if not mesh.empty and mesh.shape[axis] > 1)
 
 
+def each_device(mesh: Mesh) -> NamedSharding:
+    """Of an array that has one element for every device."""
+    return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+
+
 def mesh_size(name: str | None) -> int:
     """Over how many devices of the current mesh the logical axis `name` is divided; 1 under no mesh."""
     mesh = jax.sharding.get_abstract_mesh()

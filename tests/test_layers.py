@@ -20,7 +20,7 @@ BESIDE = {"text", "data"}  # numpy, grain and tokenizer libraries only
 OPS = GROUND | {"sharding", "ops"}
 LOSSES = OPS | {"losses", "optim"}
 MODELS = LOSSES | {"nn", "models"}
-TRAIN = MODELS | BESIDE | {"chips", "train", "decode", "convert"}
+TRAIN = MODELS | BESIDE | {"chips", "train", "decode", "convert", "processes"}
 ABOVE = TRAIN | {"tune", "align", "evals"}
 APPS = ABOVE | {"api", "plan", "scaling", "apps"}
 
@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "host": set(),
     "config": {"errors", "config"},
     "chips": {"errors"},
+    "processes": GROUND,
     "sharding": GROUND,
     "ops": OPS,
     "losses": OPS,

@@ -27,6 +27,17 @@ def _train_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--run", metavar="FOLDER", help="where the run is kept (default: runs/NAME); resumes what is there"
     )
+    many = parser.add_argument_group(
+        "many processes",
+        "found under SLURM, Open MPI, GKE and Kubernetes with jax[k8s]; elsewhere say (scripts/launch)",
+    )
+    many.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens for the others")
+    many.add_argument("--num-processes", type=natural, metavar="N", help="of all machines; 1: alone, whatever is found")
+    many.add_argument("--process-id", type=natural, metavar="I", help="of this one, from 0")
+    many.add_argument("--distributed", action="store_true", help="look for the others even so (Cloud TPU machines)")
+    many.add_argument(
+        "--timeout", type=natural, default=300, metavar="S", help="seconds until all must have come; default: 300"
+    )
 
 
 def train(args: Args) -> None:
@@ -34,9 +45,13 @@ def train(args: Args) -> None:
 
     run = resolve(args.config, args.overrides)
     folder = Path(args.run) if args.run else _run_folder(args.config)
-    from jaxlm.train import loop
+    from jaxlm import processes
 
-    loop.train(run, folder)
+    place = processes.Place(args.coordinator, args.num_processes, args.process_id, args.distributed, args.timeout)
+    with processes.joined(place):
+        from jaxlm.train import loop
+
+        loop.train(run, folder)
 
 
 def _run_folder(config: str) -> Path:

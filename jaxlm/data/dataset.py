@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -89,22 +89,20 @@ class Dataset:
             for ids in _split(shards.blocks(), self.tokenizer.eot):
                 yield self.tokenizer.decode(ids)
 
-    def train_batches(self, batch: int, process: int = 0, processes: int = 1) -> "TrainBatches":
-        """Endless batches as `pack` makes them, `batch // processes` rows of T tokens each.
+    def train_batches(self, batch: int, rows: Sequence[int] | None = None) -> "TrainBatches":
+        """Endless batches as `pack` makes them.
 
-        Every epoch of a source has each of its rows once, in a new order; sources are mixed by weight, row by row. The
-        rows of global batch i are the same for any number of processes.
+        Every epoch of a source has each of its rows once, in a new order; sources are mixed by weight, row by row.
 
         Args:
-            batch: rows of the global batch.
-            process, processes: which part of it to read.
+            batch: rows of the global batch, of T tokens each.
+            rows: which of them to read, and in which order: one process of many reads those of its devices. None: all.
 
         Raises:
-            UserError: the batch does not divide over the processes.
+            UserError: a batch without rows.
         """
         from jaxlm.data.loader import TrainBatches  # imports grain
 
-        _check_batch(batch, process, processes)
         return TrainBatches(
             self.train,
             [source.weight for source in self.config.sources],
@@ -112,41 +110,43 @@ class Dataset:
             eot=self.tokenizer.eot,
             seed=self.config.seed,
             batch=batch,
-            process=process,
-            processes=processes,
+            rows=_rows(batch, rows),
             fingerprint=self.fingerprint,
         )
 
     def heldout_batches(
-        self, batch: int, limit: int | None = None, process: int = 0, processes: int = 1
+        self, batch: int, limit: int | None = None, rows: Sequence[int] | None = None
     ) -> Iterator[Batch]:
         """The held-out split in order: at most `limit` batches, every token but a source's first a label once.
 
-        All batches have `batch // processes` rows; what the text does not fill has weight 0. Arguments and errors as
-        in `train_batches`.
+        All batches have the same shape; what the text does not fill has weight 0. Arguments and errors as in
+        `train_batches`.
         """
-        _check_batch(batch, process, processes)
-        return self._heldout_batches(batch, limit, process, processes)
+        return self._heldout_batches(batch, limit, _rows(batch, rows))
 
-    def _heldout_batches(self, batch: int, limit: int | None, process: int, processes: int) -> Iterator[Batch]:
+    def _heldout_batches(self, batch: int, limit: int | None, rows: Sequence[int]) -> Iterator[Batch]:
         T, eot = self.config.T, self.tokenizer.eot
-        rows = [(shards, start) for shards in self.heldout for start in range(0, shards.tokens - 1, T)]
-        for first in list(range(0, len(rows), batch))[:limit]:
-            local = rows[first : first + batch][process::processes]
-            windows = np.full((batch // processes, T + 1), eot, self.heldout[0].dtype)
-            lengths = np.zeros(batch // processes, np.int32)
-            for row, (shards, start) in enumerate(local):
+        every = [(shards, start) for shards in self.heldout for start in range(0, shards.tokens - 1, T)]
+        for first in list(range(0, len(every), batch))[:limit]:
+            windows = np.full((len(rows), T + 1), eot, self.heldout[0].dtype)
+            lengths = np.zeros(len(rows), np.int32)
+            for row, at in enumerate(rows):
+                if first + at >= len(every):
+                    continue
+                shards, start = every[first + at]
                 window = shards.window(start, T + 1)
                 windows[row, : len(window)] = window
                 lengths[row] = len(window) - 1
             yield pack(windows, eot, lengths)
 
 
-def _check_batch(batch: int, process: int, processes: int) -> None:
-    if not 0 <= process < processes:
-        raise ValueError(f"process {process} is not one of {processes}")
-    if batch < 1 or batch % processes:
-        raise UserError(f"a batch of {batch} rows does not divide over {processes} processes: use a multiple")
+def _rows(batch: int, rows: Sequence[int] | None) -> Sequence[int]:
+    if batch < 1:
+        raise UserError(f"a batch of {batch} rows: it needs at least one")
+    rows = range(batch) if rows is None else rows
+    if not rows or min(rows) < 0 or max(rows) >= batch:
+        raise ValueError(f"rows {rows} are not some of the {batch} of a batch")
+    return rows
 
 
 def _split(blocks: Iterator[np.ndarray], eot: int) -> Iterator[np.ndarray]:

@@ -1,4 +1,5 @@
-"""Endless training batches: shuffled windows of the sources, mixed, sliced over processes, read ahead by one thread."""
+"""Endless training batches: shuffled windows of the sources, mixed, of each batch the rows that are asked for, read
+ahead by one thread."""
 
 import time
 import weakref
@@ -31,8 +32,25 @@ class Windows:
         return f"Windows({self._shards.folder.name}, T={self._T})"
 
 
+class Part:
+    """The elements at `rows` of every `batch` consecutive elements of `whole`."""
+
+    def __init__(self, whole: Any, batch: int, rows: Sequence[int]) -> None:
+        self._whole, self._batch, self._rows = whole, batch, rows
+
+    def __len__(self) -> int:
+        return len(self._whole) // self._batch * len(self._rows)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        group, row = divmod(int(index), len(self._rows))
+        return self._whole[group * self._batch + self._rows[row]]
+
+    def __repr__(self) -> str:
+        return f"Part({len(self._rows)} of {self._batch})"
+
+
 class TrainBatches:
-    """An iterator over this process's part of every global batch, for ever. Close it, or use it in a `with`.
+    """An iterator over some rows of every global batch, for ever. Close it, or use it in a `with`.
 
     `waited` is the total time in seconds that `next` blocked: input starvation. The state is small, plain JSON, counts
     batches, and is the same on every process; a run may resume with it on another number of processes.
@@ -47,17 +65,17 @@ class TrainBatches:
         eot: int,
         seed: int,
         batch: int,
-        process: int,
-        processes: int,
+        rows: Sequence[int],
         fingerprint: str,
     ) -> None:
-        rows = [
+        streams = [
             grain.MapDataset.source(Windows(shard, T)).seed((seed + 1_000_003 * i) % 2**32).shuffle().repeat()
             for i, shard in enumerate(shards)
         ]
-        mixed = grain.MapDataset.mix(rows, weights=list(weights)) if len(rows) > 1 else rows[0]
-        # Sliced after the shuffle and the mixture: global batch i is the same set for any number of processes.
-        local = mixed[process::processes].batch(batch // processes).map(lambda window: pack(window, eot))
+        mixed = grain.MapDataset.mix(streams, weights=list(weights)) if len(streams) > 1 else streams[0]
+        # Chosen after the shuffle and the mixture: row r of batch i is the same one, whoever reads it.
+        local = grain.MapDataset.source(Part(mixed, batch, rows)).batch(len(rows))
+        local = local.map(lambda window: pack(window, eot))
         # No reader threads: with memory maps they only wait for the interpreter lock (a tenth of the speed).
         ahead = grain.experimental.ThreadPrefetchIterDataset(
             local.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)), prefetch_buffer_size=AHEAD

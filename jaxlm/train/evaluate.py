@@ -24,12 +24,12 @@ def make_evaluator(run: RunConfig, dataset: Dataset, mesh: Mesh) -> Callable[[Pa
     Bits per byte compare models of any vocabulary: nats per token / ln 2 x tokens per byte of the held-out text.
     """
     eval_step = jax.jit(steps.make_eval_step(run.model))
+    rows = run.batch // run.accumulate
+    here = steps.rows_here(mesh, rows)
 
     def evaluate(params: Params) -> dict[str, float]:
-        rows = run.batch // run.accumulate
-        here = jax.process_index(), jax.process_count()
         sums = []
-        for batch in dataset.heldout_batches(rows, run.eval_batches or None, *here):
+        for batch in dataset.heldout_batches(rows, run.eval_batches or None, here):
             sums.append(eval_step(params, steps.place(batch, mesh)))
             jax.block_until_ready(sums[-2:-1])  # so that two batches are under way, not all of them
         loss = math.fsum(float(s.nll) for s in sums) / math.fsum(float(s.weight) for s in sums)

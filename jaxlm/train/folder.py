@@ -3,13 +3,16 @@
 import contextlib
 import fcntl
 import math
+import os
 import re
+import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 
-from jaxlm import config
+from jaxlm import config, processes
 from jaxlm.errors import UserError
 from jaxlm.text import Tokenizer
 from jaxlm.train.checkpoint import steps
@@ -45,6 +48,9 @@ MAY_CHANGE = (
 )
 
 
+VISIBLE = 10  # seconds until all machines see what one has written, on a network file system
+
+
 @contextlib.contextmanager
 def open_run(run: RunConfig, folder: str | Path) -> Iterator[Path]:
     """The folder, made if absent, while no other process trains there.
@@ -63,6 +69,7 @@ def open_run(run: RunConfig, folder: str | Path) -> Iterator[Path]:
                 f"{folder} holds a run of another config ({changed[0]}{more}): choose another folder with --run"
             )
     if jax.process_index():
+        _check_shared(folder, "")
         yield folder
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +80,28 @@ def open_run(run: RunConfig, folder: str | Path) -> Iterator[Path]:
             raise UserError(f"another process trains in {folder}: wait for it, or choose another with --run") from None
         except OSError:  # a file system without locks
             pass
+        mark = uuid.uuid4().hex
+        lock.write(mark)
+        lock.flush()
+        os.fsync(lock.fileno())
+        _check_shared(folder, mark)
         yield folder
+
+
+def _check_shared(folder: Path, mark: str) -> None:
+    """Raises UserError, on every process, unless all see what process 0 wrote into its lock."""
+    mark, path, seen = processes.gather(mark)[0], folder / ".lock", False
+    for _ in range(2 * VISIBLE):
+        seen = path.exists() and path.read_text() == mark
+        if seen:
+            break
+        time.sleep(0.5)
+    blind = [i for i, text in enumerate(processes.gather(str(seen))) if text != "True"]
+    if blind:
+        raise UserError(
+            f"process {blind[0]} does not see the folder {folder} of process 0: choose one with --run on a file system "
+            "that all processes share"
+        )
 
 
 def claim(run: RunConfig, folder: Path, tokenizer: Tokenizer) -> None:

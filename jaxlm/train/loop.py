@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jax
 
-from jaxlm import data, sharding
+from jaxlm import data, processes, sharding
 from jaxlm.train import step as steps
 from jaxlm.train.checkpoint import Checkpoints
 from jaxlm.train.evaluate import make_evaluator, sample, score_table
@@ -25,13 +25,17 @@ def train(run: RunConfig, folder: str | Path) -> None:
     Leaves `config.json`, `tokenizer/`, `metrics.jsonl`, TensorBoard events, `loss.png`, `samples.txt` and
     `checkpoints/<step>/` there. SIGTERM and Ctrl-C save and return. Raises UserError for a folder of another run, a
     mesh that does not fit, missing data, too little memory, and losses that are not finite too many times in a row.
+
+    In each of many processes (see `jaxlm.processes`) it is called alike, and the first one writes the logs.
     """
+    processes.agree_on_run(run)
     mesh = sharding.make_mesh(run.mesh)
     layout = abstract(run, mesh)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(open_run(run, folder))
-        with show_preparation() as progress:
+        with processes.first_before_others("prepares the data"), show_preparation() as progress:
             dataset = data.prepare(run.data, progress)
+        processes.agree("the data", dataset.fingerprint, "give all of them the same files")
         check_tokenizer(run, dataset.tokenizer)
         count, device = sum(x.size for x in jax.tree.leaves(layout.params)), mesh.devices.flat[0].device_kind
         print(f"{count:,} parameters on {mesh.size} x {device}: compiling the training step", flush=True)
@@ -39,10 +43,14 @@ def train(run: RunConfig, folder: str | Path) -> None:
 
         stopping = stack.enter_context(stop_on_signals())
         checkpoints = stack.enter_context(Checkpoints(folder / "checkpoints", run.keep))
-        batches = stack.enter_context(dataset.train_batches(run.batch, jax.process_index(), jax.process_count()))
+        batches = stack.enter_context(
+            dataset.train_batches(run.batch, steps.rows_here(mesh, run.batch, run.accumulate))
+        )
         stack.enter_context(jax.set_mesh(mesh))
         stack.enter_context(memory_explained(run))
+        stack.enter_context(processes.leaving_when_lost())
         found = checkpoints.restore(layout)
+        processes.agree("the step to go on from", str(found and found[0]), "the run's folder must be one for all")
         first, state, note = found or (0, create(run, mesh), {"skipped": 0})
         if found:
             batches.set_state(note["data"])
@@ -66,13 +74,14 @@ def train(run: RunConfig, folder: str | Path) -> None:
             if due(run.sample_every) and run.prompts:
                 with report.pause():
                     report.samples(step, sample(run, state.eval_params, dataset.tokenizer, step))
-            if due(run.save_every) or stopping.requested:
+            stop = stopping.agreed(mesh)
+            if due(run.save_every) or stop:
                 report.flush()  # what a checkpoint covers is in the log before it
                 note = {"data": batches.get_state(), "skipped": report.skipped}
                 checkpoints.save(step, state, note, scores if due(run.eval_every) else None)
-                if stopping.requested:
+                if stop:
                     checkpoints.wait()
-                    report.print(f"{stopping.requested}: saved step {step} and stopped; run it again to go on")
+                    report.print(f"{stop}: saved step {step} and stopped; run it again to go on")
                     return
         scores = scores or evaluate(state.eval_params)
     print(score_table(dataset, scores))

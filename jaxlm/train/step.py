@@ -1,6 +1,7 @@
 """One optimizer step and one evaluation step, as pure functions of state and batch."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -103,11 +104,40 @@ def make_eval_step(config: LMConfig) -> Callable[[Params, Batch], TokenLoss]:
 
 
 def place(batch: dict[str, np.ndarray], mesh: Mesh, parts: int | None = None) -> Batch:
-    """This process's rows of a batch as arrays over the mesh; with `parts`, cut into that many on a new first axis."""
-    if parts is not None:
-        batch = {name: x.reshape(parts, -1, *x.shape[1:]) for name, x in batch.items()}
-    where = _where(mesh, parts)
-    return {name: jax.make_array_from_process_local_data(where, x) for name, x in batch.items()}
+    """The rows of a batch that `rows_here` names as arrays over the mesh; with `parts`, cut into that many on a new
+    first axis."""
+    where, axis, (count, held) = _where(mesh, parts), 0 if parts is None else 1, _held(mesh)
+
+    def one(x: np.ndarray) -> Array:
+        x = x if parts is None else x.reshape(parts, -1, *x.shape[1:])
+        size = x.shape[axis] // len(held)
+
+        def shard(index: Any) -> np.ndarray:
+            at = held.index((index[axis].start or 0) // size) * size
+            return x[(*index[:axis], slice(at, at + size), *index[axis + 1 :])]
+
+        return jax.make_array_from_callback((*x.shape[:axis], size * count, *x.shape[axis + 1 :]), where, shard)
+
+    return {name: one(x) for name, x in batch.items()}
+
+
+def rows_here(mesh: Mesh, rows: int, parts: int = 1) -> list[int]:
+    """Which of the `rows` of a batch, placed in `parts`, this process must read: those that its devices hold.
+
+    Processes hold the same rows where the mesh divides something else than the batch between them.
+    """
+    (count, held), part = _held(mesh), rows // parts
+    size = part // count
+    return [p * part + shard * size + i for p in range(parts) for shard in held for i in range(size)]
+
+
+@functools.cache
+def _held(mesh: Mesh) -> tuple[int, list[int]]:
+    """Into how many shards the mesh divides a batch, and which of them lie on devices of this process."""
+    with jax.set_mesh(mesh):
+        count, where = sharding.mesh_size("batch"), NamedSharding(mesh, sharding.spec("batch"))
+    indices: Any = where.addressable_devices_indices_map((count,)).values()
+    return count, sorted({at.start or 0 for (at,) in indices})
 
 
 def abstract_batch(run: RunConfig, mesh: Mesh | AbstractMesh) -> dict[str, jax.ShapeDtypeStruct]:

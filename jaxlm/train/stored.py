@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
+from jaxlm import processes
 from jaxlm.train.digest import digest, names
 
 DESCRIPTION = "_CHECKPOINT_METADATA"  # the file of orbax that every committed step has
@@ -48,13 +49,20 @@ def load(path: Path, like: Any, partial: bool = False) -> tuple[Any, dict]:
     _compare(found.metadata, like, partial)  # first, because orbax fails noisily and casts silently
     context = ocp.Context()
     context.pytree.loading.partial_load = partial
+    # Each process reads by itself: where one fails, the others must not wait for it inside of orbax.
+    me = jax.process_index()
+    context.multiprocessing.primary_host, context.multiprocessing.active_processes = me, {me}
+    state, trouble = None, ""
     try:
         with context:
             state = ocp.load(str(path), like)
     except (MemoryError, jax.errors.JaxRuntimeError):
         raise  # too large for this machine: no fault of the checkpoint
     except Exception as e:  # as above, and a bare Exception for array data that is missing or cut
-        raise Unusable(f"it cannot be read ({line(e)})") from None
+        trouble = f"it cannot be read ({line(e)})"
+    troubles = [*filter(None, processes.gather(trouble))]  # one process may have read what is damaged, another not
+    if troubles:
+        raise Unusable(troubles[0])
     # A key comes back laid out as its data (one axis more); the step would be compiled again for that.
     state = jax.tree.map(
         lambda x, want: x if x.sharding == want.sharding else jax.device_put(x, want.sharding), state, like
