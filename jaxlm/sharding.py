@@ -174,6 +174,11 @@ def rows(T: int) -> tuple[str | None, ...]:
     return ("batch", "positions" if T % mesh_size("positions") == 0 else None, None)
 
 
+def explicit() -> bool:
+    """Whether arrays here have the current mesh in their types."""
+    return _explicit(jax.sharding.get_abstract_mesh())
+
+
 def _explicit(mesh) -> bool:
     return AxisType.Explicit in mesh.axis_types
 
@@ -250,8 +255,24 @@ def per_device(
         return f(*xs)
     xs = tuple(x if x is None else constrain(x, *names) for x, names in zip(xs, ins, strict=True))
     in_specs = tuple(None if x is None else spec(*names) for x, names in zip(xs, ins, strict=True))
-    # A Pallas kernel does not say over which axes its outputs vary, so the check of it must be off.
-    return jax.shard_map(f, in_specs=in_specs, out_specs=spec(*out), check_vma=not kernel)(*xs)
+    # A Pallas kernel does not say over which axes its outputs vary, so the check of it must be off; and within a
+    # pipeline's shard_map over stages it is off for all.
+    check = not kernel and not mesh.manual_axes
+    free = set(mesh.axis_names) - set(mesh.manual_axes)
+    return jax.shard_map(f, in_specs=in_specs, out_specs=spec(*out), axis_names=free, check_vma=check)(*xs)
+
+
+def lead(tree: Any, name: str | None) -> Any:
+    """Arrays on a mesh with their first dimension divided as `name` says, and the others as they are."""
+    first = spec(name)
+
+    def one(x: Array) -> Array:
+        if explicit():
+            return jax.sharding.reshard(x, PartitionSpec(*first, *jax.typeof(x).sharding.spec[1:]))
+        free = [PartitionSpec.UNCONSTRAINED] * (x.ndim - 1)
+        return jax.lax.with_sharding_constraint(x, PartitionSpec(*first, *free))
+
+    return jax.tree.map(one, tree)
 
 
 def creation(*names: str | None) -> PartitionSpec | None:
@@ -347,10 +368,17 @@ def axes_of(boxed: Any) -> Any:
 
 
 def shardings(axes: Any, shapes: Any, mesh: Mesh | AbstractMesh) -> Any:
-    """A NamedSharding for every weight. Raises UserError naming the first weight that the mesh does not divide."""
+    """A NamedSharding for every weight. Raises UserError naming the first weight that the mesh does not divide.
+
+    A stack of fewer layers than there are stages is no pipeline: it lies whole on every stage.
+    """
+    stages = math.prod(mesh.shape[axis] for axis in RULES["layers"])
 
     def one(path, a: Axes, x) -> NamedSharding:
-        for size, name in zip(x.shape, a.names, strict=True):
+        names = tuple(
+            None if name == "layers" and n < stages else name for n, name in zip(x.shape, a.names, strict=True)
+        )
+        for size, name in zip(x.shape, names):
             n = math.prod(mesh.shape[axis] for axis in RULES[name])
             if size % n:
                 near = min((d for d in range(1, size + 1) if size % d == 0), key=lambda d: abs(d - n))
@@ -358,6 +386,6 @@ def shardings(axes: Any, shapes: Any, mesh: Mesh | AbstractMesh) -> Any:
                     f"mesh {' x '.join(divided(name, mesh))}={n} does not divide the {name!r} axis of "
                     f"{jax.tree_util.keystr(path)}, which has size {size}: the nearest that does is {near}"
                 )
-        return NamedSharding(mesh, spec(*a.names, mesh=mesh))
+        return NamedSharding(mesh, spec(*names, mesh=mesh))
 
     return jax.tree_util.tree_map_with_path(one, axes, shapes, is_leaf=lambda x: isinstance(x, Axes))

@@ -41,6 +41,9 @@ def _set_environment() -> None:
     """jax reads these when it is imported; as environment variables they reach the tests' subprocesses too."""
     os.environ["JAX_PLATFORMS"] = os.environ.get("JAXLM_TEST_PLATFORM", "cpu")
     os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+    # A device that waits for another holds a thread. On a small machine there are only eight, one a device: programs
+    # with collectives that do not depend on each other, as pipelines have, then wait for ever.
+    os.environ.setdefault("PJRT_NPROC", "64")
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_force_host_platform_device_count" not in flags:
         flags += " --xla_force_host_platform_device_count=8"

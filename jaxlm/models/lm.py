@@ -17,6 +17,7 @@ from jaxlm.nn.block import drop
 from jaxlm.nn.context import Context
 from jaxlm.nn.embed import AbsoluteConfig, Embed
 from jaxlm.nn.norm import NormConfig, RMSNormConfig
+from jaxlm.nn.pipeline import PipelineConfig
 from jaxlm.nn.stack import SegmentConfig, Stack, check_policy
 from jaxlm.ops.activations import soft_cap
 from jaxlm.sharding import einsum, weight
@@ -41,6 +42,7 @@ class LMConfig:
     dtype: str = "float32"  # of activations and matmuls; weights are float32
     remat: str = "none"  # what the backward pass computes again: a name of nn.stack.POLICIES
     unroll: int = 1  # periods per iteration of the scan over layers
+    pipeline: PipelineConfig = PipelineConfig()  # where the mesh divides layers
 
     def __post_init__(self):
         if self.V < 1 or self.D < 1 or not self.segments:
@@ -106,7 +108,7 @@ class LM(nn.Module):
         x_BTD = drop(self, x_BTD, c.dropout)
         outs = []
         for i, segment in enumerate(c.segments):
-            run = Stack(segment, c.layers, c.remat, c.unroll, self.stacked, name=f"segment_{i}")
+            run = Stack(segment, c.layers, c.remat, c.unroll, self.stacked, c.pipeline, name=f"segment_{i}")
             x_BTD, out = run(x_BTD, context, None if pasts is None else pasts[i])
             context = dataclasses.replace(context, layer=context.layer + segment.layers)
             outs.append(out)

@@ -14,6 +14,7 @@ from jaxlm.nn.linformer import Linformer, LinformerConfig
 from jaxlm.nn.mlp import MLP, MLPConfig
 from jaxlm.nn.moe import MoE, MoEConfig
 from jaxlm.nn.norm import LayerNorm, LayerNormConfig, RMSNorm, RMSNormConfig
+from jaxlm.nn.pipeline import PipelineConfig
 from jaxlm.nn.rope import RopeConfig
 from jaxlm.nn.sparse import SparseAttention, SparseAttentionConfig
 from jaxlm.nn.stack import SegmentConfig, Stack, segments, stack, unstack
@@ -49,6 +50,7 @@ __all__ = [
     "MoEConfig",
     "Parallel",
     "ParallelConfig",
+    "PipelineConfig",
     "QKNormConfig",
     "RMSNorm",
     "RMSNormConfig",

@@ -2,7 +2,8 @@
 
 Stacked: every weight has a leading axis of N periods and one `nn.scan` runs them (training; compile time does not
 grow with depth). Unstacked: one tree a period and plain calls (decoding; a scan would copy each layer's slice of
-the weights for every token). `stack` and `unstack` turn one into the other.
+the weights for every token). `stack` and `unstack` turn one into the other. A mesh that divides layers makes a
+pipeline of a stacked segment, unless it has fewer periods than there are stages.
 """
 
 import dataclasses
@@ -14,10 +15,12 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from jaxlm import sharding
 from jaxlm.axes import Array, Params
 from jaxlm.errors import UserError, unknown
 from jaxlm.nn.block import BlockConfig, ParallelConfig
 from jaxlm.nn.context import Context
+from jaxlm.nn.pipeline import PipelineConfig, staged
 
 _names = jax.checkpoint_policies.save_only_these_names
 POLICIES = {  # what the backward pass need not compute again
@@ -113,6 +116,7 @@ class Stack(nn.Module):
     remat: str = "none"
     unroll: int = 1
     stacked: bool = True
+    pipeline: PipelineConfig = PipelineConfig()
 
     @nn.compact
     def __call__(self, x_BTD: Array, context: Context, pasts: Any = None) -> tuple[Array, Any]:
@@ -124,9 +128,20 @@ class Stack(nn.Module):
                 x_BTD, out = period(x_BTD, context, context.layer + first, past)
                 outs.append(out)
             return x_BTD, tuple(zip(*outs))
+        numbers = context.layer + jnp.array(firsts)
         # prevent_cse=False: a scan's body cannot be merged with its backward pass anyway.
         remat = self.c.remat or self.remat
         period = Period if remat == "none" else nn.remat(Period, prevent_cse=False, policy=POLICIES[remat])
+        if 1 < sharding.mesh_size("layers") <= self.c.repeat and not self.is_initializing():
+
+            def apply(params, x_BTD, context, number, past, key):
+                rngs = {} if key is None else {"dropout": key}
+                module = period(self.c, self.depth, parent=None)
+                return module.apply({"params": params}, x_BTD, context, number, past, rngs=rngs)
+
+            params = self.variables["params"]["periods"]
+            key = self.make_rng("dropout") if self.has_rng("dropout") else None
+            return staged(apply, self.pipeline, params, numbers, x_BTD, context, pasts, key)
         scan = nn.scan(
             period,
             variable_axes={"params": 0},
@@ -135,16 +150,16 @@ class Stack(nn.Module):
             length=self.c.repeat,
             unroll=self.unroll,
         )
-        return scan(self.c, self.depth, name="periods")(x_BTD, context, context.layer + jnp.array(firsts), pasts)
+        return scan(self.c, self.depth, name="periods")(x_BTD, context, numbers, pasts)
 
 
 def unstack(params: Params) -> Params:
-    """One tree a period from the stacked layout of a whole model's parameters."""
+    """One tree a period from the stacked layout of a whole model's parameters. Stages of the current mesh, which divide
+    a stack, have all of it then."""
+    whole = lambda tree: sharding.lead(tree, None) if sharding.mesh_size("layers") > 1 else tree
+    apart = lambda tree: {str(i): jax.tree.map(lambda x, i=i: x[i], tree) for i in range(_length(tree))}
     return {
-        name: {str(i): jax.tree.map(lambda x, i=i: x[i], tree["periods"]) for i in range(_length(tree["periods"]))}
-        if name.startswith("segment_")
-        else tree
-        for name, tree in params.items()
+        name: apart(whole(tree["periods"])) if name.startswith("segment_") else tree for name, tree in params.items()
     }
 
 

@@ -18,6 +18,7 @@ from jaxlm.ops.linear_attention import (
 from jaxlm.ops.linformer import linformer_attention
 from jaxlm.ops.masks import cache_slots, visible
 from jaxlm.ops.norms import layer_norm, rms_norm
+from jaxlm.ops.pipeline import pipeline
 from jaxlm.ops.positions import sinusoidal, temperature
 from jaxlm.ops.relative import (
     alibi_bias,
@@ -68,6 +69,7 @@ __all__ = [
     "one_hot_lookup",
     "orthogonal_directions",
     "pattern_mask",
+    "pipeline",
     "positive_features",
     "reference_attention",
     "rms_norm",

@@ -97,3 +97,12 @@ def statistics(logits_BTE: Array, ids_BTA: Array, score: str, slots: int | None 
         "z_loss": jnp.mean(jnp.square(jax.nn.logsumexp(logits_BTE, -1))),
         "dropped": beyond,
     }
+
+
+def mean_of(parts: dict[str, Array]) -> dict[str, Array]:
+    """The statistics of a batch from those of equal parts of it, which stand on a leading axis; `dropped` as the parts
+    had it."""
+    mean = {name: x.mean(0) for name, x in parts.items()}
+    if "load" in mean:  # a mean of products is no product of means
+        mean["balance_loss"] = mean["load"].shape[-1] * jnp.sum(mean["load"] * mean["importance"], -1)
+    return mean

@@ -26,6 +26,7 @@ MAY_CHANGE = (
     "model.segments.remat",
     "optimizer.offload",
     "model.unroll",
+    "model.pipeline",
     "data.sources.path",
     "data.tokenizer.path",
     "data.cache",
