@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import ctypes
 import dataclasses
+import errno
 import hashlib
 import importlib.util
 import json
@@ -101,6 +102,8 @@ def joined(place: Place) -> Iterator[None]:
     if not source:
         yield
         return
+    if place.coordinator and place.index == 0:
+        _check_port(place.coordinator)
     _last_words(f"{_who(place)}: jax could not join the processes that {source} told of (see above)")
     limit = threading.Timer(place.timeout, lambda: _leave(_nobody(place, source), place.index))
     limit.daemon = True
@@ -267,6 +270,20 @@ def _nobody(place: Place, source: str) -> str:
             "process 0 running on that machine, and may this one reach that port?"
         )
     return f"{waited}: the coordinator {place.coordinator} is there, but not all others are: {same}"
+
+
+def _check_port(coordinator: str) -> None:
+    """Raises UserError for a port that another program listens on: jax may crash of it."""
+    family, here = (socket.AF_INET6, "::") if socket.has_ipv6 else (socket.AF_INET, "0.0.0.0")
+    with contextlib.suppress(OSError), socket.socket(family) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was left a moment ago is free
+        try:
+            trial.bind((here, int(coordinator.rpartition(":")[2])))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise UserError(
+                    f"the port of the coordinator {coordinator} is taken on this machine: choose another"
+                ) from None
 
 
 def _who(place: Place) -> str:

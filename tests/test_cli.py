@@ -105,8 +105,8 @@ def rooms(monkeypatch, tmp_path):
 
     loop = module("jaxlm.train.loop", train=lambda run, folder: calls.update(run=run, folder=folder))
     module("jaxlm.train", loop=loop)
-    plan = module("jaxlm.plan", plan=lambda run: {"params": run.steps}, table=lambda facts: f"params {facts['params']}")
-    monkeypatch.setitem(vars(jaxlm), "plan", plan)
+    costs = module("jaxlm.plan.costs", plan=lambda run: {"params": run.steps}, table=lambda f: f"params {f['params']}")
+    monkeypatch.setitem(vars(jaxlm), "plan", module("jaxlm.plan", costs=costs))
 
     class Model:
         def stream(self, *args):

@@ -58,7 +58,7 @@ HEAVY = {"jax", "flax", "optax", "orbax", "grain", "numpy", "matplotlib", "pyarr
 BANNED = {"torch", "transformers", "tensorflow", "pickle", "cloudpickle"}
 NOT_BESIDE = {"jax", "flax", "optax", "orbax", "chex"}
 LINEN_IN = {"nn", "models", "sharding"}  # sharding: it declares the weights of modules
-MESH_NAMES_IN = {"sharding", "ops"}
+MESH_NAMES_IN = {"sharding", "ops", "plan"}
 
 
 def room(path: str) -> str:

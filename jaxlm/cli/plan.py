@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 from typing import Any
 
@@ -22,6 +23,7 @@ def _arguments(parser: Parser) -> None:
 
 
 def plan(args: Args) -> None:
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # nothing is run: accelerators are left alone
     from jaxlm.config import resolve
 
     run = resolve(args.config, args.overrides)
@@ -95,7 +97,7 @@ def _mesh(text: str, before: Any) -> Any:
     """`before` with the axes that are named, and all others 1."""
     from jaxlm.sharding import AXES, MeshConfig
 
-    sizes = dict.fromkeys(AXES, 1)
+    sizes: dict[str, int] = dict.fromkeys(AXES, 1)
     for part in text.split(","):
         found = re.fullmatch(r"\s*(\w+)\s*=\s*(-?\d+)\s*", part)
         if not found:

@@ -44,7 +44,8 @@ class LinformerConfig:
 class Linformer(nn.Module):
     """x_BTD, context -> y_BTD, (): nothing that decoding could go on from.
 
-    Tokens of segment 0 are padding; rows may not be packed with several texts.
+    Tokens of segment 0 are padding; rows may not be packed with several texts. Where positions are divided over
+    devices, each mixes its own and the mixtures are added up.
     """
 
     c: LinformerConfig

@@ -158,9 +158,8 @@ def unstack(params: Params) -> Params:
     a stack, have all of it then."""
     whole = lambda tree: sharding.lead(tree, None) if sharding.mesh_size("layers") > 1 else tree
     apart = lambda tree: {str(i): jax.tree.map(lambda x, i=i: x[i], tree) for i in range(_length(tree))}
-    return {
-        name: apart(whole(tree["periods"])) if name.startswith("segment_") else tree for name, tree in params.items()
-    }
+    stacked = lambda name: name.startswith("segment_") and "periods" in params[name]
+    return {name: apart(whole(tree["periods"])) if stacked(name) else tree for name, tree in params.items()}
 
 
 def stack(params: Params) -> Params:

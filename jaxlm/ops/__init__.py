@@ -30,9 +30,11 @@ from jaxlm.ops.relative import (
     shaw_attention,
     t5_bucket,
 )
+from jaxlm.ops.ring import ring_attention
 from jaxlm.ops.rope import rotate
 from jaxlm.ops.similarity import analogy, cosine_similarity, nearest_neighbours
 from jaxlm.ops.sparse import Fixed, Local, Pattern, Strided, block_sparse_attention, dense_mask, pattern_mask
+from jaxlm.ops.ulysses import ulysses_attention
 
 __all__ = [
     "ACTIVATIONS",
@@ -72,11 +74,13 @@ __all__ = [
     "pipeline",
     "positive_features",
     "reference_attention",
+    "ring_attention",
     "rms_norm",
     "rotate",
     "shaw_attention",
     "sinusoidal",
     "t5_bucket",
     "temperature",
+    "ulysses_attention",
     "visible",
 ]

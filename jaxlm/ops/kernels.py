@@ -45,14 +45,24 @@ def _dense(extras: Extras, rule: Rule) -> bool:
 
 
 def cudnn_attention(q_BTHK: Array, k_BTGK: Array, v_BTGJ: Array, extras: Extras, rule: Rule) -> Array:
-    """cuDNN flash attention. Causal limits and windows skip work; segments and chunks become a dense mask."""
-    attend = functools.partial(
-        jax.nn.dot_product_attention, q_BTHK, k_BTGK, v_BTGJ, scale=rule.scale, implementation="cudnn"
-    )
-    if not _dense(extras, rule):
-        return attend(is_causal=rule.causal, local_window_size=None if rule.reach is None else (rule.reach - 1, 0))
-    index_1T = jnp.arange(q_BTHK.shape[1])[None]
-    return attend(mask=rule.visible(index_1T, index_1T, extras, extras)[:, None])
+    """cuDNN flash attention, each device its own rows and heads. Causal limits and windows skip work; segments and
+    chunks become a dense mask."""
+    dense = _dense(extras, rule)
+
+    def local(q_BTHK, k_BTGK, v_BTGJ, segments_BT, positions_BT):
+        attend = functools.partial(
+            jax.nn.dot_product_attention, q_BTHK, k_BTGK, v_BTGJ, scale=rule.scale, implementation="cudnn"
+        )
+        if not dense:
+            return attend(is_causal=rule.causal, local_window_size=None if rule.reach is None else (rule.reach - 1, 0))
+        index_1T, own = jnp.arange(q_BTHK.shape[1])[None], Extras(segments_BT, positions_BT)
+        return attend(mask=rule.visible(index_1T, index_1T, own, own)[:, None])
+
+    heads, rows = ("batch", None, "heads", None), ("batch", None)
+    positions_BT = extras.positions_BT
+    places = (None, None) if positions_BT is not None and positions_BT.shape[0] == 1 else rows
+    given = q_BTHK, k_BTGK, v_BTGJ, extras.segments_BT, positions_BT
+    return sharding.per_device(local, [heads] * 3 + [rows, places], heads, *given, kernel=True)
 
 
 def splash_lacks(q_BTHK: Array, k_BTGK: Array, v_BTGJ: Array, extras: Extras, rule: Rule) -> str:
@@ -83,6 +93,7 @@ def _splash(T: int, H: int, causal: bool, window: int | None, softcap: float | N
         q_seq_shards=1,
         block_sizes=kernel.BlockSizes(**sizes),
         attn_logits_soft_cap=softcap,
+        residual_checkpoint_name="attention",  # for rematerialisation, as in `blockwise`
         interpret=interpret,
     )
     # It computes with arrays. A thread of its own stands outside of the trace, and of a mesh that may not be here.

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxlm import sharding
 from jaxlm.models import flops, lm
 from jaxlm.nn import MoEConfig
+from jaxlm.ops.pipeline import ticks
 from jaxlm.plan.facts import Collective, Memory, Program, Work
 from jaxlm.plan.topology import Topology
 from jaxlm.sharding import Axes
@@ -165,9 +166,10 @@ def _sent(
 
 
 def bubble(run: RunConfig, topology: Topology) -> float:
-    """The share of a step that the devices of a pipeline wait for its first and last microbatch: of M microbatches over
-    S stages (S - 1) / (M + S - 1)."""
-    sizes = sharding.mesh_shape(run.mesh, topology.devices)
+    """The share of a step that the devices of a pipeline wait for its first and last microbatch: with M microbatches
+    that go R rounds over S stages (S - 1) / (M R + S - 1)."""
+    sizes, how = sharding.mesh_shape(run.mesh, topology.devices), run.model.pipeline
     rows = run.batch // run.accumulate // math.prod(sizes[axis] for axis in sharding.RULES["batch"])
-    S, M = sizes["stage"], max(n for n in range(1, 4 * sizes["stage"] + 1) if rows % n == 0)
-    return (S - 1) / (M + S - 1)
+    S = sizes["stage"]
+    M = max(n for n in range(1, (how.microbatches or 4 * S) + 1) if rows % n == 0)
+    return (S - 1) / ticks(S, M, how.rounds)

@@ -108,6 +108,7 @@ def ranking(options: list[Option]) -> str:
     """What a search found: a line an option."""
     lines = [f"{'step s':>8}{'MFU':>7}{'tokens/s':>12}{'GiB':>8}  how"]
     for option in options:
+        assert option.timing is not None, "only what has a speed is ranked"
         how = " ".join(change for change in option.changes if not change.endswith("=1"))
         memory, timing = option.program.memory.total / GiB, option.timing
         lines.append(f"{timing.step:8.3g}{timing.mfu:7.1%}{option.speed:12,.0f}{memory:8.1f}  {how}")

@@ -5,21 +5,25 @@ program (`plan.walk`). To be sure of one, ask the compiler for it.
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
 
+import jax
+
 from jaxlm import sharding
 from jaxlm.config import override
 from jaxlm.errors import UserError
-from jaxlm.nn import MoEConfig
+from jaxlm.models import lm
+from jaxlm.models.lm import LMConfig
 from jaxlm.plan.facts import Program
 from jaxlm.plan.napkin import bubble, napkin
 from jaxlm.plan.roofline import Timing, predict
 from jaxlm.plan.topology import Topology
 from jaxlm.plan.walk import estimate_train
-from jaxlm.sharding import AXES
+from jaxlm.sharding import AXES, Axes
 from jaxlm.train.run import RunConfig
 
 POLICIES = ("none", "mlp", "dots_except_mlp", "qkv", "attention", "full", "offload")  # less and less memory
@@ -111,32 +115,47 @@ def judged(run: RunConfig, topology: Topology, changes: tuple[str, ...] = ()) ->
 
 
 def meshes(run: RunConfig, topology: Topology) -> Iterator[dict[str, int]]:
-    """The shapes of the topology's devices that divide everything they must. Heads and experts are divided over devices
-    that the fast network joins."""
-    blocks = [block for segment in run.model.segments for block in segment.blocks]
-    heads = [n for block in blocks for name in ("H", "groups") if isinstance(n := getattr(block.mixer, name, 1), int)]
-    experts = [block.ffn.E for block in blocks if isinstance(block.ffn, MoEConfig)] or [1]
-    stacks = [segment.repeat for segment in run.model.segments]
-    whole = _divisors(topology.devices)
+    """The shapes of the topology's devices that divide the run. Heads and experts are divided over devices that the
+    fast network joins."""
+    whole, experts = _divisors(topology.devices), "experts" in _dimensions(run.model)
     for tensor, expert, context, stage in itertools.product(
-        [n for n in whole if n <= min(HEADS, topology.per_slice) and all(h % n == 0 for h in heads)],
-        [n for n in whole if n <= topology.per_slice and all(e % n == 0 for e in experts)],
+        [n for n in whole if n <= min(HEADS, topology.per_slice)],
+        [n for n in whole if n <= topology.per_slice] if experts else [1],
         [n for n in whole if n == 1 or run.data.T % (n * SHORTEST) == 0],
-        [n for n in whole if n <= STAGES and all(repeat % n == 0 or repeat < n for repeat in stacks)],
+        [n for n in whole if n <= STAGES],
     ):
         left, over = divmod(topology.devices, tensor * expert * context * stage)
         for fsdp in [] if over else _divisors(left):
             sizes = {"data": left // fsdp, "fsdp": fsdp, "tensor": tensor, "expert": expert}
             sizes |= {"context": context, "stage": stage}
-            if run.model.D % (fsdp * expert * context) == 0:
+            if _divides(run, sizes):
                 yield {axis: sizes[axis] for axis in AXES}
+
+
+@functools.lru_cache(maxsize=64)
+def _dimensions(config: LMConfig) -> dict[str | None, set[int]]:
+    """By logical axis, how large weights are along it."""
+    shapes, axes = lm.abstract(dataclasses.replace(config, remat="none"))  # which changes none: traced once
+    found: dict[str | None, set[int]] = {}
+    for x, a in zip(jax.tree.leaves(shapes), jax.tree.leaves(axes, is_leaf=lambda x: isinstance(x, Axes)), strict=True):
+        for name, n in zip(a.names, x.shape, strict=True):
+            found.setdefault(name, set()).add(n)
+    return found
+
+
+def _divides(run: RunConfig, sizes: dict[str, int]) -> bool:
+    """Whether a mesh divides every weight, and the positions."""
+    parts = lambda name: math.prod(sizes[axis] for axis in sharding.RULES[name])
+    whole = lambda n, name: n % parts(name) == 0 or (name == "layers" and n < parts(name))
+    weights = all(whole(n, name) for name, found in _dimensions(run.model).items() for n in found)
+    return weights and run.data.T % parts("seq") == 0
 
 
 def _napkin(run: RunConfig, topology: Topology) -> Option | None:
     """None for what the mesh does not divide."""
     sizes = sharding.mesh_shape(run.mesh, topology.devices)
     rows = math.prod(sizes[axis] for axis in sharding.RULES["batch"])
-    if run.batch % (rows * run.accumulate) or run.data.T % (sizes["context"] * sizes["tensor"]):
+    if run.batch % (rows * run.accumulate) or not _divides(run, sizes):
         return None
     program = napkin(run, sizes, topology)
     return Option(run, program, predict(program, topology, bubble(run, topology)))

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxlm.errors import UserError, unknown
+from jaxlm.chips import chip as chip_of
+from jaxlm.errors import UserError
 from jaxlm.models import flops as counted
 from jaxlm.scaling.fitting import Estimate, Fit
 from jaxlm.scaling.law import Allocation, Law
-from jaxlm.train.hardware import DATASHEET
 from jaxlm.train.run import RunConfig
 
 SPREAD = 4.0  # sizes of a sweep lie within this factor of the best
@@ -21,12 +21,9 @@ SPREAD = 4.0  # sizes of a sweep lie within this factor of the best
 
 def budget(chips: int, chip: str, hours: float, mfu: float) -> float:
     """FLOPs = chips x peak x seconds x the share of the peak that training reaches (model FLOPs utilisation)."""
-    peaks = {name.replace(" ", "").lower(): peak for name, peak in DATASHEET.items()}
-    if chip.lower() not in peaks:
-        raise unknown("chip", chip, peaks)
     if chips < 1 or not hours > 0 or not 0 < mfu <= 1:
         raise UserError(f"a budget needs chips >= 1, hours > 0 and 0 < mfu <= 1, got {chips}, {hours:g} and {mfu:g}")
-    return chips * peaks[chip.lower()] * hours * 3600 * mfu
+    return chips * chip_of(chip.lower()).flops * hours * 3600 * mfu
 
 
 def estimate(source: Law | Fit, f: Any) -> Estimate:

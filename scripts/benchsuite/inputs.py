@@ -27,7 +27,7 @@ def loader(tokens: int, T: int, rows: int, batches: int, repeats: int) -> dict:
         writer.write(stream)
         writer.close()
         shards = Shards(Path(folder) / "train")
-        how = {"T": T, "eot": 0, "seed": 0, "batch": rows, "process": 0, "processes": 1, "fingerprint": ""}
+        how = {"T": T, "eot": 0, "seed": 0, "batch": rows, "rows": range(rows), "fingerprint": ""}
         with TrainBatches([shards], [1.0], **how) as ours:
             next(ours)
             packed = seconds_per_step(lambda: next(ours), lambda _: None, repeats, batches)

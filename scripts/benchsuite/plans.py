@@ -21,25 +21,28 @@ class Case:
     overrides: tuple[str, ...]
 
 
-def _case(id: str, config: str, topology: str, T: int, batch: int, **mesh: int) -> Case:
+def _case(id: str, config: str, topology: str, T: int, batch: int, experts: int | None = None, **mesh: int) -> Case:
+    """`experts` is the segment that has some: over many devices they take 1.25 times their even share."""
     sizes = {"data": 1, "fsdp": 1} | mesh
     axes = tuple(f"mesh.{axis}={n}" for axis, n in sizes.items())
-    return Case(id, config, topology, (f"data.T={T}", f"batch={batch}", *axes))
+    capacity = () if experts is None else (f"model.segments.{experts}.blocks.*.ffn.capacity=1.25",)
+    return Case(id, config, topology, (f"data.T={T}", f"batch={batch}", *axes, *capacity))
 
 
+POD, TWO = "v5p:16x16x16", "2xv5p:16x16x16"
 CASES = (
     _case("plan.8b.v5e", "llama_3_1_8b", "v5e:16x16", 4096, 256, fsdp=64, tensor=4),
     _case("plan.8b.v6e", "llama_3_1_8b", "v6e:16x16", 8192, 256, fsdp=256),
     _case("plan.8b.two_slices", "llama_3_1_8b", "2xv5e:16x16", 4096, 512, data=2, fsdp=64, tensor=4),
     _case("plan.70b.v5p", "llama_3_1_70b", "v5p:8x8x8", 8192, 512, fsdp=128, tensor=4),
-    _case("plan.70b.pod", "llama_3_1_70b", "v5p:16x16x16", 4096, 1024, data=8, fsdp=64, tensor=8),
-    _case("plan.405b.v5p", "llama_3_1_405b", "v5p:16x16x16", 8192, 2048, fsdp=512, tensor=8),
-    _case("plan.mixtral_8x7b", "mixtral_8x7b", "v5p:8x8x8", 4096, 1024, fsdp=64, expert=8),
-    _case("plan.qwen3_235b", "qwen3_235b_a22b", "v5p:8x16x16", 4096, 4096, fsdp=64, expert=32),
-    _case("plan.deepseek_v3", "deepseek_v3", "v5p:16x16x16", 4096, 8192, fsdp=64, expert=64),
-    _case("plan.deepseek_v3.two_slices", "deepseek_v3", "2xv5p:16x16x16", 4096, 16384, data=2, fsdp=64, expert=64),
-    _case("plan.kimi_k2", "kimi_k2", "v5p:16x16x16", 4096, 8192, fsdp=64, expert=64),
-    _case("plan.kimi_k2.two_slices", "kimi_k2", "2xv5p:16x16x16", 4096, 16384, data=2, fsdp=64, expert=64),
+    _case("plan.70b.pod", "llama_3_1_70b", POD, 4096, 1024, data=8, fsdp=64, tensor=8),
+    _case("plan.405b.v5p", "llama_3_1_405b", POD, 8192, 2048, fsdp=512, tensor=8),
+    _case("plan.mixtral_8x7b", "mixtral_8x7b", "v5p:8x8x8", 4096, 1024, experts=0, fsdp=64, expert=8),
+    _case("plan.qwen3_235b", "qwen3_235b_a22b", "v5p:8x16x16", 4096, 4096, experts=0, fsdp=64, expert=32),
+    _case("plan.deepseek_v3", "deepseek_v3", POD, 4096, 8192, experts=1, data=8, fsdp=8, expert=64),
+    _case("plan.deepseek_v3.two_slices", "deepseek_v3", TWO, 4096, 16384, experts=1, data=16, fsdp=8, expert=64),
+    _case("plan.kimi_k2", "kimi_k2", POD, 4096, 8192, experts=1, data=8, fsdp=8, expert=64),
+    _case("plan.kimi_k2.two_slices", "kimi_k2", TWO, 4096, 16384, experts=1, data=16, fsdp=8, expert=64),
 )
 TINY = Case(
     "plan.tiny",

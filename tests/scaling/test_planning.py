@@ -29,7 +29,7 @@ def test_a_budget_of_chips():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ((64, "h1000", 24, 0.4), "unknown chip 'h1000': did you mean 'h100'"),
+        ((64, "h1000", 24, 0.4), "unknown accelerator 'h1000': did you mean 'h100'"),
         ((0, "h100", 24, 0.4), "needs chips >= 1, hours > 0 and 0 < mfu <= 1, got 0, 24 and 0.4"),
         ((1, "h100", 24, 40), "0 < mfu <= 1"),
         ((1, "h100", float("nan"), 0.4), "hours > 0"),

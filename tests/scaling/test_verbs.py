@@ -79,7 +79,7 @@ def test_a_plan_is_told(table, capsys):
         (["plan", "--flops", "nan"], "--flops must be a positive number, not nan"),
         (["plan", "--flops", "1e21", "--serve", "0"], "--serve must be a positive number, not 0"),
         (["plan", "--flops", "1e21", "--batch", "0"], "--batch must be a positive number, not 0"),
-        (["plan", "--chips", "8", "--chip", "h10", "--hours", "2"], "unknown chip 'h10': did you mean 'h100'"),
+        (["plan", "--chips", "8", "--chip", "h10", "--hours", "2"], "unknown accelerator 'h10': did you mean 'h100'"),
     ],
 )
 def test_mistakes_are_one_line(argv, message, table, capsys):

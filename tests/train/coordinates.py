@@ -40,10 +40,11 @@ def activations(run: RunConfig, params, tokens_BT) -> dict[str, jax.Array]:
 
 
 @functools.cache
-def moves(run: RunConfig, updates: int = 4) -> dict[str, float]:
+def moves(run: RunConfig, zero: str = "", updates: int = 4) -> dict[str, float]:
     """The mean size of the change of each kind of activation after so many steps on one batch.
 
     It has few tokens: only so do weights soon grow along what they read, which is what the parametrisation is about.
+    The weight called `zero` starts so.
     """
     tx, batch = states.optimizer(run), tiny.batch(2, T=8)
 
@@ -59,15 +60,16 @@ def moves(run: RunConfig, updates: int = 4) -> dict[str, float]:
     @jax.jit
     def change(key):
         state = states.init_state(run, tx, key)
-        last, _ = jax.lax.fori_loop(0, updates, update, (state.params, state.opt_state))
-        both = jax.tree.map(lambda *xs: jnp.stack(xs), state.params, last)
+        first = jax.tree_util.tree_map_with_path(lambda path, x: x * (path[-1].key != zero), state.params)
+        last, _ = jax.lax.fori_loop(0, updates, update, (first, state.opt_state))
+        both = jax.tree.map(lambda *xs: jnp.stack(xs), first, last)
         found = jax.vmap(lambda params: activations(run, params, batch["tokens"]))(both)
         return jax.tree.map(lambda x: jnp.abs(x[1] - x[0]).mean(), found)
 
     return {name: float(x) for name, x in change(jax.random.key(run.seed)).items()}
 
 
-def slope(small: RunConfig, large: RunConfig, ratio: float) -> dict[str, float]:
+def slope(small: RunConfig, large: RunConfig, ratio: float, zero: str = "") -> dict[str, float]:
     """That of log(move) over log(size), from a run to one `ratio` times as large: 0 where growth changes nothing."""
-    before, after = moves(small), moves(large)
+    before, after = moves(small, zero), moves(large, zero)
     return {name: math.log(after[name] / before[name]) / math.log(ratio) for name in before}

@@ -139,6 +139,13 @@ def test_a_step_moves_wide_models_as_far_as_narrow_ones(how):
     assert min(found.values()) > -0.6, found  # what weights start with adds moves that fade as width^-1/2
 
 
+def test_a_step_moves_the_logits_of_wide_models_as_far():
+    """Of a head that starts at zero, which shows its own learning alone."""
+    base, wide = GROWN["wider heads"]
+    found = slope(run(base, None), run(wide, base), 4, zero="head")
+    assert abs(found["logits"]) < 0.2, found
+
+
 def test_a_step_moves_standard_wide_models_further():
     base, wide = GROWN["wider heads"]
     found = slope(run(base, None), run(wide, None), 4)

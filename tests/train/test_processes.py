@@ -183,5 +183,5 @@ def test_a_port_that_is_taken(saved_config, tmp_path):
         codes, _, (output,) = together(tmp_path / "out", [process(saved_config, *argv)])
     assert codes == [2], output
     assert errors(output) == [
-        "jaxlm: error: process 0 of 2 could not join the others by the flags: UNKNOWN: Failed to start RPC server"
+        f"jaxlm: error: the port of the coordinator {argv[1]} is taken on this machine: choose another"
     ]
