@@ -121,7 +121,8 @@ def _forward(hidden_BTD, head_VD, labels_BT, weights_BT, how):
     zero = sharding.partial_zeros(head.shape, over=spread, out=("vocab", None))
     dhead_VD, (total, nll, dx) = jax.lax.scan(step, zero, xs)
     dhead_VD = sharding.constrain(dhead_VD, "vocab", "embed").astype(head_VD.dtype)
-    return (total.sum(), nll.sum()), (uncut(dx), dhead_VD)
+    # The head's gradient is summed over devices before the layers go backward: else all of it would wait until then.
+    return (total.sum(), nll.sum()), jax.lax.optimization_barrier((uncut(dx), dhead_VD))
 
 
 def _backward(how, saved, cotangents):

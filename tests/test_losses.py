@@ -113,3 +113,16 @@ def test_chunks_divide_the_tokens_and_are_the_largest_allowed(N, tokens):
     n = _chunks(N, tokens)
     assert N % n == 0 and N // n <= tokens
     assert all(N // m > tokens for m in range(1, n) if N % m == 0)
+
+
+def test_the_gradient_of_the_head_does_not_wait_for_the_layers():
+    """It is there, summed over devices, when that of the hidden states goes on; unless nobody asks for it."""
+
+    def gradients(which):
+        return jax.grad(lambda *args: cross_entropy(*args, LABELS, WEIGHTS).total, which)
+
+    eqns = jax.make_jaxpr(gradients((0, 1)))(HIDDEN, HEAD).eqns
+    (barrier,) = (eqn for eqn in eqns if eqn.primitive.name == "optimization_barrier")
+    assert [v.aval.shape for v in barrier.outvars] == [HIDDEN.shape, HEAD.shape]
+    products = lambda which: jax.jit(gradients(which)).lower(HIDDEN, HEAD).compile().as_text().count(" dot(")
+    assert (products((0, 1)), products(0)) == (3, 2)
