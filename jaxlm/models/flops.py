@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 
 from jaxlm.models import lm
-from jaxlm.nn.block import Mixer
+from jaxlm.nn.block import BlockConfig, Mixer, ParallelConfig
 from jaxlm.sharding import Axes
 
 
@@ -36,9 +36,14 @@ def weights(config: lm.LMConfig) -> Iterator[Weight]:
         yield Weight(tuple(str(key.key) for key in path), x.shape, a)
 
 
+def blocks(config: lm.LMConfig) -> list[BlockConfig | ParallelConfig]:
+    """Of every layer, in order."""
+    return [block for segment in config.segments for _ in range(segment.repeat) for block in segment.blocks]
+
+
 def mixers(config: lm.LMConfig) -> list[Mixer]:
     """The mixer of every layer, in order."""
-    return [block.mixer for segment in config.segments for _ in range(segment.repeat) for block in segment.blocks]
+    return [block.mixer for block in blocks(config)]
 
 
 def parameters(config: lm.LMConfig) -> int:

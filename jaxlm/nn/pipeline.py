@@ -29,11 +29,9 @@ class PipelineConfig:
         if (self.microbatches is not None and self.microbatches < 1) or self.rounds < 1:
             raise UserError(f"a pipeline needs microbatches, rounds >= 1, got {self.microbatches} and {self.rounds}")
 
-    def parts(self, B: int) -> int:
-        """Into how many microbatches B rows are cut."""
-        most = self.microbatches or PER_STAGE * sharding.mesh_size("layers")
-        rows = B // sharding.mesh_size("batch")  # of a device
-        return max((n for n in range(1, most + 1) if rows % n == 0), default=1)
+    def parts(self, rows: int, S: int) -> int:
+        """Into how many microbatches a device's rows are cut over S stages."""
+        return max(n for n in range(1, (self.microbatches or PER_STAGE * S) + 1) if rows % n == 0)
 
 
 def staged(
@@ -74,7 +72,7 @@ def staged(
             f"a segment of {N} periods cannot be divided over mesh stage={S} in rounds={c.rounds}: their product must "
             "divide it"
         )
-    M = c.parts(B)
+    M = c.parts(B // sharding.mesh_size("batch"), S)
     cut = lambda x: split(x, M) if len(x) == B else jnp.broadcast_to(x[None], (M, *x.shape))
     given_M = jax.tree.map(cut, context), None if key is None else jax.random.split(key, M)
     x_M = split(x_BTD, M)

@@ -1,6 +1,7 @@
 """What is known of a program before it runs: the memory it takes, what it computes and what it sends."""
 
 import dataclasses
+from typing import NamedTuple
 
 KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
 PARTS = ("layers", "embedding", "loss", "optimizer", "other")
@@ -55,13 +56,28 @@ class Memory:
         return self.peak or sum(self.kinds().values())
 
 
+class Pass(NamedTuple):
+    """What a device reads, computes and writes at one go, so many times."""
+
+    flops: float
+    nbytes: float  # moved between its memory and its cores
+    times: float = 1
+
+
 @dataclasses.dataclass(frozen=True)
 class Work:
     """What one device computes in a step."""
 
     model_flops: float  # by the formula of models.flops, recomputation not counted: what MFU is made of
-    flops: float  # that it really computes, recomputation counted
-    hbm_bytes: float  # moved between its memory and its cores
+    passes: tuple[Pass, ...]  # what it really does, one after the other
+
+    @property
+    def flops(self) -> float:
+        return sum(one.flops * one.times for one in self.passes)
+
+    @property
+    def hbm_bytes(self) -> float:
+        return sum(one.nbytes * one.times for one in self.passes)
 
 
 @dataclasses.dataclass(frozen=True)

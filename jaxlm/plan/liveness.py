@@ -1,4 +1,4 @@
-"""How much of a device's memory a program takes at its height, and how many bytes it moves.
+"""How much of a device's memory a program takes at its height, and what it computes and moves step by step.
 
 Arrays are in memory from the step that writes them to the last that reads them (`plan.fusion` says which are). A loop
 holds what it scans over, what it carries and what it stacks, and in it the height of its body. A result may take the
@@ -8,8 +8,9 @@ place.
 
 import sys
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
+from jaxlm.plan.facts import Pass
 from jaxlm.plan.fusion import Compiler, Fusions
 from jaxlm.plan.graph import Block, Op, Value
 
@@ -82,27 +83,35 @@ def _copied(f: Fusions, places: dict[int, int]) -> int:
     return sum(size for key, size in places.items() if readers[key] > 1)
 
 
-def moved(block: Block, compiler: Compiler) -> float:
-    """Bytes read and written in a device's memory: every step reads its operands once, of one that it cuts a part from
-    the part, and writes its results once. What is computed into the results of a program or body in one pass is read
-    once for all of them."""
-    f, total, read = Fusions(block, compiler), 0.0, set()
+def passes(block: Block, compiler: Compiler, times: int = 1) -> Iterator[Pass]:
+    """What every step computes and moves: it reads its operands once, of one that it cuts a part from the part, and
+    writes its results once. What is computed into the results of a program or body in one pass is read once for all of
+    them."""
+    f, read = Fusions(block, compiler), set()
     for step in f.steps:
         op = step.op
         if op.body is not None:
-            total += op.times * moved(op.body, compiler)
-        elif op.kind == "update":  # of a place in an array that stays where it is
-            total += 2 * sum(v.nbytes for v in op.ins[1:])
-        else:
-            last = bool(step.results) and not step.writes
-            parts: dict[int, int] = {}
-            for v in op.ins:
-                for key, size in _read(f, v, op).items():
-                    parts[key] = max(size, parts.get(key, 0))
-            total += sum(size for key, size in parts.items() if not (last and key in read))
-            total += sum(v.nbytes for v in (*step.writes, *step.results))
-            read |= parts.keys() if last else set()
-    return total
+            yield from passes(op.body, compiler, times * op.times)
+            continue
+        if op.kind == "update":  # of a place in an array that stays where it is
+            yield Pass(_computed(f, op, set()), 2 * sum(v.nbytes for v in op.ins[1:]), times)
+            continue
+        last = bool(step.results) and not step.writes
+        parts: dict[int, int] = {}
+        for v in op.ins:
+            for key, size in _read(f, v, op).items():
+                parts[key] = max(size, parts.get(key, 0))
+        moved = sum(size for key, size in parts.items() if not (last and key in read))
+        moved += sum(v.nbytes for v in (*step.writes, *step.results))
+        read |= parts.keys() if last else set()
+        yield Pass(_computed(f, op, set()), moved, times)
+
+
+def _computed(f: Fusions, op: Op, seen: set[int]) -> float:
+    """FLOPs of `op` and of all that is computed where it reads it."""
+    seen.add(id(op))
+    makers = (f.maker.get(id(v)) for v in map(f.source, op.ins) if id(v) in f.maker and not f.held(v))
+    return op.flops + sum(_computed(f, maker, seen) for maker in makers if maker and id(maker) not in seen)
 
 
 def _read(f: Fusions, v: Value, op: Op) -> dict[int, int]:

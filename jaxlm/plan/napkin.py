@@ -6,21 +6,20 @@ and for the backward pass, and its gradient is summed and scattered; tensor para
 twice a layer and pass. A walk through the real program (`plan.walk`) and the compiler (`plan.program`) know better.
 """
 
+import collections
 import dataclasses
 import functools
 import math
 from collections.abc import Iterator
 
-import jax
 import jax.numpy as jnp
 
 from jaxlm import sharding
 from jaxlm.models import flops, lm
 from jaxlm.nn import MoEConfig
 from jaxlm.ops.pipeline import ticks
-from jaxlm.plan.facts import Collective, Memory, Program, Work
+from jaxlm.plan.facts import Collective, Memory, Pass, Program, Work
 from jaxlm.plan.topology import Topology
-from jaxlm.sharding import Axes
 from jaxlm.train.run import RunConfig
 
 # By policy of rematerialisation: the share of a layer's products that is kept, and of a forward pass that is repeated.
@@ -46,28 +45,25 @@ def weights(config: lm.LMConfig, sizes: tuple[tuple[str, int], ...]) -> tuple[We
     """All weights of the model, on a mesh whose axes have these sizes."""
     size = dict(sizes)
     parts = lambda name: math.prod(size[axis] for axis in sharding.RULES[name])
-    shapes, axes = lm.abstract(config)
     found = []
-    for x, a in zip(jax.tree.leaves(shapes), jax.tree.leaves(axes, is_leaf=lambda x: isinstance(x, Axes)), strict=True):
-        layers = x.shape[0] if "layers" in a.names else 0
-        own = {name: parts(name) for name in a.names}
+    for w in flops.weights(config):
+        names, inputs = w.axes.names, w.axes.inputs
+        layers = w.shape[0] if "layers" in names else 0
+        own = {name: parts(name) for name in names}
         if layers < own.get("layers", 1):
             own["layers"] = 1  # too few to divide
         whole = math.prod(n for name, n in own.items() if name not in (*WIDTHS, "layers"))
-        experts = x.shape[a.names.index("experts")] * a.active if "experts" in a.names else 1  # that a token meets
-        crosses = lambda dims, own=own, x=x, a=a: math.prod(
-            x.shape[i] / (1 if a.names[i] in (*WIDTHS, None) else own[a.names[i]]) for i in dims
-        )
-        outputs = [i for i, name in enumerate(a.names) if i not in a.inputs and name not in ("layers", "experts")]
-        count = math.prod(x.shape)
+        experts = w.shape[names.index("experts")] * w.axes.active if "experts" in names else 1  # that a token meets
+        used = [n if name in WIDTHS else n / own[name] for n, name in zip(w.shape, names, strict=True)]
+        outputs = [i for i, name in enumerate(names) if i not in inputs and name not in ("layers", "experts")]
         found.append(
             Weight(
                 layers=layers,
-                owned=count / math.prod(own.values()),
-                gathered=count / max(layers, 1) / whole,
+                owned=w.size / math.prod(own.values()),
+                gathered=w.size / max(layers, 1) / whole,
                 over=tuple(axis for name in WIDTHS if name in own for axis in sharding.RULES[name] if size[axis] > 1),
-                read=experts * crosses(a.inputs) if a.inputs else 0,
-                made=experts * crosses(outputs) if a.inputs else 0,
+                read=experts * math.prod(used[i] for i in inputs) if inputs else 0,
+                made=experts * math.prod(used[i] for i in outputs) if inputs else 0,
             )
         )
     return tuple(found)
@@ -92,7 +88,7 @@ def napkin(run: RunConfig, sizes: dict[str, int], topology: Topology) -> Program
     state = sum(w.owned for w in found) * 4
     return Program(
         _memory(run, found, tokens, itemsize, sizes),
-        Work(model_flops, model_flops * passes / 3, moved + 8 * state),
+        Work(model_flops, (Pass(model_flops * passes / 3, moved), Pass(0, 8 * state))),
         tuple(one for one in _sent(run, found, tokens, itemsize, sizes, topology) if one.size > 1 and one.nbytes),
         limit=topology.chip.usable if topology.chip else None,
     )
@@ -130,17 +126,12 @@ def _sent(
 ) -> Iterator[Collective]:
     config = run.model
     forward = 1 if config.remat == "none" else 2  # times that the forward pass is made
-    # Axes that lie across slices, or beyond a node: the outer ones of the mesh.
-    inner, slow = 1, set()
-    for axis in reversed(sharding.AXES):
-        inner *= sizes[axis]
-        if sizes[axis] > 1 and inner > topology.per_slice:
-            slow.add(axis)
+    slow = sharding.across(sizes, topology.slices) if topology.slices > 1 else None
 
     def one(kind: str, numbers: float, times: float, *axes: str, part: str = "layers") -> Collective:
         size = math.prod(sizes[axis] for axis in axes)
         return Collective(
-            kind, round(numbers * itemsize), round(times * run.accumulate), part, axes, size, bool(slow & set(axes))
+            kind, round(numbers * itemsize), round(times * run.accumulate), part, axes, size, slow in axes
         )
 
     layers, tensor = max(config.layers // sizes["stage"], 1), sizes["tensor"]
@@ -154,11 +145,11 @@ def _sent(
     stream = tokens * config.D
     yield one("all-gather", stream, 2 * layers * (forward + 1), "tensor")
     yield one("reduce-scatter", stream, 2 * layers * (forward + 1), "tensor")
-    ffns = [block.ffn for segment in config.segments for block in segment.blocks for _ in range(segment.repeat)]
-    for ffn in {ffn: None for ffn in ffns if isinstance(ffn, MoEConfig)}:
-        share = ffns.count(ffn) / len(ffns)
-        chosen = ffn.k * (ffn.capacity or 1.0) / tensor
-        yield one("all-to-all", stream * chosen, 2 * share * layers * (forward + 1), "expert")
+    ffns = collections.Counter(block.ffn for block in flops.blocks(config))
+    for ffn, count in ffns.items():
+        if isinstance(ffn, MoEConfig):
+            chosen = ffn.k * (ffn.capacity or 1.0) / tensor
+            yield one("all-to-all", stream * chosen, 2 * count / config.layers * layers * (forward + 1), "expert")
     mixer = config.segments[0].blocks[0].mixer
     keys = 2 * getattr(mixer, "groups", 1) * getattr(mixer, "K", config.D) * tokens / tensor
     yield one("collective-permute", keys, layers * (sizes["context"] - 1) * (forward + 2), "context")
@@ -171,5 +162,4 @@ def bubble(run: RunConfig, topology: Topology) -> float:
     sizes, how = sharding.mesh_shape(run.mesh, topology.devices), run.model.pipeline
     rows = run.batch // run.accumulate // math.prod(sizes[axis] for axis in sharding.RULES["batch"])
     S = sizes["stage"]
-    M = max(n for n in range(1, (how.microbatches or 4 * S) + 1) if rows % n == 0)
-    return (S - 1) / ticks(S, M, how.rounds)
+    return (S - 1) / ticks(S, how.parts(rows, S), how.rounds)

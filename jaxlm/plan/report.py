@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from jaxlm.plan.facts import Collective, Memory, Program
+from jaxlm.plan.facts import Collective, Memory, Program, Work
 from jaxlm.plan.roofline import Timing, seconds
 from jaxlm.plan.search import Option
 from jaxlm.plan.topology import Topology
@@ -63,6 +63,8 @@ def table(option: Option, topology: Topology) -> str:
     if program.largest:
         lines += ["", "largest arrays of the step"]
         lines += [f"  {b.nbytes / GiB:8.2f} GiB  {b.shape}  {b.op[-60:]}".rstrip() for b in program.largest[:5]]
+    if program.work is not None:
+        lines += ["", _work(program, program.work)]
     if timing is not None:
         lines += ["", *_timing(timing)]
     if program.collectives:
@@ -78,6 +80,12 @@ def _memory(memory: Memory, limit: int | None) -> list[str]:
     if limit is not None:
         verdict = f" of {limit / GiB:.2f}: " + ("fits" if memory.total <= limit else "DOES NOT FIT")
     return ["memory of a device", *lines, f"  {'at once':<12}{memory.total / GiB:8.2f} GiB{verdict}"]
+
+
+def _work(program: Program, work: Work) -> str:
+    own, sent = work.model_flops / work.flops, sum(one.nbytes * one.times for one in program.collectives)
+    computes = f"computes {work.flops / 1e12:.4g} TFLOP ({own:.0%} of them the model's own)"
+    return f"a device {computes}, moves {work.hbm_bytes / 1e9:.4g} GB, exchanges {sent / 1e9:.4g} GB"
 
 
 def _timing(timing: Timing) -> list[str]:

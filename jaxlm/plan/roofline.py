@@ -1,7 +1,7 @@
 """How long a step takes, by what it computes, moves and sends (Williams et al. 2009, "Roofline").
 
     compute = FLOPs / peak,  memory = bytes / bandwidth,  network = sum over exchanges of bytes / bandwidth
-    step = (max(compute, memory, hidden network) + exposed network) / (1 - bubble)
+    step = (max(sum over passes of max(compute, memory), hidden network) + exposed network) / (1 - bubble)
 
 Rates are those of the datasheet times the share that long products, copies and exchanges reach. What fsdp, rings and
 pipelines send is hidden behind the products of another layer; what tensor and expert parallelism send is waited for.
@@ -50,13 +50,16 @@ def predict(program: Program, topology: Topology, bubble: float = 0.0) -> Timing
     """The time of a step; `bubble` is the share of it that a pipeline's devices wait."""
     chip, work = topology.chip, program.work
     assert chip is not None and work is not None  # a chip of the table, and a program whose work was counted
-    compute, memory = work.flops / (COMPUTE * chip.flops), work.hbm_bytes / (MEMORY * chip.hbm)
+    compute = lambda one: one.times * one.flops / (COMPUTE * chip.flops)
+    memory = lambda one: one.times * one.nbytes / (MEMORY * chip.hbm)
+    alone = sum(max(compute(one), memory(one)) for one in work.passes)
     times = [(one, seconds(one, topology)) for one in program.collectives]
     exposed = sum(time for one, time in times if any(axis in one.axes for axis in EXPOSED))
     network = sum(time for _, time in times)
-    busy = max(compute, memory, network - exposed) + exposed
+    busy = max(alone, network - exposed) + exposed
     step = busy / (1 - bubble)
-    return Timing(compute, memory, network, exposed, step - busy, step, work.model_flops / chip.flops / step)
+    local = sum(map(compute, work.passes)), sum(map(memory, work.passes))
+    return Timing(*local, network, exposed, step - busy, step, work.model_flops / chip.flops / step)
 
 
 def seconds(one: Collective, topology: Topology) -> float:

@@ -11,19 +11,17 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import jax
-
 from jaxlm import sharding
 from jaxlm.config import override
 from jaxlm.errors import UserError
-from jaxlm.models import lm
+from jaxlm.models import flops
 from jaxlm.models.lm import LMConfig
 from jaxlm.plan.facts import Program
 from jaxlm.plan.napkin import bubble, napkin
 from jaxlm.plan.roofline import Timing, predict
 from jaxlm.plan.topology import Topology
 from jaxlm.plan.walk import estimate_train
-from jaxlm.sharding import AXES, Axes
+from jaxlm.sharding import AXES
 from jaxlm.train.run import RunConfig
 
 POLICIES = ("none", "mlp", "dots_except_mlp", "qkv", "attention", "full", "offload")  # less and less memory
@@ -52,8 +50,8 @@ def search(run: RunConfig, topology: Topology, closer: int = 8) -> list[Option]:
     """The best ways to run on the whole topology, fastest first.
 
     Tries every mesh that divides what it must, every policy of rematerialisation, half of the batch, all and twice of
-    it, each in as few parts as fit. Of the best, one a mesh, `closer` are walked through. Raises UserError when nothing
-    fits.
+    it, each in as few parts as fit. Of the best, one a mesh, `closer` that fit by a walk too are kept. Raises UserError
+    when nothing fits.
     """
     best: list[Option] = []
     models = [dataclasses.replace(run.model, remat=policy) for policy in POLICIES]
@@ -66,8 +64,8 @@ def search(run: RunConfig, topology: Topology, closer: int = 8) -> list[Option]:
             fitting = (option for one in tried if (option := _napkin(one, topology)) and option.program.fits)
             found += itertools.islice(fitting, 1)
         best += sorted(found, key=lambda option: -round(option.speed, 3))[:1]
-    walked = (judged(option.run, topology, _changes(option.run)) for option in sorted(best, key=_order)[:closer])
-    ranked = sorted((option for option in walked if option.program.fits), key=_order)
+    walked = (judged(option.run, topology, _changes(option.run)) for option in sorted(best, key=_order)[: 4 * closer])
+    ranked = sorted(itertools.islice((option for option in walked if option.program.fits), closer), key=_order)
     if not ranked:
         raise UserError(f"no mesh, batch or policy was found that fits {topology.name}: take more devices")
     return ranked
@@ -128,34 +126,33 @@ def meshes(run: RunConfig, topology: Topology) -> Iterator[dict[str, int]]:
         for fsdp in [] if over else _divisors(left):
             sizes = {"data": left // fsdp, "fsdp": fsdp, "tensor": tensor, "expert": expert}
             sizes |= {"context": context, "stage": stage}
-            if _divides(run, sizes):
+            if _divides(run, sizes, topology):
                 yield {axis: sizes[axis] for axis in AXES}
 
 
 @functools.lru_cache(maxsize=64)
 def _dimensions(config: LMConfig) -> dict[str | None, set[int]]:
     """By logical axis, how large weights are along it."""
-    shapes, axes = lm.abstract(dataclasses.replace(config, remat="none"))  # which changes none: traced once
     found: dict[str | None, set[int]] = {}
-    for x, a in zip(jax.tree.leaves(shapes), jax.tree.leaves(axes, is_leaf=lambda x: isinstance(x, Axes)), strict=True):
-        for name, n in zip(a.names, x.shape, strict=True):
+    for w in flops.weights(dataclasses.replace(config, remat="none")):  # which changes none: traced once
+        for name, n in zip(w.axes.names, w.shape, strict=True):
             found.setdefault(name, set()).add(n)
     return found
 
 
-def _divides(run: RunConfig, sizes: dict[str, int]) -> bool:
-    """Whether a mesh divides every weight, and the positions."""
+def _divides(run: RunConfig, sizes: dict[str, int], topology: Topology) -> bool:
+    """Whether a mesh divides every weight, and the positions, and lies across the slices."""
     parts = lambda name: math.prod(sizes[axis] for axis in sharding.RULES[name])
     whole = lambda n, name: n % parts(name) == 0 or (name == "layers" and n < parts(name))
     weights = all(whole(n, name) for name, found in _dimensions(run.model).items() for n in found)
-    return weights and run.data.T % parts("seq") == 0
+    return weights and run.data.T % parts("seq") == 0 and sharding.across(sizes, topology.slices) is not None
 
 
 def _napkin(run: RunConfig, topology: Topology) -> Option | None:
     """None for what the mesh does not divide."""
     sizes = sharding.mesh_shape(run.mesh, topology.devices)
     rows = math.prod(sizes[axis] for axis in sharding.RULES["batch"])
-    if run.batch % (rows * run.accumulate) or not _divides(run, sizes):
+    if run.batch % (rows * run.accumulate) or not _divides(run, sizes, topology):
         return None
     program = napkin(run, sizes, topology)
     return Option(run, program, predict(program, topology, bubble(run, topology)))

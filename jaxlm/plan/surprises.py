@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import jax
 
-from jaxlm.models import lm
+from jaxlm.models import flops, lm
 from jaxlm.plan.facts import Collective, Program
 from jaxlm.plan.hlo import dims
 from jaxlm.train.run import RunConfig
@@ -31,8 +31,8 @@ def _why(c: Collective, run: RunConfig, compiled: bool) -> Iterator[str]:
     widths = {model.D, model.embed_width or model.D}
     periods = {segment.repeat for segment in model.segments if segment.repeat > 1}
     for d in dims(c.shape):
-        # The table, or a part of its width, has the vocabulary first.
-        if model.V in d[1:] and not widths & set(d) and math.prod(d) > model.V:
+        # The table, or a part of its width, has the vocabulary first, or its width may stand as (devices, part).
+        if model.V in d[1:] and not widths & {*d, math.prod(d) // model.V} and math.prod(d) > model.V:
             yield "logits of the whole vocabulary"
         whole = d[-1:] == (model.D,) and math.prod(d[:-1]) >= tokens and not _weight(d, run)
         if whole and mesh.data * mesh.fsdp * mesh.expert != 1 and d[0] not in periods:
@@ -40,12 +40,18 @@ def _why(c: Collective, run: RunConfig, compiled: bool) -> Iterator[str]:
         if c.kind == "all-gather" and c.times == 1 and len(d) > 2 and d[0] in periods and math.prod(d[1:]) > model.D:
             yield f"the weights of all {d[0]} layers at once"
     dtype = "f32" if model.dtype == "float32" else "16"
-    if compiled and dtype == "16" and c.kind == "all-gather" and c.part == "layers" and c.shape.startswith("f32"):
-        yield "float32, where the products read 16 bits"
+    # What data alone gathers is the end of a sum over slices: no weight is divided over it.
+    gathered = c.kind == "all-gather" and c.part == "layers" and c.axes != ("data",)
+    if compiled and dtype == "16" and gathered and c.shape.startswith("f32"):
+        routers = {(model.D, getattr(block.ffn, "E", 0)) for block in flops.blocks(model)}  # which read it
+        if not {d[-2:] for d in dims(c.shape)} <= routers:
+            yield "float32, where the products read 16 bits"
     if c.kind == "all-to-all" and not {"expert", "context"} & set(c.axes):
         yield "re-sharding"
-    # Products overlap with the ring that brings their operands.
-    if c.kind == "collective-permute" and not {"context", "stage"} & set(c.axes) and "dot_general" not in c.op:
+    # Products overlap with the ring that brings their operands, parts of the stream: over slices it loses its name.
+    part = tokens * model.D // math.prod(mesh.sizes.values())
+    ring = "dot_general" in c.op or (c.axes == ("tensor",) and [math.prod(d) for d in dims(c.shape)] == [part])
+    if c.kind == "collective-permute" and not {"context", "stage"} & set(c.axes) and not ring:
         yield "re-sharding"
 
 

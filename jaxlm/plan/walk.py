@@ -83,8 +83,7 @@ def _program(closed: Any, donated: Any, given: Memory, model: float, topology: T
     host = sum(v.size for v in block.ins if v.host)
     host += sum(v.size for op, _ in graph.walk(block) if op.kind == "loop" for v in op.outs if v.host)
     memory = dataclasses.replace(given, activations=most, peak=held + most, host=host)
-    computed = sum(op.flops * n for op, n in graph.walk(block))
-    work = Work(model, computed, liveness.moved(block, compiler))
+    work = Work(model, tuple(liveness.passes(block, compiler)))
     across = sharding.across(dict(mesh.shape), topology.slices) if topology.slices > 1 else None
     limit = topology.chip.usable if topology.chip else None
     largest = tuple(Buffer(v.nbytes, str(v), "") for v in sorted(there, key=lambda v: -v.nbytes)[:SHOWN])

@@ -9,6 +9,7 @@ import pytest
 
 from jaxlm.decode import cache
 from jaxlm.models import lm
+from jaxlm.nn import AttentionConfig, BlockConfig, MoEConfig, SegmentConfig
 from jaxlm.plan import topology as topologies
 from jaxlm.plan.compile import compile_decode, compile_train
 from jaxlm.plan.facts import Collective, Program
@@ -116,10 +117,11 @@ def test_what_should_not_be_is_named():
     config = run(1, 8)
     c = Collective("all-gather", 2**20, 1, "loss", ("fsdp",), 8)
     shapes = {
-        "f32[4,8,264]": "logits of the whole vocabulary",
+        "f32[4,16,264]": "logits of the whole vocabulary",
         "f32[16,32,32]": "activations of the whole batch",
         "f32[2,32,64]": "the weights of all 2 layers at once",
         "f32[32,264]": None,  # the table
+        "f32[8,4,264]": None,  # its width divided by eight
         "f32[8,32,32]": None,  # some rows
     }
     for shape, why in shapes.items():
@@ -129,5 +131,22 @@ def test_what_should_not_be_is_named():
     other = dataclasses.replace(c, kind="all-to-all", shape="f32[8,8]")
     assert "re-sharding" in surprises(Program(None, None, (other,)), config)[0]
     assert surprises(Program(None, None, (dataclasses.replace(other, axes=("expert",)),)), config) == []
+    ring = dataclasses.replace(other, kind="collective-permute", axes=("tensor",), shape="f32[4,16,32]")
+    whole = dataclasses.replace(ring, shape="f32[4,32,32]")
+    assert surprises(Program(None, None, (ring,)), run(2, 2, 2)) == []
+    assert "re-sharding" in surprises(Program(None, None, (whole,)), run(2, 2, 2))[0]
     small = dataclasses.replace(other, nbytes=100)
     assert surprises(Program(None, None, (small, dataclasses.replace(c, shape="f32[7]"))), config) == []
+
+
+def test_what_is_gathered_in_32_bits():
+    """Where products read 16: a surprise, but for a router, which is float32, and for the end of a sum over data."""
+    block = BlockConfig(AttentionConfig(H=4, K=8), MoEConfig(F=64, E=8, k=2))
+    model = tiny.model(segments=(SegmentConfig((block,), 2),), dtype="bfloat16")
+    config = tiny.run(model=model, batch=ROWS, mesh=MeshConfig(2, 4))
+    c = Collective("all-gather", 2**20, 2, "layers", ("fsdp",), 4, shape=f"f32[{model.D},64]")
+    told = lambda c: surprises(Program(None, None, (c,), compiled=True), config)
+    assert "float32, where the products read 16 bits" in told(c)[0]
+    assert told(dataclasses.replace(c, shape=f"f32[1,{model.D},8]")) == []
+    assert told(dataclasses.replace(c, axes=("data",))) == []
+    assert told(dataclasses.replace(c, shape=c.shape.replace("f32", "bf16"))) == []

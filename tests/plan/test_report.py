@@ -33,6 +33,7 @@ def test_tables_for_people_and_a_picture(capsys, tmp_path):
     png = tmp_path / "plan.png"
     text = said(capsys, *SMALL, "--mesh", "data=4,tensor=2", "--decode", "16x512", "--picture", str(png))
     assert "gpt2_124m: h100:8, 8 devices: an ESTIMATE" in text and "predicted step" in text
+    assert re.search(r"a device computes \d+\.\d+ TFLOP \(\d+% of them the model's own\), moves \d+\.\d+ GB", text)
     assert re.search(r"at once +\d+\.\d\d GiB of 68\.5\d: fits", text)
     assert "all-gather          layers     tensor" in text
     assert "decoding 16x512: " in text and re.search(r"cache +\d", text)

@@ -6,14 +6,14 @@ import pytest
 
 from jaxlm.chips import chip
 from jaxlm.plan import topology as topologies
-from jaxlm.plan.facts import Collective, Memory, Program, Work
+from jaxlm.plan.facts import Collective, Memory, Pass, Program, Work
 from jaxlm.plan.roofline import COMPUTE, MEMORY, NETWORK, bandwidth, predict, seconds
 
 POD, NODES, SLICES = map(topologies.parse, ("v5p:8x8x8", "h100:64", "2xv5p:8x8x8"))
 
 
 def program(flops=0.0, moved=0.0, *sent: Collective) -> Program:
-    return Program(Memory(0, 0, 0), Work(flops / 2, flops, moved), sent)
+    return Program(Memory(0, 0, 0), Work(flops / 2, (Pass(flops, moved),)), sent)
 
 
 def test_a_step_takes_what_takes_longest():
@@ -23,6 +23,15 @@ def test_a_step_takes_what_takes_longest():
     assert computing.mfu == pytest.approx(COMPUTE / 2)  # half of the FLOPs are the model's own
     moving = predict(program(v5p.flops / 10, v5p.hbm), POD)
     assert moving.step == moving.memory == pytest.approx(1 / MEMORY) and moving.bound == "memory"
+
+
+def test_passes_do_not_overlap():
+    """One that computes and then two that move are not one that does both at once."""
+    v5p = chip("v5p")
+    passes = Pass(v5p.flops, 0), Pass(0, v5p.hbm, 2)
+    timing = predict(Program(Memory(0, 0, 0), Work(v5p.flops, passes), ()), POD)
+    assert timing.step == pytest.approx(timing.compute + timing.memory) == pytest.approx(1 / COMPUTE + 2 / MEMORY)
+    assert timing.parts()["waiting for memory"] == pytest.approx(timing.memory)
 
 
 def test_what_fsdp_sends_is_hidden_and_what_tensor_parallelism_sends_is_not():

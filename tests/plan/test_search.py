@@ -58,6 +58,13 @@ def test_meshes_divide_what_they_must():
     assert {sizes["expert"] for sizes in meshes(mixture, NODE)} == {1, 2, 4}
 
 
+def test_meshes_lie_across_the_nodes():
+    """Of two, with one of data, stage and fsdp: not tensor and context alone."""
+    found = list(meshes(override(resolve("llama_3_1_8b"), ["data.T=8192"]), topologies.parse("h100:16")))
+    assert {sizes["tensor"] for sizes in found} == {1, 2, 4, 8} and {sizes["context"] for sizes in found} == {1, 2, 4}
+    assert all(sizes["data"] * sizes["fsdp"] * sizes["stage"] > 1 for sizes in found)
+
+
 def test_the_fastest_that_fits_comes_first():
     found = search(GPT, NODE, closer=2)
     assert [option.speed for option in found] == sorted((option.speed for option in found), reverse=True)
