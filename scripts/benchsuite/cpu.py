@@ -15,6 +15,7 @@ def families(tiny: bool) -> list[Family]:
     m10 = Size(N=6, D=384, H=6, V=4096, T=256, B=8)
     matmul = {"size": 2048, "dtype": "float32", "seconds": 3.0}
     read = {"side": 16384, "seconds": 5.0}  # 1 GiB: more than any cache
+    copy = {"nbytes": 10**9, "seconds": 3.0}
     train124, train10 = {"warm": 2, "repeats": 2, "steps": 3}, {"warm": 3, "repeats": 5, "steps": 5}
     decode124 = {"prompt": 64, "new": 128, "warm": 1, "repeats": 5}
     decode10 = {"prompt": 64, "new": 128, "warm": 2, "repeats": 10}
@@ -29,6 +30,7 @@ def families(tiny: bool) -> list[Family]:
         text = over = {"size": 200_000, "V": 400, "repeats": 1}
         m124 = m10 = saved = Size(N=2, D=64, H=2, V=256, T=128, B=2)
         matmul, read = {"size": 128, "dtype": "float32", "seconds": 0.05}, {"side": 256, "seconds": 0.05}
+        copy = {"nbytes": 10**6, "seconds": 0.05}
         train124 = train10 = {"warm": 2, "repeats": 2, "steps": 2}
         decode124 = decode10 = {"prompt": 16, "new": 16, "warm": 1, "repeats": 2}
         loader = {"tokens": 2**16, "T": 64, "rows": 4, "batches": 5, "repeats": 2}
@@ -64,6 +66,11 @@ def families(tiny: bool) -> list[Family]:
     def start(bench: Bench) -> Rows:
         return startup.seconds(bench, "start.124m", m124, cold="value <= 30", warm="value <= 6", repeats=starts)
 
+    def predicted(id: str, size: Size, effort: dict[str, int]) -> Family:
+        rates = {"matmul": matmul, "copy": copy}
+        run = partial(training.predicted, id=id, size=size, effort=effort, topology="cpu:1", **rates)
+        return Family((id,), run)
+
     def matmul_rate(bench: Bench) -> Rows:
         return ceilings.row(bench, "ceiling.matmul", "matmul", "GFLOP/s", 1e9, **matmul)
 
@@ -73,6 +80,8 @@ def families(tiny: bool) -> list[Family]:
     return [
         Family(("train.124m", "train.124m.matmul_fraction"), train_124m),
         Family(("train.10m",), train_10m),
+        predicted("plan.124m", m124, train124),
+        predicted("plan.10m", m10, train10),
         Family(("ceiling.matmul",), matmul_rate),
         Family(("decode.124m", "decode.124m.read_fraction"), decode_124m),
         Family(("decode.10m",), decode_10m),

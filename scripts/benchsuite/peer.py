@@ -15,9 +15,10 @@ from benchsuite.sizes import ADAMW
 from benchsuite.timing import seconds_per_step
 
 
-def train(folder: str, size: dict[str, Any], warm: int, repeats: int, steps: int) -> dict[str, Any]:
-    """As `training.train`: eager torch, F.cross_entropy over all logits, fused AdamW."""
+def train(folder: str, size: dict[str, Any], warm: int, repeats: int, steps: int, compiled: bool) -> dict[str, Any]:
+    """As `training.train`: F.cross_entropy over all logits, fused AdamW; the model eager or by torch.compile."""
     model, ids, device = _load(folder, size)
+    forward = torch.compile(model) if compiled else model
     tokens, labels = ids[:, :-1], ids[:, 1:].reshape(-1).long()
     half = size["dtype"] != "float32"
     decayed = [p for name, p in model.named_parameters() if p.ndim > 1 and "wpe" not in name]
@@ -32,7 +33,7 @@ def train(folder: str, size: dict[str, Any], warm: int, repeats: int, steps: int
     def step(tell: bool = False) -> tuple[torch.Tensor, torch.Tensor | None]:
         adamw.zero_grad(set_to_none=True)
         with torch.autocast(device.type, getattr(torch, size["dtype"]), enabled=half):
-            logits = model(input_ids=tokens, use_cache=False).logits
+            logits = forward(input_ids=tokens, use_cache=False).logits
         loss = torch.nn.functional.cross_entropy(logits.reshape(-1, size["V"]).float(), labels)
         loss.backward()
         norm = _norm(model) if tell else None

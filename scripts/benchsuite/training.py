@@ -73,6 +73,27 @@ def train(
     }
 
 
+def plan(size: dict[str, Any], topology: str, matmul: float, copy: float) -> dict[str, Any]:
+    """What `jaxlm plan` says of the same step; a device without datasheet has `matmul` FLOP/s and `copy` bytes/s."""
+    from benchsuite import gpt2
+    from jaxlm.chips import Chip
+    from jaxlm.plan import roofline
+    from jaxlm.plan.topology import parse
+    from jaxlm.plan.walk import estimate_train
+
+    where = parse(topology)
+    program = estimate_train(gpt2.run_config(Size(**size)), where)
+    if where.chip is None:
+        # Ceilings are what is reached, of which the roofline takes a share of the datasheet's rates to be.
+        flops, hbm = matmul / roofline.COMPUTE, copy / roofline.MEMORY
+        chip = Chip("measured", (), flops, 0, 0, hbm, links=0, link=0, torus=0, most=1, network=0)
+        where = dataclasses.replace(where, chip=chip)
+    timing = roofline.predict(program, where)
+    assert program.work is not None
+    times = {name: getattr(timing, name) for name in ("step", "compute", "memory")}
+    return times | {"moved": program.work.hbm_bytes, "flops": program.work.model_flops}
+
+
 # Rows ---------------------------------------------------------------------------------------------------------------
 
 
@@ -85,8 +106,13 @@ def compared(
     effort: dict[str, int],
     matmul: dict[str, Any] | None = None,
     fraction: str = "",
+    compiled: bool = False,
+    memory: str = "",
 ) -> Rows:
-    """ours, peer, ours: tokens/s and the ratio; with `matmul` also the fraction of that rate, measured around them."""
+    """ours, peer, ours: tokens/s and the ratio; with `matmul` also the fraction of that rate, measured around them.
+
+    The peer is eager or `compiled` by torch.compile. `memory` is the goal of the device's peak over the peer's.
+    """
     if matmul:
         measure(bench, "matmul", **matmul)
     folder = bench.folder / id
@@ -94,7 +120,7 @@ def compared(
     ours = [bench.run("training:train", {"export": str(folder) if bench.peer else None} | args)]
     peer, why = None, "no --peer"
     if bench.peer:
-        peer = bench.run("peer:train", {"folder": str(folder)} | args, peer=True)
+        peer = bench.run("peer:train", {"folder": str(folder), "compiled": compiled} | args, peer=True)
         why = gate(ours[0], peer, FLOAT32 if size.dtype == "float32" else BFLOAT16)
         shutil.rmtree(folder)
     ours.append(bench.run("training:train", args))
@@ -118,6 +144,10 @@ def compared(
         share = None if value is None else gigaflops / rate
         note = f"{gigaflops:.0f} of {rate:.0f} GFLOP/s"
         yield Row(f"{id}.matmul_fraction", share, "", None, None, fraction, (), note, told)
+    if memory:
+        mine, its = ours[1]["device_gib"], (peer or {}).get("device_gib")
+        note = f"peaks of {mine:.2f} GiB" + (f" and the peer's {its:.2f}" if its else "; the peer's is not known")
+        yield Row(f"{id}.memory", mine / its if its else None, "x peer", goal=memory, note=note, facts=told)
 
 
 def gate(ours: dict[str, Any], peer: dict[str, Any], tolerance: dict[str, float]) -> str:
@@ -153,6 +183,30 @@ def mfu(
     yield Row(
         id, median(rate) / peak, "MFU", goal=goal, repeats=tuple(r / peak for r in rate), note=note, facts=facts(piece)
     )
+
+
+def predicted(
+    bench: Bench, id: str, size: Size, *, effort: dict[str, int], topology: str, matmul: dict[str, Any], copy: dict
+) -> Rows:
+    """The seconds that `jaxlm plan` gives a step, against those it takes.
+
+    A device that is not in the table of chips gets the rates that are measured around the steps.
+    """
+    ceilings = {"matmul": matmul, "copy": copy}
+    for name, args in ceilings.items():
+        measure(bench, name, **args)
+    piece = bench.run("training:train", {"size": size.json()} | effort)
+    rates = {name: measure(bench, name, **args) for name, args in ceilings.items()}
+    plan = bench.run("training:plan", {"size": size.json(), "topology": topology} | rates)
+    taken = median(piece["seconds"])
+    mfu = {"predicted": plan["flops"] / plan["step"], "measured": piece["flops"] / taken}
+    share = ", ".join(f"{name} {rate / rates['matmul']:.1%}" for name, rate in mfu.items())
+    note = (
+        f"of the measured matmul rate: {share}; predicted {plan['compute']:.3g} s to compute, {plan['memory']:.3g} s "
+        f"to move {plan['moved'] / 1e9:.3g} GB"
+    )
+    repeats = tuple(plan["step"] / s for s in piece["seconds"])
+    yield Row(id, plan["step"], "s", taken, plan["step"] / taken, repeats=repeats, note=note, facts=facts(piece, plan))
 
 
 def slowdown(bench: Bench, id: str, size: Size, other: Size, *, goal: str, effort: dict[str, int], what: str) -> Rows:
