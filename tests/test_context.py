@@ -124,7 +124,7 @@ def test_training_and_evaluation_steps():
         return float(metrics["loss"]), float(metrics["grad_norm"]), float(held_out.nll)
 
     found = take(make_mesh(MeshConfig(2, context=2, tensor=2)))
-    np.testing.assert_allclose(found, take(one), rtol=1e-4)
+    np.testing.assert_allclose(found, take(one), rtol=1e-5)
 
 
 def test_a_length_that_the_mesh_does_not_divide():

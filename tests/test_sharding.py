@@ -215,7 +215,7 @@ def test_a_model_has_the_same_loss_and_gradients_on_any_mesh(config, T):
         if config.explicit:
             same = jax.tree.map(lambda g, p: g.sharding.is_equivalent_to(p.sharding, g.ndim), found[1], placed)
             assert jax.tree.all(same), same
-    chex.assert_trees_all_close(found, expected, atol=1e-5, rtol=1e-4)
+    chex.assert_trees_all_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_the_platform_is_that_of_the_mesh():

@@ -120,8 +120,9 @@ def chinchilla_flops(model: LMConfig, T: int) -> float | None:
     Beside what `flops.train_flops` counts, the embedding as a product (2 V D), scores between all pairs of positions
     instead of those visible, and 3 FLOPs for each score's softmax. None for models of other than plain attention.
     """
-    if any(type(m) is not AttentionConfig or m.window or m.chunk for m in flops.mixers(model)):
+    mixers = [m for m in flops.mixers(model) if type(m) is AttentionConfig and not m.window and not m.chunk]
+    if len(mixers) < model.layers:
         return None
-    scores = sum(4 * T * m.H * m.K + 3 * T * m.H for m in flops.mixers(model))  # type: ignore[union-attr]
+    scores = sum(4 * T * m.H * m.K + 3 * T * m.H for m in mixers)
     embedding = 2 * model.V * (model.embed_width or model.D)
     return 3 * (2 * flops.matmul_parameters(model) + embedding + scores)

@@ -26,10 +26,10 @@ def plot(fit: Fit, isoflops: IsoFLOPs | None, path: str | Path) -> None:
     last = _predicted(next(panels), fit, colour)
     residuals = next(panels)
     _residuals(residuals, fit, colour)
-    bar = figure.colorbar(
+    bar: Any = figure.colorbar(
         last, ax=residuals, label="training FLOPs", shrink=0.9, format="$10^{%g}$", ticks=MaxNLocator(8, integer=True)
     )
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     picture.save(figure, path)
 
 

@@ -36,7 +36,7 @@ class Runs:
     parameters: np.ndarray
     tokens: np.ndarray
     loss: np.ndarray
-    flops: np.ndarray = dataclasses.field(default=None)  # type: ignore[assignment]
+    flops: np.ndarray = dataclasses.field(default=None)  # type: ignore[assignment]  # never None once made
 
     def __post_init__(self):
         if self.flops is None:

@@ -65,7 +65,7 @@ def test_a_step(start, accumulate):
     layers = [statistics(start, part)[1][0] for part in parts]
     each = [0.5 * np.mean(layer["balance_loss"]) + 0.25 * np.mean(layer["z_loss"]) for layer in layers]
     np.testing.assert_allclose(
-        metrics["loss"] - metrics["nll"], np.average(each, weights=[part["weights"].sum() for part in parts]), rtol=1e-4
+        metrics["loss"] - metrics["nll"], np.average(each, weights=[part["weights"].sum() for part in parts]), rtol=1e-5
     )
     load_NE = np.mean([layer["load"] for layer in layers], 0)
     assert load_NE.shape == (2, E)
@@ -84,7 +84,7 @@ def test_on_a_mesh_with_recomputation(mesh):
     alone, found = train(1, **changes)
     model = dataclasses.replace(MODEL, remat="mlp")
     divided, other = train(1, **changes, model=model, mesh=mesh)
-    np.testing.assert_allclose([*other[0].values()], [*found[0].values()], rtol=1e-4)
+    np.testing.assert_allclose([*other[0].values()], [*found[0].values()], rtol=1e-5)
     balances = [s.params["segment_1"]["periods"]["block_0"]["ffn"]["balance"] for s in (alone, divided)]
     assert np.mean(np.isclose(*balances)) > 0.9  # where loads are even but for rounding, the sign is anything
 
