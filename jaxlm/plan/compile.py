@@ -17,7 +17,7 @@ from jaxlm.plan import memory
 from jaxlm.plan.collectives import collectives
 from jaxlm.plan.facts import Collective, Memory, Program
 from jaxlm.plan.hlo import Module
-from jaxlm.plan.topology import Topology, has_compiler, slice_of
+from jaxlm.plan.topology import Topology, compiles, has_compiler, slice_of
 from jaxlm.train.memory import bytes_per_device, lower_step
 from jaxlm.train.run import RunConfig
 
@@ -39,7 +39,7 @@ def compile_decode(config: LMConfig, topology: Topology, mesh: Mesh, rows: int, 
 def _compile(
     lower: Callable[[], jax.stages.Lowered], given: Memory, config: LMConfig, topology: Topology, mesh: Mesh
 ) -> Program:
-    own = has_compiler(topology)
+    own, real = has_compiler(topology), compiles(topology)
     limit = topology.chip.usable if topology.chip else None
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="jaxlm-plan-") as folder:
@@ -55,7 +55,7 @@ def _compile(
             need, limit = sizes
             rest = need - dataclasses.replace(given, peak=0).total
             held = dataclasses.replace(given, activations=max(rest, 0), peak=need)
-            return Program(held, None, (), time.perf_counter() - start, own, limit)
+            return Program(held, None, (), time.perf_counter() - start, real, limit)
         seconds = time.perf_counter() - start
         # Compiled.as_text fails on large TPU programs.
         text = next(Path(folder).glob("*after_optimizations.txt")).read_text() if own else compiled.as_text()
@@ -63,9 +63,9 @@ def _compile(
         buffers = memory.largest(Path(folder), module) if own else ()
     slices = slice_of(topology, mesh)
     found = collectives(module, sharding.AXES, slices, own_ids=own)
-    if not own and config.dtype != "float32":
+    if not real and config.dtype != "float32":
         found = tuple(map(_narrow, found))
-    return Program(memory.in_use(given, compiled, own), None, found, seconds, own, limit, buffers, module.size)
+    return Program(memory.in_use(given, compiled, own), None, found, seconds, real, limit, buffers, module.size)
 
 
 def _narrow(c: Collective) -> Collective:

@@ -9,7 +9,7 @@ from jaxlm.plan.search import Option
 from jaxlm.plan.topology import Topology
 
 GiB, MiB = 2**30, 2**20
-SHOWN = 12
+SHOWN, WIDE = 12, 60  # lines, and characters of a shape
 
 
 def facts(option: Option, topology: Topology) -> dict[str, Any]:
@@ -98,7 +98,8 @@ def _line(one: Collective, topology: Topology, layers: int) -> str:
     over = "x".join(one.axes) + (" (slow)" if one.slow else "")
     each = f"{one.times / layers:.2g}" if one.part == "layers" else ""
     time = f"{seconds(one, topology):.3g}" if topology.chip else ""
-    return f"{one.kind:20}{one.part:11}{over:16}{one.times:>7}{each:>9}{one.nbytes / MiB:>10.1f}{time:>9}  {one.shape}"
+    shape = one.shape if len(one.shape) <= WIDE else f"{one.shape[:WIDE]} ..."
+    return f"{one.kind:20}{one.part:11}{over:16}{one.times:>7}{each:>9}{one.nbytes / MiB:>10.1f}{time:>9}  {shape}"
 
 
 def advice(better: Option | None, found: Option) -> str:

@@ -89,6 +89,11 @@ def has_compiler(topology: Topology) -> bool:
     return topology.tpu and importlib.util.find_spec("libtpu") is not None
 
 
+def compiles(topology: Topology) -> bool:
+    """Whether the devices' own compiler is here: a TPU's, or of fake devices this machine's."""
+    return topology.chip is None or has_compiler(topology)
+
+
 def mesh(topology: Topology, config: MeshConfig = MeshConfig()) -> Mesh:
     """The mesh of the topology's devices: to compile for, not to run on.
 

@@ -40,6 +40,17 @@ def test_tables_for_people_and_a_picture(capsys, tmp_path):
     assert png.read_bytes().startswith(b"\x89PNG")
 
 
+def test_fake_devices_have_this_machines_compiler(capsys):
+    tiny = ["data.T=128", "batch=8", "accumulate=1", "model.D=64", "model.segments.0.blocks.0.mixer.H=2"]
+    argv = "gpt2_124m", *tiny, "--topology", "cpu:8", "--mesh", "fsdp=8", "--decode", "8x128"
+    facts = json.loads(said(capsys, *argv, "--json"))
+    assert facts["compiled"] and facts["decode"]["compiled"] and facts["compile_seconds"] > 0
+    held = facts["bytes_per_device"]
+    assert held["limit"] is None and held["total"] > held["params"] + held["optimizer"] > 0
+    text = said(capsys, *argv)
+    assert "cpu:8, 8 devices: compiled in" in text and max(map(len, text.splitlines())) < 160
+
+
 def test_what_does_not_fit_is_told_what_would(capsys):
     text = said(
         capsys, "gpt3_xl", "batch=64", "accumulate=1", "model.remat=none", "--topology", "h100:8", "--mesh", "data=8"
