@@ -25,12 +25,13 @@ class Compiler:
     siblings: bool  # several results
     overlaps: bool  # exchanges, which run beside what is computed before and after them
     hoists: bool  # the cast of all layers' weights instead of one layer's at a time
+    tiles: bool  # what kernels read and write
 
 
 COMPILERS = {
-    "tpu": Compiler(products=True, reductions=True, siblings=True, overlaps=True, hoists=True),
-    "gpu": Compiler(products=False, reductions=True, siblings=True, overlaps=True, hoists=True),
-    "cpu": Compiler(products=False, reductions=False, siblings=False, overlaps=False, hoists=True),
+    "tpu": Compiler(products=True, reductions=True, siblings=True, overlaps=True, hoists=True, tiles=True),
+    "gpu": Compiler(products=False, reductions=True, siblings=True, overlaps=True, hoists=True, tiles=False),
+    "cpu": Compiler(products=False, reductions=False, siblings=False, overlaps=False, hoists=True, tiles=False),
 }
 
 
@@ -158,3 +159,34 @@ def hoist(block: Block) -> None:
             hoist(op.body)
         ops.append(op)
     block.ops = ops
+
+
+def tile(block: Block) -> None:
+    """Marks what stands in whole tiles: what kernels read and write, whose layout is not the compiler's to choose, and
+    what that is computed from element by element, back to where it was saved."""
+    maker = {id(v): op for op in block.ops for v in op.outs}
+
+    def mark(v: Value) -> None:
+        if v.tiled or len(v.shape) < 2:
+            return
+        v.tiled, op = True, maker.get(id(v))
+        for x in op.ins if op is not None and op.kind == "fused" else ():
+            if x.shape[-1:] == v.shape[-1:]:
+                mark(x)
+
+    for op in reversed(block.ops):  # what reads an array comes before what made it
+        for v in (*op.ins, *op.outs) if op.kind == "kernel" else ():
+            mark(v)
+        if op.body is not None:
+            outs = list(zip(op.body.outs, op.outs, strict=True))
+            for inner, outer in outs:
+                inner.tiled |= outer.tiled
+            tile(op.body)
+            for inner, outer in outs:
+                outer.tiled |= inner.tiled
+            for inner, outer in zip(reversed(op.body.ins), reversed(op.ins)):  # constants come first
+                if inner.tiled:
+                    mark(outer)
+    for op in block.ops:
+        for v in op.outs if op.kind == "fused" else ():
+            v.tiled |= any(x.tiled and x.shape[-1:] == v.shape[-1:] for x in op.ins)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 Axes = tuple[str, ...]
 Layout = tuple[Axes, ...]  # for every dimension, the mesh axes that divide it
 
+LANES = 128  # of a TPU's tiles
 SHORT = {"bfloat16": "bf16", "float": "f", "uint": "u", "int": "s", "bool": "pred"}  # as compilers write dtypes
 
 
@@ -31,11 +32,13 @@ class Value:
     host: bool = False  # in the host's memory
     literal: bool = False  # written in the program
     share: float = 1.0  # of a kernel's constant mask: that of the blocks that it does not skip
+    tiled: bool = False  # stands in whole tiles, which are LANES wide
 
     @property
     def size(self) -> int:
         """Bytes, wherever they are."""
-        return math.prod(self.shape) * itemsize(self.dtype)
+        shape = (*self.shape[:-1], -(-self.shape[-1] // LANES) * LANES) if self.tiled else self.shape
+        return math.prod(shape) * itemsize(self.dtype)
 
     @property
     def nbytes(self) -> int:

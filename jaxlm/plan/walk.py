@@ -76,6 +76,8 @@ def _program(closed: Any, donated: Any, given: Memory, model: float, topology: T
     block = reader.read(pruned(closed), mesh)
     if compiler.hoists:
         fusion.hoist(block)
+    if compiler.tiles:
+        fusion.tile(block)
     first, end = (0, donated) if isinstance(donated, int) else donated
     free = {id(v) for v in block.ins[first:end]}
     most, there = liveness.height(block, compiler, free)
