@@ -59,7 +59,7 @@ def load(path: Path, like: Any, partial: bool = False) -> tuple[Any, dict]:
     except (MemoryError, jax.errors.JaxRuntimeError):
         raise  # too large for this machine: no fault of the checkpoint
     except Exception as e:  # as above, and a bare Exception for array data that is missing or cut
-        trouble = f"it cannot be read ({line(e)})"
+        trouble = f"it cannot be read ({_absent(path) or line(e)})"
     troubles = [*filter(None, processes.gather(trouble))]  # one process may have read what is damaged, another not
     if troubles:
         raise Unusable(troubles[0])
@@ -76,8 +76,15 @@ def load(path: Path, like: Any, partial: bool = False) -> tuple[Any, dict]:
 
 def line(e: Exception) -> str:
     """An exception in one line."""
-    first = (str(e).strip().splitlines() or [""])[0]
+    first = (str(e).strip().splitlines() or [""])[0].partition(" See full TensorStore details")[0]
     return f"{type(e).__name__}: {first[:200]}" if first else type(e).__name__
+
+
+def _absent(path: Path) -> str:
+    """Whose part of a step is not here, as where processes wrote to folders of their own."""
+    wrote = sorted(p.name for p in (path / "state" / "array_metadatas").glob("process_*"))
+    gone = [name for name in wrote if not (path / "state" / f"ocdbt.{name}").is_dir()]
+    return f"the files that {', '.join(gone)} of {len(wrote)} wrote are not here" if gone else ""
 
 
 @functools.cache

@@ -183,6 +183,10 @@ def half_delete(step):
     (step / "state" / "_METADATA").unlink()
 
 
+def without_a_process(step):
+    shutil.rmtree(step / "state" / "ocdbt.process_0")
+
+
 def cut_description(step):
     path = step / "_CHECKPOINT_METADATA"
     path.write_bytes(path.read_bytes()[:100])
@@ -212,6 +216,7 @@ DAMAGES = [
     (lambda step: biggest(step).unlink(), "cannot be read"),
     (lambda step: biggest(step).write_bytes(b""), "cannot be read"),
     (half_delete, "cannot be read"),
+    (without_a_process, "cannot be read (the files that process_0 of 1 wrote are not here)"),
     (cut_description, "description is damaged"),
     (empty, "cannot be read"),
     (replace_by_another_model, "is float32[8, 64] in this model and float32[8, 32] in the checkpoint"),
