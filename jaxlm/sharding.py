@@ -11,7 +11,7 @@ helper works under no mesh, under an explicit mesh (sharding is part of the type
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -144,10 +144,15 @@ def each_device(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 
+def parts(name: str | None, sizes: Mapping[str, int]) -> int:
+    """Into how many parts a mesh whose axes have these sizes divides the logical axis `name`."""
+    return math.prod(sizes[axis] for axis in RULES[name])
+
+
 def mesh_size(name: str | None) -> int:
     """Over how many devices of the current mesh the logical axis `name` is divided; 1 under no mesh."""
     mesh = jax.sharding.get_abstract_mesh()
-    return 1 if mesh.empty else math.prod(mesh.shape[axis] for axis in RULES[name])
+    return 1 if mesh.empty else parts(name, mesh.shape)
 
 
 def spec(*names: str | None, mesh: Any = None) -> PartitionSpec:
@@ -372,14 +377,14 @@ def shardings(axes: Any, shapes: Any, mesh: Mesh | AbstractMesh) -> Any:
 
     A stack of fewer layers than there are stages is no pipeline: it lies whole on every stage.
     """
-    stages = math.prod(mesh.shape[axis] for axis in RULES["layers"])
+    stages = parts("layers", mesh.shape)
 
     def one(path, a: Axes, x) -> NamedSharding:
         names = tuple(
             None if name == "layers" and n < stages else name for n, name in zip(x.shape, a.names, strict=True)
         )
         for size, name in zip(x.shape, names):
-            n = math.prod(mesh.shape[axis] for axis in RULES[name])
+            n = parts(name, mesh.shape)
             if size % n:
                 near = min((d for d in range(1, size + 1) if size % d == 0), key=lambda d: abs(d - n))
                 raise UserError(

@@ -18,7 +18,7 @@ from jaxlm.plan.collectives import collectives
 from jaxlm.plan.facts import Collective, Memory, Program
 from jaxlm.plan.hlo import Module
 from jaxlm.plan.topology import Topology, compiles, has_compiler, slice_of
-from jaxlm.train.memory import bytes_per_device, lower_step
+from jaxlm.train.memory import lower_step
 from jaxlm.train.run import RunConfig
 
 
@@ -31,9 +31,9 @@ def compile_train(run: RunConfig, topology: Topology, mesh: Mesh) -> Program:
 def compile_decode(config: LMConfig, topology: Topology, mesh: Mesh, rows: int, length: int) -> Program:
     """The step that gives `rows` texts one more token each, caches of `length` tokens behind them."""
     params, state = abstract_decoding(config, mesh, rows, length)
-    held = bytes_per_device(state.caches)
-    given = Memory(bytes_per_device(params), 0, 0, cache=held, other=bytes_per_device(state) - held)
-    return _compile(lambda: lower_decoding(config, mesh, params, state), given, config, topology, mesh)
+    return _compile(
+        lambda: lower_decoding(config, mesh, params, state), memory.of_decoding(params, state), config, topology, mesh
+    )
 
 
 def _compile(

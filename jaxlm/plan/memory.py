@@ -8,6 +8,8 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from jaxlm.axes import Params
+from jaxlm.decode.generate import DecodeState
 from jaxlm.plan.facts import Buffer, Memory
 from jaxlm.plan.hlo import Module, plain
 from jaxlm.train.memory import bytes_per_device
@@ -30,6 +32,12 @@ def of_state(run: RunConfig, mesh: Mesh) -> Memory:
     return Memory(
         bytes_per_device(state.params), moments - host, 0, ema=bytes_per_device(state.ema), other=rest, host=host
     )
+
+
+def of_decoding(params: Params, state: DecodeState) -> Memory:
+    """What a decoding step is given."""
+    held = bytes_per_device(state.caches)
+    return Memory(bytes_per_device(params), 0, 0, cache=held, other=bytes_per_device(state) - held)
 
 
 def in_use(given: Memory, compiled: jax.stages.Compiled, own_compiler: bool) -> Memory:

@@ -44,12 +44,11 @@ class Weight:
 def weights(config: lm.LMConfig, sizes: tuple[tuple[str, int], ...]) -> tuple[Weight, ...]:
     """All weights of the model, on a mesh whose axes have these sizes."""
     size = dict(sizes)
-    parts = lambda name: math.prod(size[axis] for axis in sharding.RULES[name])
     found = []
     for w in flops.weights(config):
         names, inputs = w.axes.names, w.axes.inputs
         layers = w.shape[0] if "layers" in names else 0
-        own = {name: parts(name) for name in names}
+        own = {name: sharding.parts(name, size) for name in names}
         if layers < own.get("layers", 1):
             own["layers"] = 1  # too few to divide
         whole = math.prod(n for name, n in own.items() if name not in (*WIDTHS, "layers"))
@@ -74,7 +73,7 @@ def napkin(run: RunConfig, sizes: dict[str, int], topology: Topology) -> Program
     config = run.model
     plain = dataclasses.replace(config, remat="none")  # which changes no weight: traced once
     found = weights(plain, tuple(sizes.items()))
-    rows = math.prod(sizes[axis] for axis in sharding.RULES["batch"])
+    rows = sharding.parts("batch", sizes)
     tokens = run.batch * run.data.T / rows / sizes["context"] / run.accumulate  # of a device, at a time
     itemsize = jnp.dtype(config.dtype).itemsize
     model_flops = flops.train_flops(plain, run.data.T) * run.batch * run.data.T / math.prod(sizes.values())
@@ -160,6 +159,6 @@ def bubble(run: RunConfig, topology: Topology) -> float:
     """The share of a step that the devices of a pipeline wait for its first and last microbatch: with M microbatches
     that go R rounds over S stages (S - 1) / (M R + S - 1)."""
     sizes, how = sharding.mesh_shape(run.mesh, topology.devices), run.model.pipeline
-    rows = run.batch // run.accumulate // math.prod(sizes[axis] for axis in sharding.RULES["batch"])
+    rows = run.batch // run.accumulate // sharding.parts("batch", sizes)
     S = sizes["stage"]
     return (S - 1) / ticks(S, how.parts(rows, S), how.rounds)

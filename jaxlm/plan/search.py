@@ -142,7 +142,7 @@ def _dimensions(config: LMConfig) -> dict[str | None, set[int]]:
 
 def _divides(run: RunConfig, sizes: dict[str, int], topology: Topology) -> bool:
     """Whether a mesh divides every weight, and the positions, and lies across the slices."""
-    parts = lambda name: math.prod(sizes[axis] for axis in sharding.RULES[name])
+    parts = lambda name: sharding.parts(name, sizes)
     whole = lambda n, name: n % parts(name) == 0 or (name == "layers" and n < parts(name))
     weights = all(whole(n, name) for name, found in _dimensions(run.model).items() for n in found)
     return weights and run.data.T % parts("seq") == 0 and sharding.across(sizes, topology.slices) is not None
@@ -151,7 +151,7 @@ def _divides(run: RunConfig, sizes: dict[str, int], topology: Topology) -> bool:
 def _napkin(run: RunConfig, topology: Topology) -> Option | None:
     """None for what the mesh does not divide."""
     sizes = sharding.mesh_shape(run.mesh, topology.devices)
-    rows = math.prod(sizes[axis] for axis in sharding.RULES["batch"])
+    rows = sharding.parts("batch", sizes)
     if run.batch % (rows * run.accumulate) or not _divides(run, sizes, topology):
         return None
     program = napkin(run, sizes, topology)

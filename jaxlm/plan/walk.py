@@ -20,6 +20,7 @@ from jaxlm.models.lm import LMConfig
 from jaxlm.plan import fusion, graph, liveness, reader
 from jaxlm.plan.facts import Buffer, Collective, Memory, Program, Work
 from jaxlm.plan.kernels import cudnn_assumed
+from jaxlm.plan.memory import of_decoding
 from jaxlm.plan.topology import Topology
 from jaxlm.sharding import MeshConfig
 from jaxlm.train.memory import bytes_per_device
@@ -62,8 +63,7 @@ def estimate_decode(config: LMConfig, topology: Topology, mesh: MeshConfig, rows
     with cudnn_assumed():
         params, state = abstract_decoding(config, where, rows, length, stacked=True)
         traced = trace_decoding(config, where, params, state, stacked=True)
-    held = bytes_per_device(state.caches)
-    given = Memory(bytes_per_device(params), 0, 0, cache=held, other=bytes_per_device(state) - held)
+    given = of_decoding(params, state)
     # The last of `length` tokens costs what a text costs more than one without it.
     whole, before = (T * flops.train_flops(config, T) / 3 for T in (length, max(length - 1, 1)))
     last = whole - before if length > 1 else whole
