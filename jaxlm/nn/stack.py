@@ -7,7 +7,7 @@ pipeline of a stacked segment, unless it has fewer periods than there are stages
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import flax.linen as nn
@@ -26,11 +26,11 @@ _names = jax.checkpoint_policies.save_only_these_names
 POLICIES = {  # what the backward pass need not compute again
     "offload": jax.checkpoint_policies.save_and_offload_only_these_names(  # as "attention", and all in host memory
         names_which_can_be_saved=[],
-        names_which_can_be_offloaded=["period", "attention"],
+        names_which_can_be_offloaded=["block", "attention"],
         offload_src="device",
         offload_dst="pinned_host",
     ),
-    "full": jax.checkpoint_policies.nothing_saveable,  # nothing but what a period reads
+    "full": jax.checkpoint_policies.nothing_saveable,  # nothing but what a block reads
     "attention": _names("attention"),
     "qkv": _names("attention", "qkv"),
     "dots_except_mlp": _names("attention", "qkv", "out"),
@@ -89,17 +89,26 @@ def segments(blocks: Sequence[BlockConfig | ParallelConfig]) -> tuple[SegmentCon
 
 
 class Period(nn.Module):
-    """x_BTD, context, number of its first layer, pasts -> x_BTD, (states, statistics): one tuple entry a block."""
+    """x_BTD, context, number of its first layer, pasts -> x_BTD, (states, statistics): one tuple entry a block.
+
+    With `remat` the backward pass computes one block again at a time.
+    """
 
     c: SegmentConfig
     depth: int
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, x_BTD: Array, context: Context, layer: Any, pasts: Any) -> tuple[Array, Any]:
-        x_BTD, outs = checkpoint_name(x_BTD, "period"), []
+        apply: Callable = lambda block, x_BTD, *more: block(checkpoint_name(x_BTD, "block"), *more)
+        if self.remat != "none":
+            # A body of one block cannot be merged with its backward pass anyway; of several each waits for the next.
+            several = len(self.c.blocks) > 1
+            apply = nn.remat(apply, prevent_cse=several, policy=POLICIES[self.remat])
+        outs = []
         for i, block in enumerate(self.c.blocks):
             here, past = dataclasses.replace(context, layer=layer + i), None if pasts is None else pasts[i]
-            x_BTD, out = block.build(self.depth, f"block_{i}")(x_BTD, here, past)
+            x_BTD, out = apply(block.build(self.depth, f"block_{i}"), x_BTD, here, past)
             outs.append(out)
         return x_BTD, tuple(zip(*outs))
 
@@ -129,28 +138,26 @@ class Stack(nn.Module):
                 outs.append(out)
             return x_BTD, tuple(zip(*outs))
         numbers = context.layer + jnp.array(firsts)
-        # prevent_cse=False: a scan's body cannot be merged with its backward pass anyway.
         remat = self.c.remat or self.remat
-        period = Period if remat == "none" else nn.remat(Period, prevent_cse=False, policy=POLICIES[remat])
         if 1 < sharding.mesh_size("layers") <= self.c.repeat and not self.is_initializing():
 
             def apply(params, x_BTD, context, number, past, key):
                 rngs = {} if key is None else {"dropout": key}
-                module = period(self.c, self.depth, parent=None)
+                module = Period(self.c, self.depth, remat, parent=None)
                 return module.apply({"params": params}, x_BTD, context, number, past, rngs=rngs)
 
             params = self.variables["params"]["periods"]
             key = self.make_rng("dropout") if self.has_rng("dropout") else None
             return staged(apply, self.pipeline, params, numbers, x_BTD, context, pasts, key)
         scan = nn.scan(
-            period,
+            Period,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
             in_axes=cast(Any, (nn.broadcast, 0, 0)),
             length=self.c.repeat,
             unroll=self.unroll,
         )
-        return scan(self.c, self.depth, name="periods")(x_BTD, context, numbers, pasts)
+        return scan(self.c, self.depth, remat, name="periods")(x_BTD, context, numbers, pasts)
 
 
 def unstack(params: Params) -> Params:

@@ -13,6 +13,7 @@ from jaxlm.plan.graph import Block, Op, Value, itemsize
 SAME = {"view", "reshape", "squeeze", "expand_dims", "transpose", "name", "pvary", "stop_gradient"}
 SAME |= {"optimization_barrier", "random_wrap", "random_unwrap", "bitcast_convert_type"}
 IN_MEMORY = {"kernel", "send", "loop", "move", "update"}  # what these read
+CUTS = {"slice", "dynamic_slice", "gather"}
 DEAR = {"exp", "exp2", "log", "log1p", "tanh", "logistic", "erf", "div", "rsqrt", "sqrt", "pow", "sin", "cos"}
 
 
@@ -82,6 +83,8 @@ class Fusions:
             return True
         if not any(self.roots(x) for x in op.ins):
             return False  # a constant
+        if op.name in CUTS and any(16 * v.nbytes <= x.nbytes and id(x) in self.maker for x in map(self.source, op.ins)):
+            return True  # so that the rest need not stay
         if op.name in DEAR and len(readers) > 1 and not self.compiler.reductions:
             return True
         return any(map(self._in_memory, readers))
@@ -159,34 +162,3 @@ def hoist(block: Block) -> None:
             hoist(op.body)
         ops.append(op)
     block.ops = ops
-
-
-def tile(block: Block) -> None:
-    """Marks what stands in whole tiles: what kernels read and write, whose layout is not the compiler's to choose, and
-    what that is computed from element by element, back to where it was saved."""
-    maker = {id(v): op for op in block.ops for v in op.outs}
-
-    def mark(v: Value) -> None:
-        if v.tiled or len(v.shape) < 2:
-            return
-        v.tiled, op = True, maker.get(id(v))
-        for x in op.ins if op is not None and op.kind == "fused" else ():
-            if x.shape[-1:] == v.shape[-1:]:
-                mark(x)
-
-    for op in reversed(block.ops):  # what reads an array comes before what made it
-        for v in (*op.ins, *op.outs) if op.kind == "kernel" else ():
-            mark(v)
-        if op.body is not None:
-            outs = list(zip(op.body.outs, op.outs, strict=True))
-            for inner, outer in outs:
-                inner.tiled |= outer.tiled
-            tile(op.body)
-            for inner, outer in outs:
-                outer.tiled |= inner.tiled
-            for inner, outer in zip(reversed(op.body.ins), reversed(op.ins)):  # constants come first
-                if inner.tiled:
-                    mark(outer)
-    for op in block.ops:
-        for v in op.outs if op.kind == "fused" else ():
-            v.tiled |= any(x.tiled and x.shape[-1:] == v.shape[-1:] for x in op.ins)

@@ -118,13 +118,14 @@ def layout(aval: Any, mesh: Any) -> tuple[Layout, Axes]:
     if where is None or where.mesh.empty:
         return ((),) * len(aval.shape), ()
     entries = where.spec.partitions
-    dims = tuple(_axes(entry, mesh) for entry in entries) + ((),) * (len(aval.shape) - len(entries))
+    dims = tuple(axes(entry, mesh) for entry in entries) + ((),) * (len(aval.shape) - len(entries))
     return dims, tuple(axis for axis in mesh.axis_names if axis in where.spec.unreduced and mesh.shape[axis] > 1)
 
 
-def _axes(entry: Any, mesh: Any) -> Axes:
-    axes = () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)
-    return tuple(axis for axis in axes if mesh.shape[axis] > 1)
+def axes(entry: Any, mesh: Any) -> Axes:
+    """Those of an entry of a PartitionSpec that divide anything."""
+    names = () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)
+    return tuple(axis for axis in names if mesh.shape[axis] > 1)
 
 
 def count(axes: Sequence[str], mesh: Any) -> int:

@@ -91,38 +91,3 @@ def product(
 
 def _alone(axes: Axes, taken: set[str], other: Layout) -> Axes:
     return tuple(axis for axis in axes if axis not in taken and not any(axis in dim for dim in other))
-
-
-def alike(operands: list[tuple[tuple[int, ...], Layout]], shape: tuple[int, ...]) -> Layout:
-    """The layout of an element-by-element result whose type does not tell (automatic axes): that of an operand of
-    the same shape, the most divided one."""
-    same = [dims for have, dims in operands if have == shape]
-    return max(same, key=lambda dims: sum(map(len, dims)), default=((),) * len(shape))
-
-
-def free_dimensions(left: Layout, right: Layout, dimensions: Any) -> Layout:
-    """The layout of a product whose type does not tell: every dimension as it was, an axis once."""
-    (a_sum, b_sum), (a_batch, b_batch) = dimensions
-    dims = [left[i] for i in a_batch]
-    dims += [dim for i, dim in enumerate(left) if i not in (*a_sum, *a_batch)]
-    dims += [dim for i, dim in enumerate(right) if i not in (*b_sum, *b_batch)]
-    seen: set[str] = set()
-    return tuple(tuple(axis for axis in dim if axis not in seen and not seen.add(axis)) for dim in dims)
-
-
-def reshaped(shape: tuple[int, ...], dims: Layout, to: tuple[int, ...]) -> Layout:
-    """The layout after a reshape whose type does not tell: of dimensions merged or split, the first is divided."""
-    out: list[Axes] = [()] * len(to)
-    i = j = 0
-    while i < len(shape) and j < len(to):
-        first, axes, have, want = j, dims[i], shape[i], to[j]
-        while have != want:
-            if have < want:
-                i += 1
-                have, axes = have * shape[i], axes + dims[i]
-            else:
-                j += 1
-                want *= to[j]
-        out[first] = axes
-        i, j = i + 1, j + 1
-    return tuple(out)

@@ -11,10 +11,8 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 
 from jaxlm.plan.facts import Pass
-from jaxlm.plan.fusion import Compiler, Fusions
+from jaxlm.plan.fusion import CUTS, Compiler, Fusions
 from jaxlm.plan.graph import Block, Op, Value
-
-CUTS = {"slice", "dynamic_slice", "gather"}
 
 
 def height(block: Block, compiler: Compiler, free: Collection[int] = ()) -> tuple[int, list[Value]]:

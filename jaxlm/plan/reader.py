@@ -6,14 +6,15 @@ from typing import Any
 import jax
 import numpy as np
 from jax.extend import core
-from jax.sharding import AxisType
 
 from jaxlm.plan import graph, implied
+from jaxlm.plan.automatic import called, layouts
 from jaxlm.plan.graph import Axes, Block, Layout, Op, Sent, Value
 from jaxlm.plan.kernels import PRODUCTS, is_kernel, kernel_flops, product_flops
 
 REDUCE = ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or", "argmax", "argmin")
 MOVE = ("gather", "sort", "top_k", "cumsum", "cummax", "cumlogsumexp", "random_bits", "rng_bit_generator")
+RESHARDS = ("reshard", "sharding_constraint")
 SENDS = {  # jax's names
     "psum": "all-reduce",
     "psum2": "all-reduce",
@@ -34,24 +35,24 @@ SENDS = {  # jax's names
 
 def read(closed: Any, mesh: Any) -> Block:
     """A whole program; `mesh` gives the sizes of its axes."""
-    reader = _Reader(mesh)
-    ins = [reader.value(var.aval) for var in closed.jaxpr.invars]
+    reader = _Reader(mesh, layouts(closed.jaxpr, mesh))
+    ins = [reader.value(var) for var in closed.jaxpr.invars]
     return Block(ins, reader.ops, reader.run(closed, ins, ""))
 
 
 class _Reader:
     """Collects the operations of one block."""
 
-    def __init__(self, mesh: Any):
-        self.mesh, self.ops = mesh, []
+    def __init__(self, mesh: Any, layouts: dict[core.Var, Layout]):
+        self.mesh, self.layouts, self.ops = mesh, layouts, []
         self.brought: dict[Any, tuple[Value, Value]] = {}  # arrays that were brought into another layout already
 
     def run(self, closed: Any, args: list[Value], path: str) -> list[Value]:
         """The equations of a program; its results."""
         jaxpr = closed.jaxpr
-        consts = [self.constant(x, var.aval) for x, var in zip(closed.consts, jaxpr.constvars, strict=True)]
+        consts = [self.constant(x, var) for x, var in zip(closed.consts, jaxpr.constvars, strict=True)]
         known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
-        get = lambda x: self.value(x.aval, literal=True) if isinstance(x, core.Literal) else known[x]
+        get = lambda x: self.value(x, literal=True) if isinstance(x, core.Literal) else known[x]
         for eqn in jaxpr.eqns:
             where = f"{path}/{eqn.source_info.name_stack}"
             ins = self.together(eqn, [get(x) for x in eqn.invars], where)
@@ -62,7 +63,7 @@ class _Reader:
         """Operands whose sums over devices are taken, unless they may wait: parts are added before their sum is taken,
         and one that is resharded is scattered at once."""
         name = eqn.primitive.name
-        if name == "reshard" and not _automatic(eqn.outvars[0].aval):
+        if name in RESHARDS:
             return ins
         parts = [(x.layout, x.unreduced, x.due) for x in ins]
         if name in ("add_any", "add") and ins[0].due is not None and parts[0] == parts[1]:
@@ -72,16 +73,18 @@ class _Reader:
     def settled(self, x: Value, path: str) -> Value:
         return x if x.due is None else self.bring(x, *x.due, path)
 
-    def value(self, aval: Any, **more: Any) -> Value:
+    def value(self, v: Any, **more: Any) -> Value:
+        aval = v.aval
         if not hasattr(aval, "shape"):  # a token
             return Value((), np.bool_)
         dims, unreduced = graph.layout(aval, self.mesh)
+        dims = dims if isinstance(v, core.Literal) else self.layouts.get(v, dims)
         host = getattr(aval, "memory_space", None) == jax.memory.Space.Host
         return Value(graph.local(aval.shape, dims, self.mesh), aval.dtype, dims, unreduced, host=host, **more)
 
-    def constant(self, x: Any, aval: Any) -> Value:
-        small = aval.dtype in (np.int8, np.int16) and len(aval.shape) == 3  # which blocks a mask leaves
-        return self.value(aval, share=float((np.asarray(x) != 0).mean()) if small else 1.0)
+    def constant(self, x: Any, v: Any) -> Value:
+        small = v.aval.dtype in (np.int8, np.int16) and len(v.aval.shape) == 3  # which blocks a mask leaves
+        return self.value(v, share=float((np.asarray(x) != 0).mean()) if small else 1.0)
 
     def add(self, kind: str, name: str, ins: list[Value], outs: list[Value], path: str, **more: Any) -> list[Value]:
         self.ops.append(Op(kind, name, ins, outs, path=path, **more))
@@ -99,20 +102,20 @@ class _Reader:
             return self.branch(p["branches"], ins[1:], path)
         if name == "shard_map":
             inner = p["jaxpr"]
-            args = [self.view(x, v.aval, path) for x, v in zip(ins, inner.invars, strict=True)]
+            args = [self.view(x, v, path) for x, v in zip(ins, inner.invars, strict=True)]
             outs = self.run(core.ClosedJaxpr(inner, []), args, path)
-            return [self.view(x, v.aval, path) for x, v in zip(outs, eqn.outvars, strict=True)]
+            return [self.view(x, v, path) for x, v in zip(outs, eqn.outvars, strict=True)]
         if name in SENDS:
-            return [self.sent(eqn, x, v.aval, path) for x, v in zip(ins, eqn.outvars, strict=True)]
+            return [self.sent(eqn, x, v, path) for x, v in zip(ins, eqn.outvars, strict=True)]
         if name == "dot_general":
             return [self.product(eqn, ins, path)]
-        if name == "reshard":
+        if name in RESHARDS:
             return [self.reshard(eqn, ins[0], path)]
         if name in REDUCE or name.startswith("scatter"):
             return [self.summing(eqn, name, ins, path)]
-        if not is_kernel(name) and (inner := _called(p)):
+        if not is_kernel(name) and (inner := called(p)):
             return self.run(inner, ins, path)
-        outs = [self.typed(eqn, v.aval, ins) for v in eqn.outvars]
+        outs = [self.typed(v, ins) for v in eqn.outvars]
         if is_kernel(name):
             return self.add("kernel", name, ins, outs, path, flops=kernel_flops(eqn, ins))
         if name in PRODUCTS:
@@ -120,25 +123,13 @@ class _Reader:
         kind = "move" if name in MOVE else "update" if name.startswith("dynamic_update_slice") else "fused"
         return self.add(kind, name, ins, outs, path)
 
-    def typed(self, eqn: Any, aval: Any, ins: list[Value]) -> Value:
-        """The value of a type; where that does not tell, laid out as the operands are."""
-        if ins and ins[0].due is not None:
-            return dataclasses.replace(ins[0])
-        value = self.value(aval)
-        if _automatic(aval) and aval.shape:
-            operands = [(v.aval.shape, x.layout) for v, x in zip(eqn.invars, ins)]
-            if eqn.primitive.name == "transpose":
-                dims = tuple(ins[0].layout[i] for i in eqn.params["permutation"])
-            elif eqn.primitive.name == "reshape":
-                dims = implied.reshaped(*operands[0], aval.shape)
-            else:
-                dims = implied.alike(operands, aval.shape)
-            value.layout, value.shape = dims, graph.local(aval.shape, dims, self.mesh)
-        return value
+    def typed(self, v: Any, ins: list[Value]) -> Value:
+        """The value of a result; that of a sum still to be taken, where its operands are one."""
+        return dataclasses.replace(ins[0]) if ins and ins[0].due is not None else self.value(v)
 
-    def view(self, x: Value, aval: Any, path: str) -> Value:
+    def view(self, x: Value, v: Any, path: str) -> Value:
         """The same bytes under another type."""
-        out = self.value(aval)
+        out = self.value(v)
         out.share = x.share
         return self.add("fused", "view", [x], [out], path)[0]
 
@@ -160,26 +151,22 @@ class _Reader:
         sent = Sent(kind, axes, graph.count(axes, self.mesh), out if kind == "all-gather" else x)
         return self.add("send", kind, [x], [out], path, sent=sent)[0]
 
-    def sent(self, eqn: Any, x: Value, aval: Any, path: str) -> Value:
+    def sent(self, eqn: Any, x: Value, v: Any, path: str) -> Value:
         """An exchange that the program itself has."""
         names = eqn.params.get("axes", eqn.params.get("axis_name"))
         names = names if isinstance(names, (tuple, list)) else (names,)
         axes = tuple(axis for axis in names if isinstance(axis, str) and self.mesh.shape[axis] > 1)
         if not axes:
-            return self.view(x, aval, path)
-        return self.exchange(SENDS[eqn.primitive.name], axes, x, self.value(aval), path)
+            return self.view(x, v, path)
+        return self.exchange(SENDS[eqn.primitive.name], axes, x, self.value(v), path)
 
     def reshard(self, eqn: Any, x: Value, path: str) -> Value:
-        aval = eqn.outvars[0].aval
-        if _automatic(aval):  # nothing moves, only the type forgets
-            out = Value(x.shape, x.dtype, x.layout)
-            return self.add("fused", "view", [x], [out], path)[0]
-        to, left = graph.layout(aval, self.mesh)
-        return self.bring(x, aval.shape, to, left, path)
+        out = self.value(eqn.outvars[0])
+        return self.bring(x, eqn.outvars[0].aval.shape, out.layout, out.unreduced, path)
 
     def summing(self, eqn: Any, name: str, ins: list[Value], path: str) -> Value:
         """A reduction over divided dimensions, or updates that are divided and added to an array that is not."""
-        out = self.typed(eqn, eqn.outvars[0].aval, ins)
+        out = self.typed(eqn.outvars[0], ins)
         if name in REDUCE:
             dims = eqn.params["axes"]
             sums = tuple(axis for i in dims for axis in ins[0].layout[i])
@@ -203,11 +190,7 @@ class _Reader:
 
     def product(self, eqn: Any, ins: list[Value], path: str) -> Value:
         (a, b), dimensions = (v.aval.shape for v in eqn.invars), eqn.params["dimension_numbers"]
-        aval = eqn.outvars[0].aval
-        out = self.value(aval)
-        if _automatic(aval):
-            dims = implied.free_dimensions(ins[0].layout, ins[1].layout, dimensions)
-            out = Value(graph.local(aval.shape, dims, self.mesh), aval.dtype, dims)
+        out = self.value(eqn.outvars[0])
         plan = implied.product((a, ins[0].layout), (b, ins[1].layout), out.layout, dimensions, self.mesh)
         sides = [self.bring(ins[0], a, plan.left, (), path), self.bring(ins[1], b, plan.right, (), path)]
         sums = tuple(axis for axis in plan.sums if axis not in out.unreduced)
@@ -215,7 +198,7 @@ class _Reader:
 
     def branch(self, branches: Any, ins: list[Value], path: str) -> list[Value]:
         """Of a condition, what computes most."""
-        tried = [_Reader(self.mesh) for _ in branches]
+        tried = [_Reader(self.mesh, self.layouts) for _ in branches]
         outs = [reader.run(branch, ins, path) for reader, branch in zip(tried, branches)]
         total = lambda i: sum(op.flops * n for op, n in graph.walk(Block([], tried[i].ops, [])))
         most = max(range(len(tried)), key=total)
@@ -224,20 +207,9 @@ class _Reader:
 
     def loop(self, eqn: Any, closed: Any, ins: list[Value], consts: int, carries: int, times: int, path: str):
         """A body that runs `times` times. It reads the constants themselves, and parts of what is scanned over."""
-        reader = _Reader(self.mesh)
-        own = [self.value(v.aval) for v in closed.jaxpr.invars[consts:]]
+        reader = _Reader(self.mesh, self.layouts)
+        own = [self.value(v) for v in closed.jaxpr.invars[consts:]]
         results = reader.run(closed, [*ins[:consts], *own], path)
         body = Block(own, reader.ops, results, carries)
-        outs = [self.value(v.aval) for v in eqn.outvars]
+        outs = [self.value(v) for v in eqn.outvars]
         return self.add("loop", eqn.primitive.name, ins, outs, path, body=body, times=times)
-
-
-def _automatic(aval: Any) -> bool:
-    where = getattr(aval, "sharding", None)
-    return where is not None and AxisType.Auto in where.mesh.axis_types
-
-
-def _called(params: dict[str, Any]) -> Any:
-    """The program that an equation such as jit, remat or custom_vjp_call stands for."""
-    inner = next((params[name] for name in ("jaxpr", "call_jaxpr", "fun_jaxpr") if params.get(name) is not None), None)
-    return core.ClosedJaxpr(inner, []) if isinstance(inner, core.Jaxpr) else inner

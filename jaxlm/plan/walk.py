@@ -17,7 +17,7 @@ from jaxlm import sharding
 from jaxlm.decode.abstract import abstract_decoding, trace_decoding
 from jaxlm.models import flops
 from jaxlm.models.lm import LMConfig
-from jaxlm.plan import fusion, graph, liveness, reader
+from jaxlm.plan import fusion, graph, liveness, reader, tiles
 from jaxlm.plan.facts import Buffer, Collective, Memory, Program, Work
 from jaxlm.plan.kernels import cudnn_assumed
 from jaxlm.plan.memory import of_decoding
@@ -77,7 +77,8 @@ def _program(closed: Any, donated: Any, given: Memory, model: float, topology: T
     if compiler.hoists:
         fusion.hoist(block)
     if compiler.tiles:
-        fusion.tile(block)
+        tiles.tile(block)
+        tiles.sum_whole(block)
     first, end = (0, donated) if isinstance(donated, int) else donated
     free = {id(v) for v in block.ins[first:end]}
     most, there = liveness.height(block, compiler, free)

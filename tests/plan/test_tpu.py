@@ -9,9 +9,11 @@ import pytest
 from jaxlm.errors import UserError
 from jaxlm.models import LMConfig
 from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, SegmentConfig
+from jaxlm.plan import topology as topologies
 from jaxlm.plan.facts import Program
 from jaxlm.plan.program import decode_program, train_program
 from jaxlm.plan.surprises import surprises
+from jaxlm.plan.walk import estimate_train
 from jaxlm.sharding import MeshConfig
 from jaxlm.train.run import RunConfig
 from tests import tiny
@@ -53,6 +55,29 @@ def test_a_step_is_compiled_and_exchanges_nothing_by_surprise(topology, mesh):
     assert all(c.slow == ("data" in c.axes) for c in program.collectives if topology.startswith("2x"))
     assert any(c.slow for c in program.collectives) == topology.startswith("2x")
     assert program.largest[0].nbytes > 0 and any("segment_0" in buffer.op for buffer in program.largest)
+
+
+def larger(mesh: MeshConfig, V: int, layers: int = 8, windows: tuple[int | None, ...] = (None,)) -> RunConfig:
+    """Of enough bytes for their number to tell."""
+    config = run(mesh, batch=64)
+    blocks = tuple(BlockConfig(AttentionConfig(H=4, K=128, window=w), MLPConfig(F=2048)) for w in windows)
+    segments = (SegmentConfig(blocks, layers // len(blocks)),)
+    model = dataclasses.replace(config.model, V=V, D=512, segments=segments)
+    return dataclasses.replace(config, model=model, data=dataclasses.replace(config.data, T=512))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        larger(MeshConfig(data=1, fsdp=8), V=65_536),  # most of it vocabulary, in parts half a tile wide
+        larger(MeshConfig(data=1, fsdp=2, tensor=2, stage=2), V=4096),
+        larger(MeshConfig(data=2, fsdp=4), V=4096, windows=(128, 256, 384, None)),
+    ],
+    ids=["vocabulary", "stages", "blocks"],
+)
+def test_memory_is_what_is_estimated_without_it(config):
+    found = estimate_train(config, topologies.parse("v5e:2x4")).memory.total
+    assert found == pytest.approx(compiled(config, "v5e:2x4").memory.total, rel=0.1)
 
 
 def test_a_deeper_model_is_no_longer_program():

@@ -9,6 +9,7 @@ from jaxlm import config
 from jaxlm.data import DataConfig
 from jaxlm.models import LMConfig, flops
 from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, MoEConfig, SegmentConfig
+from jaxlm.nn.pipeline import PipelineConfig
 from jaxlm.plan import fusion, hlo, topology, walk
 from jaxlm.plan.compile import compile_train
 from jaxlm.sharding import MeshConfig, make_mesh
@@ -57,6 +58,14 @@ def test_flops_of_experts():
 def test_devices_share_the_flops(mesh):
     run = a_run(MeshConfig(*mesh))
     assert 8 * estimate(run, 8).work.flops == all_scores(run)
+
+
+@pytest.mark.parametrize("mesh", [MeshConfig(data=1, stage=2, fsdp=2, tensor=2), MeshConfig(data=4, stage=2)], ids=str)
+def test_stages_share_the_flops_and_wait_for_one_another(mesh):
+    """M microbatches pass S stages in M + S - 1 ticks, and so much does a device compute in its layers."""
+    run = a_run(mesh, pipeline=PipelineConfig(microbatches=2, remat=False))
+    head = 3 * 2 * B * T * D * V
+    assert 8 * estimate(run, 8).work.flops == (all_scores(run) - head) * 3 / 2 + head
 
 
 def test_parts_of_a_batch_are_counted_as_often_as_they_come():
@@ -134,6 +143,17 @@ def test_memory_is_what_the_compiler_says(remat, layers, rows, monkeypatch):
     assert found.total == pytest.approx(sizes.total, rel=0.1)
     monkeypatch.setattr(fusion.Fusions, "held", lambda self, v: self.maker[id(v)].kind == "product")
     assert estimate(run).memory.total < 0.9 * sizes.total
+
+
+def test_the_blocks_of_a_period_are_computed_again_one_at_a_time():
+    """So that their number does not matter for memory."""
+    run = medium("full", 6, 8)
+    (segment,) = run.model.segments
+    (block,) = segment.blocks
+    windows = [dataclasses.replace(block.mixer, window=100 + i) for i in range(6)]
+    blocks = tuple(dataclasses.replace(block, mixer=mixer) for mixer in windows)
+    period = dataclasses.replace(run, model=dataclasses.replace(run.model, segments=(SegmentConfig(blocks),)))
+    assert estimate(period).memory.total < 1.1 * estimate(run).memory.total
 
 
 def test_what_a_kernel_reads_stands_in_whole_tiles():
