@@ -87,6 +87,8 @@ class Fusions:
             return True  # so that the rest need not stay
         if op.name in DEAR and len(readers) > 1 and not self.compiler.reductions:
             return True
+        if self.compiler.products and sum(reader.kind == "product" for reader in readers) > 1:
+            return True  # once for all of them
         return any(map(self._in_memory, readers))
 
     def _in_memory(self, op: Op) -> bool:

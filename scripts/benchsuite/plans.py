@@ -43,6 +43,19 @@ CASES = (
     _case("plan.deepseek_v3.two_slices", "deepseek_v3", TWO, 4096, 16384, experts=1, data=16, fsdp=8, expert=64),
     _case("plan.kimi_k2", "kimi_k2", POD, 4096, 8192, experts=1, data=8, fsdp=8, expert=64),
     _case("plan.kimi_k2.two_slices", "kimi_k2", TWO, 4096, 16384, experts=1, data=16, fsdp=8, expert=64),
+    # Smaller ones, of which each has its own way to fill the memory.
+    _case("plan.gpt2.v5e", "gpt2_124m", "v5e:2x4", 1024, 512, data=8),
+    _case("plan.gpt3_xl.v5e", "gpt3_xl", "v5e:2x4", 2048, 64, fsdp=8),
+    _case("plan.1b.tensor", "llama_3_2_1b", "v5e:4x4", 4096, 32, fsdp=2, tensor=8),
+    _case("plan.1b.context", "llama_3_2_1b", "v5e:4x4", 8192, 16, fsdp=4, context=4),
+    _case("plan.8b.stages", "llama_3_1_8b", "v5p:4x4x4", 4096, 64, fsdp=4, tensor=4, stage=4),
+    _case("plan.mixtral.stages", "mixtral_8x7b", "v5p:4x4x4", 4096, 64, experts=0, fsdp=2, expert=8, stage=4),
+    _case("plan.gpt_oss_20b", "gpt_oss_20b", "v5p:4x4x4", 4096, 64, experts=0, fsdp=8, expert=8),
+    _case("plan.qwen3_0_6b", "qwen3_0_6b", "v5e:4x8", 4096, 64, fsdp=32),
+    _case("plan.gemma2_2b", "gemma2_2b", "v6e:2x4", 4096, 16, fsdp=8),
+    _case("plan.gemma3_270m", "gemma3_270m", "v5e:2x4", 2048, 64, fsdp=8),
+    _case("plan.gemma3_1b.v5e", "gemma3_1b", "v5e:4x4", 4096, 64, fsdp=16),
+    _case("plan.gemma3_1b.v6e", "gemma3_1b", "v6e:4x4", 4096, 64, fsdp=16),
 )
 TINY = Case(
     "plan.tiny",

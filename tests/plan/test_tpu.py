@@ -57,21 +57,23 @@ def test_a_step_is_compiled_and_exchanges_nothing_by_surprise(topology, mesh):
     assert program.largest[0].nbytes > 0 and any("segment_0" in buffer.op for buffer in program.largest)
 
 
-def larger(mesh: MeshConfig, V: int, layers: int = 8, windows: tuple[int | None, ...] = (None,)) -> RunConfig:
-    """Of enough bytes for their number to tell."""
-    config = run(mesh, batch=64)
-    blocks = tuple(BlockConfig(AttentionConfig(H=4, K=128, window=w), MLPConfig(F=2048)) for w in windows)
-    segments = (SegmentConfig(blocks, layers // len(blocks)),)
-    model = dataclasses.replace(config.model, V=V, D=512, segments=segments)
-    return dataclasses.replace(config, model=model, data=dataclasses.replace(config.data, T=512))
+def larger(
+    mesh: MeshConfig, V: int = 4096, D: int = 1024, batch: int = 256, windows: tuple[int | None, ...] = (None,)
+) -> RunConfig:
+    """Arrays that are too large for the vector memory, where those of tiny models stay."""
+    config = run(mesh, batch=batch)
+    blocks = tuple(BlockConfig(AttentionConfig(H=D // 128, K=128, window=w), MLPConfig(F=4 * D)) for w in windows)
+    segments = (SegmentConfig(blocks, 8 // len(blocks)),)
+    model = dataclasses.replace(config.model, V=V, D=D, segments=segments)
+    return dataclasses.replace(config, model=model, data=dataclasses.replace(config.data, T=1024))
 
 
 @pytest.mark.parametrize(
     "config",
     [
-        larger(MeshConfig(data=1, fsdp=8), V=65_536),  # most of it vocabulary, in parts half a tile wide
-        larger(MeshConfig(data=1, fsdp=2, tensor=2, stage=2), V=4096),
-        larger(MeshConfig(data=2, fsdp=4), V=4096, windows=(128, 256, 384, None)),
+        larger(MeshConfig(data=1, fsdp=8), V=65_536, D=512, batch=32),  # nearly all vocabulary, in half tiles
+        larger(MeshConfig(data=1, fsdp=4, stage=2)),
+        larger(MeshConfig(data=2, fsdp=4), windows=(128, 256, 384, None)),
     ],
     ids=["vocabulary", "stages", "blocks"],
 )
@@ -100,9 +102,10 @@ def test_what_does_not_fit_says_what_it_needs():
 
 def test_decoding():
     c = run(MeshConfig()).model
-    program = decode_program(c, MeshConfig(data=2, tensor=2), "v5e:2x2", rows=4, length=256)
-    assert program.compiled and program.memory.cache == 2 * 2 * 128 * 2 * 4 * 256 // 4
+    program = decode_program(c, MeshConfig(data=2, tensor=2), "v5e:2x2", rows=64, length=4096)
+    assert program.compiled and program.memory.cache == 2 * 2 * 128 * 2 * 64 * 4096 // 4
     assert {c.axes for c in program.collectives if c.part == "layers"} == {("tensor",)}
+    assert program.memory.activations < program.memory.cache / 2  # the cache is not turned round
 
 
 def test_mistakes_in_the_other_process_are_told_here():
