@@ -143,17 +143,18 @@ def attention_with_past(
     k_BGTK, v_BGTJ = sharding.whole(k_BGTK, 2), sharding.whole(v_BGTJ, 2)
     scale = float(q_BTHK.shape[-1] ** -0.5 if scale is None else scale)
     q_BTGRK = _group(q_BTHK, G)
-    B, T, _, R, K = q_BTGRK.shape
-    if T * R == 1 and sharding.platform() == "tpu":
-        # Of one row its compiler makes no product but a sum of elements, for which it copies the whole cache.
-        q_BTGRK = jnp.broadcast_to(q_BTGRK, (B, T, G, 2, K))
+    T, _, R, _ = q_BTGRK.shape[1:]
+    # Of one row the TPU's compiler makes no product but a sum of elements, for which it copies the whole cache.
+    rows = 2 if T * R == 1 and sharding.platform() == "tpu" else R
 
     def scores(k, bias, mask):
-        s = jnp.einsum("btgrk,bgsk->bgrts", q_BTGRK, k.astype(q_BTHK.dtype), preferred_element_type=jnp.float32)
-        return _masked(score(s, scale, softcap), bias, mask)
+        q = jnp.broadcast_to(q_BTGRK, (*q_BTGRK.shape[:3], rows, q_BTGRK.shape[4]))
+        s = jnp.einsum("btgrk,bgsk->bgrts", q, k.astype(q_BTHK.dtype), preferred_element_type=jnp.float32)
+        return _masked(score(s[:, :, :R], scale, softcap), bias, mask)
 
     s_BGRTS = jnp.concatenate([scores(past_k_BGSK, bias_BHTS, mask_BTS), scores(k_BGTK, bias_BHTT, mask_BTT)], -1)
     p_BGRTS = _softmax(s_BGRTS, sinks_H).astype(q_BTHK.dtype)
+    p_BGRTS = jnp.broadcast_to(p_BGRTS, (*p_BGRTS.shape[:2], rows, *p_BGRTS.shape[3:]))
     o_BGRTJ = jnp.einsum("bgrts,bgsj->bgrtj", p_BGRTS[..., :S], past_v_BGSJ.astype(q_BTHK.dtype))
     o_BGRTJ += jnp.einsum("bgrts,bgsj->bgrtj", p_BGRTS[..., S:], v_BGTJ)
     return jnp.moveaxis(o_BGRTJ[:, :, :R], 3, 1).reshape(*q_BTHK.shape[:3], -1)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxlm import sharding
 from jaxlm.errors import UserError
 from jaxlm.ops import attention, attention_with_past, blockwise_attention, reference_attention, visible
 from jaxlm.ops.rule import Extras
@@ -165,3 +166,20 @@ def test_a_past_in_another_dtype_and_the_usual_scale():
     o = attention_with_past(q[:, 5:], k_BGTK[:, :, 5:], v_BGTK[:, :, 5:], *past, mask[:, 5:, :5], mask[:, 5:, 5:])
     assert o.dtype == jnp.float32
     np.testing.assert_allclose(o, reference(case)[0][:, 5:], atol=2e-2)
+
+
+def test_one_query_of_one_key_head_on_tpus(monkeypatch):
+    """Where its product has two rows: with softcap, bias and sinks, which belong to heads."""
+    case = Case(T=6, H=2, G=2)
+    q, k, v, *_ = case.arrays()
+    k_BGTK, v_BGTK = k.swapaxes(1, 2), v.swapaxes(1, 2)
+    mask, bias = jnp.asarray(case.mask()), jnp.arange(12.0).reshape(1, 2, 1, 6) / 6
+    options = {"softcap": 5.0, "sinks_H": jnp.array([1.0, -1.0])}
+    options |= {"bias_BHTS": bias[..., :5], "bias_BHTT": bias[..., 5:]}
+    past, new = (k_BGTK[:, :, :5], v_BGTK[:, :, :5]), (k_BGTK[:, :, 5:], v_BGTK[:, :, 5:])
+    f = lambda q: attention_with_past(q, *new, *past, mask[:, 5:, :5], mask[:, 5:, 5:], **options)
+    expected = f(q[:, 5:])
+    monkeypatch.setattr(sharding, "platform", lambda: "tpu")
+    np.testing.assert_allclose(f(q[:, 5:]), expected, rtol=1e-6)
+    rows = [v.aval.shape[3:] for eqn in jax.make_jaxpr(f)(q[:, 5:]).eqns for v in eqn.outvars if v.aval.ndim == 5]
+    assert (2, case.arrays()[0].shape[-1]) in rows
