@@ -16,7 +16,7 @@ from jax.sharding import AxisType
 from jaxlm.plan import graph
 from jaxlm.plan.graph import Axes, Layout
 
-Place = tuple[core.Var, int]  # a dimension of an array
+Place = tuple[Any, int]  # a dimension of an array
 FAR = ("dot_general", "reduce", "arg")  # what names of operations begin with whose results are of another shape
 
 
@@ -79,7 +79,7 @@ class _Spread:
         if v not in self.dims:
             self.dims[v] = list(graph.layout(v.aval, self.mesh)[0])
             if not automatic(v.aval):
-                self.fixed.update((v, i) for i in range(len(v.aval.shape)))
+                self.fixed.update((v, i) for i in range(len(self.dims[v])))
         return self.dims[v]
 
     def program(self, jaxpr: Any) -> None:
@@ -140,9 +140,11 @@ class _Spread:
 def _links(eqn: Any) -> Iterator[tuple[Place, Place]]:
     """Which dimensions of the operands and results of an equation correspond."""
     name, p, ins, outs = eqn.primitive.name, eqn.params, eqn.invars, eqn.outvars
-    first, out = ins[0] if ins else None, outs[0]
+    if not ins:
+        return
+    first, out = ins[0], outs[0]
     if name == "dot_general":
-        yield from _product(p["dimension_numbers"], *ins, out)
+        yield from _product(p["dimension_numbers"], first, ins[1], out)
     elif name == "transpose":
         yield from _pairs(first, out, ((i, j) for j, i in enumerate(p["permutation"])))
     elif name == "broadcast_in_dim":

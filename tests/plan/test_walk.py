@@ -171,6 +171,21 @@ def test_what_a_kernel_reads_stands_in_whole_tiles():
     assert saved("h100:8") == 3 * [q]
 
 
+@pytest.mark.parametrize("name", ["v5e:2x4", "h100:8"])
+def test_parts_that_fill_no_tile_are_added_up_whole(name):
+    """On TPUs: gradients of head and table in parts of 96 columns, but not of 128."""
+
+    def sums(D):
+        block = BlockConfig(AttentionConfig(H=8, K=128), MLPConfig(F=1024))
+        model = LMConfig(V=2048, D=D, segments=(SegmentConfig((block,), 2),), tied=False, dtype="bfloat16")
+        run = RunConfig(model=model, data=DataConfig(T=512), batch=8, mesh=MeshConfig(data=1, fsdp=8))
+        sent = walk.estimate_train(run, topology.parse(name)).collectives
+        return {c.kind for c in sent if hlo.dims(c.shape)[:1] == [(2048, D)] and c.kind != "all-gather"}
+
+    assert sums(1024) == {"reduce-scatter"}
+    assert sums(768) == {"all-reduce" if name == "v5e:2x4" else "reduce-scatter"}
+
+
 @pytest.mark.parametrize("mesh", [(8, 1, 1), (1, 8, 1)], ids=str)
 def test_exchanges_are_what_the_compiler_says(mesh):
     """In bytes, of layers. XLA's CPU compiler adds up everywhere where a scatter would do."""
