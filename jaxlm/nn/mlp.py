@@ -58,7 +58,8 @@ class MLP(nn.Module):
                 h_BTF += weight(self, f"{name}_bias", (c.F,), ("mlp",)).astype(dtype)[None, None]
             return checkpoint_name(h_BTF, "mlp")
 
-        h_BTF = c.hidden(project)
+        # Said for automatic meshes, whose compiler else divides the gradient by positions.
+        h_BTF = sharding.constrain(c.hidden(project), *sharding.rows(x_BTD.shape[1])[:2], "mlp")
         w_FD = weight(self, "down", (c.F, D), ("mlp", "embed"), init.residual((0,), self.depth), (0,))
         y_BTD = einsum("btf,fd->btd", h_BTF, w_FD.astype(dtype), out=sharding.stream(x_BTD.shape[1]))
         if c.bias:
