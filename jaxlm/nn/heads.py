@@ -23,6 +23,7 @@ def merge(module: nn.Module, name: str, o_BTHK: Array, D: int, depth: int, bias:
     """o_BTHK -> y_BTD in the layout of the residual stream, by the weight `name` (H, K, D), and its bias (D,)."""
     T, H, K = o_BTHK.shape[1:]
     w_HKD = weight(module, name, (H, K, D), ("heads", None, "embed"), init.residual((0, 1), depth), (0, 1))
+    o_BTHK = sharding.constrain(o_BTHK, *sharding.rows(T)[:2], "heads", None)  # as in nn.mlp
     y_BTD = einsum("bthk,hkd->btd", o_BTHK, w_HKD.astype(o_BTHK.dtype), out=sharding.stream(T))
     if bias:
         y_BTD += weight(module, f"{name}_bias", (D,), (None,)).astype(y_BTD.dtype)[None, None]

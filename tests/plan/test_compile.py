@@ -88,6 +88,15 @@ def test_a_mixture_over_two_nodes():
     assert surprises(program, run(2, 2, 2)) == []
 
 
+def test_stages_turn_no_activation_round():
+    """Where the mesh is automatic, and a gradient could lie by positions as well as by heads or width."""
+    mesh = MeshConfig(data=1, stage=2, fsdp=2, tensor=2)
+    config = tiny.run(model=tiny.model(remat="full", tied=False), batch=ROWS, mesh=mesh)
+    program = compiled(config, parse("cpu:8"))
+    assert "all-to-all" not in {c.kind for c in program.collectives}
+    assert "collective-permute" in {c.kind for c in program.collectives if c.axes == ("stage",)}
+
+
 def test_memory_is_that_of_the_compiled_step():
     config = run(2, 2, 2)
     held = compiled(config, NODES).memory
@@ -120,6 +129,7 @@ def test_what_should_not_be_is_named():
         "f32[4,16,264]": "logits of the whole vocabulary",
         "f32[16,32,32]": "activations of the whole batch",
         "f32[2,32,64]": "the weights of all 2 layers at once",
+        "f32[2,32,32]": None,  # the stream of two rows
         "f32[32,264]": None,  # the table
         "f32[8,4,264]": None,  # its width divided by eight
         "f32[8,32,32]": None,  # some rows
