@@ -37,8 +37,9 @@ def _why(c: Collective, run: RunConfig, compiled: bool) -> Iterator[str]:
         whole = d[-1:] == (model.D,) and math.prod(d[:-1]) >= tokens and not _weight(d, run)
         if whole and mesh.data * mesh.fsdp * mesh.expert != 1 and d[0] not in periods:
             yield "activations of the whole batch"
-        stack = len(d) > 2 and d[0] in periods and math.prod(d[1:]) > model.D and d[1:] != (run.data.T, model.D)
-        if c.kind == "all-gather" and c.times == 1 and stack:
+        stream = list(d[1:]) == [run.data.T, model.D]
+        once = c.kind == "all-gather" and c.times == 1 and math.prod(d[1:]) > model.D and not stream
+        if once and len(d) > 2 and d[0] in periods:
             yield f"the weights of all {d[0]} layers at once"
     dtype = "f32" if model.dtype == "float32" else "16"
     # What data alone gathers is the end of a sum over slices: no weight is divided over it.
