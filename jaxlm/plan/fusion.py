@@ -1,8 +1,9 @@
 """Which arrays of a program are ever in memory, and which are computed where they are read.
 
 The rule, of XLA's fusion: what is element by element, or another view, is computed wherever it is read, and is written
-to memory when a kernel, an exchange or a loop reads it. A product is written after what follows it element by element,
-as long as that has one reader and is no larger. `Compiler` says what a platform does otherwise.
+to memory when a kernel, an exchange, a loop or several products read it, or when it is a small part of a large array. A
+product is written after what follows it element by element, as long as that has one reader and is no larger. `Compiler`
+says what a platform does otherwise.
 """
 
 import dataclasses

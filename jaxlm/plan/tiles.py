@@ -64,3 +64,24 @@ def sum_whole(block: Block) -> None:
         op.ins = [copies.get(id(x), x) for x in op.ins]
     first = [Op("move", "copy", [x], [copies[id(x)]]) for x in block.ins if id(x) in copies]
     block.ops = first + ops
+
+
+def turn_weights(block: Block) -> None:
+    """Weights (D, H, K) of products that give (..., H, K) are copied into another order of dimensions before a decoding
+    loop begins: one of unknown length, over layers."""
+    ops: list[Op] = []
+    for op in block.ops:
+        inner = op.body.ops if op.name == "while" and op.body is not None else []
+        copies = [whole for layers in inner if layers.body is not None for whole in _turned(layers, layers.body)]
+        turned = [dataclasses.replace(whole) for whole in copies]
+        ops += [Op("move", "copy", [whole], [copy]) for whole, copy in zip(copies, turned)]
+        op.ins = turned + op.ins
+        ops.append(op)
+    block.ops = ops
+
+
+def _turned(layers: Op, body: Block) -> list[Value]:
+    slices = body.ins[body.carries :]
+    stacks = dict(zip(map(id, slices), layers.ins[len(layers.ins) - len(slices) :]))
+    weights = [(op.ins[1], op.outs[0]) for op in body.ops if op.kind == "product"]
+    return [stacks[id(w)] for w, out in weights if id(w) in stacks and w.shape[1:] == out.shape[-2:]]

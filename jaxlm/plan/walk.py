@@ -79,6 +79,9 @@ def _program(closed: Any, donated: Any, given: Memory, model: float, topology: T
     if compiler.tiles:
         tiles.tile(block)
         tiles.sum_whole(block)
+    work = Work(model, tuple(liveness.passes(block, compiler)))
+    if compiler.tiles:
+        tiles.turn_weights(block)  # once for all tokens, and so no part of the work for one
     first, end = (0, donated) if isinstance(donated, int) else donated
     free = {id(v) for v in block.ins[first:end]}
     most, there = liveness.height(block, compiler, free)
@@ -86,7 +89,6 @@ def _program(closed: Any, donated: Any, given: Memory, model: float, topology: T
     host = sum(v.size for v in block.ins if v.host)
     host += sum(v.size for op, _ in graph.walk(block) if op.kind == "loop" for v in op.outs if v.host)
     memory = dataclasses.replace(given, activations=most, peak=held + most, host=host)
-    work = Work(model, tuple(liveness.passes(block, compiler)))
     across = sharding.across(dict(mesh.shape), topology.slices) if topology.slices > 1 else None
     limit = topology.chip.usable if topology.chip else None
     largest = tuple(Buffer(v.nbytes, str(v), "") for v in sorted(there, key=lambda v: -v.nbytes)[:SHOWN])
