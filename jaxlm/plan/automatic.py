@@ -203,5 +203,6 @@ def _alike(a: Any, b: Any) -> Iterator[tuple[Place, Place]]:
 
 
 def _pairs(a: Any, b: Any, pairs: Iterable[tuple[int, int]]) -> Iterator[tuple[Place, Place]]:
-    if isinstance(a, core.Var) and isinstance(b, core.Var):
+    variables = isinstance(a, core.Var) and isinstance(b, core.Var)
+    if variables and (automatic(a.aval) or automatic(b.aval)):  # between others there is nothing to hand on
         yield from (((a, i), (b, j)) for i, j in pairs)

@@ -1,9 +1,8 @@
 """What it costs on TPUs that memory is read and written in tiles of 128 lanes."""
 
 import dataclasses
-import math
 
-from jaxlm.plan.graph import LANES, Block, Op, Value, itemsize
+from jaxlm.plan.graph import LANES, Block, Op, Value
 
 PADDED = 4  # times its bytes: what a matrix may take in tiles for the compiler to choose them (4 seen, 8 not)
 VECTOR_MEMORY = 128 * 2**20  # bytes of a core's
@@ -55,8 +54,7 @@ def sum_whole(block: Block) -> None:
         sent = dataclasses.replace(op.sent, kind="all-reduce")
         ops.append(dataclasses.replace(op, name="all-reduce", outs=[whole], sent=sent))
         ops.append(Op("move", "part", [whole], [out], path=op.path))
-        out.tiled = True
-        plain = math.prod(out.shape) * itemsize(out.dtype)
+        plain, out.tiled = out.size, True
         if plain < out.size <= PADDED * plain and plain <= VECTOR_MEMORY:
             alike = [x for x in block.ins if (x.shape, x.dtype) == (out.shape, out.dtype)]
             copies |= {id(x): dataclasses.replace(x, tiled=True) for x in alike}
