@@ -7,6 +7,7 @@ pipeline of a stacked segment, unless it has fewer periods than there are stages
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -105,12 +106,20 @@ class Period(nn.Module):
             # A body of one block cannot be merged with its backward pass anyway; of several each waits for the next.
             several = len(self.c.blocks) > 1
             apply = nn.remat(apply, prevent_cse=several, policy=POLICIES[self.remat])
+            if several:
+                apply = nn.custom_vjp(apply, functools.partial(nn.vjp, apply), _in_turn)
         outs = []
         for i, block in enumerate(self.c.blocks):
             here, past = dataclasses.replace(context, layer=layer + i), None if pasts is None else pasts[i]
             x_BTD, out = apply(block.build(self.depth, f"block_{i}"), x_BTD, here, past)
             outs.append(out)
         return x_BTD, tuple(zip(*outs))
+
+
+def _in_turn(backward: Callable, grads: Any) -> tuple[Any, ...]:
+    """A block's gradients all at once: those of its weights, once there, free what they read before the next begins."""
+    params, x_BTD, *rest = backward(grads)
+    return (*jax.lax.optimization_barrier((params, x_BTD)), *rest)
 
 
 class Stack(nn.Module):

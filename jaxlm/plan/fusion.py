@@ -1,9 +1,9 @@
 """Which arrays of a program are ever in memory, and which are computed where they are read.
 
 The rule, of XLA's fusion: what is element by element, or another view, is computed wherever it is read, and is written
-to memory when a kernel, an exchange, a loop or several products read it, or when it is a small part of a large array. A
-product is written after what follows it element by element, as long as that has one reader and is no larger. `Compiler`
-says what a platform does otherwise.
+to memory when a kernel, an exchange or a loop reads it, when several products do and computing it for each would move
+as many bytes, or when it is a small part of a large array. A product is written after what follows it element by
+element, as long as that has one reader and is no larger. `Compiler` says what a platform does otherwise.
 """
 
 import dataclasses
@@ -88,9 +88,13 @@ class Fusions:
             return True  # so that the rest need not stay
         if op.name in DEAR and len(readers) > 1 and not self.compiler.reductions:
             return True
-        if self.compiler.products and sum(reader.kind == "product" for reader in readers) > 1:
-            return True  # once for all of them
-        return any(map(self._in_memory, readers))
+        return self._shared(v) or any(map(self._in_memory, readers))
+
+    def _shared(self, v: Value) -> bool:
+        """Whether products read `v`, and writing it once moves no more bytes than computing it for each of them."""
+        products = sum(reader.kind == "product" for reader in self.readers[id(v)])
+        read = sum(x.nbytes for x in self.reads(self.maker[id(v)]))
+        return self.compiler.products and v.nbytes * (products + 1) <= read * (products - 1)
 
     def _in_memory(self, op: Op) -> bool:
         library = {"product": not self.compiler.products, "reduce": not self.compiler.reductions}
@@ -122,8 +126,12 @@ class Fusions:
             if op is None or self.held(v):
                 self.found[id(v)] = [] if v.literal else [v]
             else:
-                self.found[id(v)] = _once(root for x in op.ins for root in self.roots(x))
+                self.found[id(v)] = self.reads(op)
         return self.found[id(v)]
+
+    def reads(self, op: Op) -> list[Value]:
+        """The arrays in memory that `op` reads."""
+        return _once(root for x in op.ins for root in self.roots(x))
 
     def _steps(self):
         for op in self.block.ops:
@@ -131,7 +139,7 @@ class Fusions:
                 writes = [v for v in op.outs if self.held(v)]
                 results = [v for v in op.outs if id(v) in self.results and not self.held(v)]
                 if writes or results:
-                    yield Step(op, _once(root for x in op.ins for root in self.roots(x)), writes, results)
+                    yield Step(op, self.reads(op), writes, results)
 
 
 def _once(values) -> list[Value]:

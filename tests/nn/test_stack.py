@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import itertools
+import re
 
 import chex
 import flax.linen as nn
@@ -122,6 +123,15 @@ def test_policies_save_what_they_say():
     program = jax.make_jaxpr(lambda p: jax.vjp(lambda p: run(p, PLAIN, remat="offload")[0], p)[1])(params(PLAIN))
     host = [x.size for x in program.out_avals if x.memory_space == jax.memory.Space.Host]
     assert sum(host) == N * (X.size + B * T * (heads + 2))  # what each period reads, and what attention gives
+
+
+@pytest.mark.parametrize("segment, blocks", [(SEGMENT, 2), (PLAIN, 0)])
+def test_a_block_of_several_ends_with_the_gradients_of_its_weights(segment, blocks):
+    """Together with that of its input, of which the block before would else begin while what theirs read is kept."""
+    loss = lambda params: run(params, segment, remat="full")[0].sum()
+    text = jax.jit(jax.grad(loss)).lower(params(segment)).as_text()
+    together = [found.count("%") for found in re.findall(r"optimization_barrier ([^:]*) :", text)]
+    assert together.count(len(jax.tree.leaves(params(segment)["periods"]["block_0"])) + 1) == blocks
 
 
 def test_a_segment_may_have_a_policy_of_its_own():
