@@ -7,7 +7,6 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from jaxlm import sharding
@@ -185,26 +184,14 @@ def _experts(c: MoEConfig, slots: int | None, params: dict, x_BTD: Array, weight
 
     def local(x_btD, weights_btA, ids_btA, *ws):
         ws, x_btD, weights_btA = exchange.alike(ws, x_btD, weights_btA)
-        w = {name: _gathered(x.astype(dtype), params[name][1]) for name, x in zip(names, ws)}
+        w = {name: exchange.whole_width(x.astype(dtype), params[name][1]) for name, x in zip(names, ws)}
         tokens = x_btD, weights_btA, ids_btA
         tokens = tuple(map(exchange.gathered, tokens)) if visiting else tokens
         y_MD = (visited if visiting else sent)(w, *(a.reshape(-1, a.shape[-1]) for a in tokens))
         y_btD = y_MD.reshape(tokens[0].shape)
-        if parts > 1 and out[1] == "seq":
-            y_btD = lax.psum_scatter(y_btD, sharding.RULES["mlp"], scatter_dimension=1, tiled=True)
-        elif parts > 1:
-            y_btD = lax.psum(y_btD, sharding.RULES["mlp"])
-        if rows[1] is None and (same := sharding.divided("positions")):
-            y_btD = lax.pmean(y_btD, same)  # on all the same, which their gathered weights do not tell
+        y_btD = exchange.into_stream(y_btD, T)
         return exchange.summed(y_btD) if visiting else y_btD
 
     ins = [rows, rows, rows, *(axes for _, axes in params.values())]
     return sharding.per_device(local, ins, out, x_BTD, weights_BTA, ids_BTA, *(x for x, _ in params.values()))
 
-
-def _gathered(x: Array, names: tuple[str | None, ...]) -> Array:
-    """A weight whole over the model's width."""
-    width = sharding.divided("expert_embed")
-    if "expert_embed" in names and width:
-        return lax.all_gather(x, width, axis=names.index("expert_embed"), tiled=True)
-    return x

@@ -1,14 +1,17 @@
-"""Between devices that own different experts of a layer: collectives over the mesh axes that divide "experts", to be
-called inside `sharding.per_device`.
+"""Between devices that own different experts of a layer, or different parts of one: collectives, to be called inside
+`sharding.per_device`.
 
 With a capacity, slots go to their expert's owner and back (`to_owners`, `from_owners`; GShard, Lepikhin et al. 2020,
 arXiv:2006.16668). Without one nobody knows how many tokens come, all of them at most. So instead every device is shown
 the tokens of all (`gathered`), does the choices that fell on its own experts (`own`), and results are added (`summed`).
 
+An expert's width is gathered (`whole_width`); by its hidden width devices compute parts of sums (`into_stream`).
+
 Of M tokens a device with A choices each, the first holds and moves its slots, about capacity M A rows. The second holds
 X M tokens and X M min(A, E / X) rows, so it is for few devices X or few tokens; its work is by what really comes.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -60,3 +63,21 @@ def own(weights_MA: Array, ids_MA: Array, E: int) -> tuple[Array, Array]:
     negative_ME, place_ME = lax.top_k(-ids_MA, E)
     kept = place_ME[..., None] == jnp.arange(ids_MA.shape[1])[None, None]
     return jnp.where(kept, weights_MA[:, None], 0).sum(-1), -negative_ME
+
+
+def whole_width(w: Array, names: Sequence[str | None]) -> Array:
+    """A weight of experts, with these logical axes, whole over the model's width."""
+    width = sharding.divided("expert_embed")
+    if not width or "expert_embed" not in names:
+        return w
+    return lax.all_gather(w, width, axis=names.index("expert_embed"), tiled=True)
+
+
+def into_stream(y_btD: Array, T: int) -> Array:
+    """The sum of what devices computed by their parts of the hidden width, as the residual stream of T positions lies."""
+    if parts := sharding.divided("mlp"):
+        scatter = sharding.stream(T)[1] == "seq"
+        y_btD = lax.psum_scatter(y_btD, parts, scatter_dimension=1, tiled=True) if scatter else lax.psum(y_btD, parts)
+    if sharding.rows(T)[1] is None and (same := sharding.divided("positions")):
+        y_btD = lax.pmean(y_btD, same)  # on all the same, which their gathered weights do not tell
+    return y_btD

@@ -1,4 +1,4 @@
-"""What goes where: slots to the owners of their experts, tokens to everybody and sums back."""
+"""What goes where: slots to the owners of their experts, tokens to everybody, sums back, and parts of experts."""
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +45,36 @@ def test_tokens_are_shown_to_all_and_results_added(config):
     np.testing.assert_array_equal(seen, np.repeat(x, X, 0).reshape(-1, Q, D))
     each = lambda x: exchange.summed(exchange.gathered(x) * (1 + jax.lax.axis_index("expert")))
     np.testing.assert_allclose(run(each, config, x.reshape(-1, Q, D)), x.reshape(-1, Q, D) * 10, rtol=1e-6)
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+@pytest.mark.parametrize("T", [8, 6, 5])  # divided over context and tensor, over context alone, over neither
+def test_parts_of_experts_make_the_product_of_the_whole(T, explicit):
+    """In value and gradient; each device has a part of the weight's width and of its hidden width."""
+    rng = np.random.default_rng(0)
+    x_BTD, w_XED = (rng.normal(0, 0.3, size).astype(np.float32) for size in ((2, T, 4), (3, 8, 4)))
+    names = (None, "mlp", "expert_embed")
+
+    def local(x_btD, w_Xed):
+        w_Xed, x_btD = exchange.alike(w_Xed, x_btD)
+        w_XeD = exchange.whole_width(w_Xed, names)
+        return exchange.into_stream(jnp.einsum("btd,xed,xef->btf", x_btD, w_XeD, w_XeD), T)
+
+    def loss(x_BTD, w_XED):
+        y_BTD = sharding.per_device(local, [sharding.rows(T), names], sharding.stream(T), x_BTD, w_XED)
+        return jnp.sum(jnp.sin(y_BTD)), y_BTD
+
+    def whole(x_BTD, w_XED):
+        y_BTD = jnp.einsum("btd,xed,xef->btf", x_BTD, w_XED, w_XED)
+        return jnp.sum(jnp.sin(y_BTD)), y_BTD
+
+    grad = lambda f: jax.jit(jax.value_and_grad(f, (0, 1), has_aux=True))
+    (_, expected), expected_grads = grad(whole)(x_BTD, w_XED)
+    with on(MeshConfig(1, fsdp=2, context=2, tensor=2, explicit=explicit)) as put:
+        (_, found), grads = grad(loss)(put(x_BTD, *sharding.rows(T)), put(w_XED, *names))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    for one, other in zip(grads, expected_grads):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("A", [1, 2, 3, 5])
