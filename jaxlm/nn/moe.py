@@ -194,4 +194,3 @@ def _experts(c: MoEConfig, slots: int | None, params: dict, x_BTD: Array, weight
 
     ins = [rows, rows, rows, *(axes for _, axes in params.values())]
     return sharding.per_device(local, ins, out, x_BTD, weights_BTA, ids_BTA, *(x for x, _ in params.values()))
-

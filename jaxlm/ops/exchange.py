@@ -74,7 +74,7 @@ def whole_width(w: Array, names: Sequence[str | None]) -> Array:
 
 
 def into_stream(y_btD: Array, T: int) -> Array:
-    """The sum of what devices computed by their parts of the hidden width, as the residual stream of T positions lies."""
+    """The sum of what devices computed by their parts of the hidden width, laid out as a stream of T positions is."""
     if parts := sharding.divided("mlp"):
         scatter = sharding.stream(T)[1] == "seq"
         y_btD = lax.psum_scatter(y_btD, parts, scatter_dimension=1, tiled=True) if scatter else lax.psum(y_btD, parts)
