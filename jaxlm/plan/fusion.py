@@ -153,9 +153,7 @@ def hoist(block: Block) -> None:
     ops: list[Op] = []
     for op in block.ops:
         if op.body is not None:
-            slices = op.body.ins[op.body.carries :]
-            first = len(op.ins) - len(slices)
-            for i, v in enumerate(slices, first):
+            for i, v in op.scanned():
                 readers = [o for o in op.body.ops if any(x is v for x in o.ins)]
                 kinds = {(o.name, str(o.outs[0].dtype)) for o in readers}
                 if len(kinds) != 1 or readers[0].name != "convert_element_type":

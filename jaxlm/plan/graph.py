@@ -92,6 +92,11 @@ class Op:
             return "other" if "LM.forward" in path and "norm" not in path else "loss"
         return "optimizer"
 
+    def scanned(self) -> list[tuple[int, Value]]:
+        """Of a loop: which of `ins` it takes apart, by number, each with the slice that its body reads."""
+        slices = self.body.ins[self.body.carries :] if self.body is not None else []
+        return list(enumerate(slices, len(self.ins) - len(slices)))
+
 
 @dataclasses.dataclass(eq=False)
 class Block:

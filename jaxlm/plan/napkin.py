@@ -73,12 +73,11 @@ def napkin(run: RunConfig, sizes: dict[str, int], topology: Topology) -> Program
     config = run.model
     plain = dataclasses.replace(config, remat="none")  # which changes no weight: traced once
     found = weights(plain, tuple(sizes.items()))
-    rows = sharding.parts("batch", sizes)
-    tokens = run.batch * run.data.T / rows / sizes["context"] / run.accumulate  # of a device, at a time
+    tokens = run.batch * run.data.T / sharding.parts("places", sizes) / run.accumulate  # of a device, at a time
     itemsize = jnp.dtype(config.dtype).itemsize
     model_flops = flops.train_flops(plain, run.data.T) * run.batch * run.data.T / math.prod(sizes.values())
     passes = 3 + REPEATED.get(config.remat, 1.0)  # the forward, the two products of the backward, and what is repeated
-    share = max(config.layers // sizes["stage"], 1) / config.layers  # of the layers, on one device
+    share = _layers(config, sizes) / config.layers  # of the layers, on one device
     moved = sum(
         passes * max(w.layers * share, 1) * run.accumulate * (w.gathered + (w.read + w.made) * tokens) * itemsize
         for w in found
@@ -93,19 +92,24 @@ def napkin(run: RunConfig, sizes: dict[str, int], topology: Topology) -> Program
     )
 
 
+def _layers(config: lm.LMConfig, sizes: dict[str, int]) -> int:
+    """How many of them a device has."""
+    return max(config.layers // sharding.parts("layers", sizes), 1)
+
+
 def _memory(run: RunConfig, found: tuple[Weight, ...], tokens: float, itemsize: int, sizes: dict[str, int]) -> Memory:
     config, optimizer = run.model, run.optimizer
-    layers = max(config.layers // sizes["stage"], 1)
+    layers = _layers(config, sizes)
     params = 4 * sum(w.owned for w in found)
     moments = params / 4 * 2 * jnp.dtype(optimizer.state_dtype).itemsize
-    stream = tokens * config.D * itemsize / sizes["tensor"]
+    stream = tokens * config.D * itemsize / sharding.parts("mlp", sizes)
     inside = [w for w in found if w.layers]
     layer = sum(w.made * w.layers for w in inside) / config.layers * tokens * itemsize  # what the products of one give
     gathered = sum(w.gathered * w.layers for w in inside) / config.layers * itemsize
     kept = 0 if config.remat == "offload" else stream + KEPT.get(config.remat, 2.0) * layer
     # One layer is repeated and gone back through; its weights and the next one's are there; gradients, and their sum.
     activations = layers * kept + 3 * layer + 2 * gathered + params * (1 if run.accumulate == 1 else 2)
-    activations *= 1 + (sizes["stage"] > 1)
+    activations *= 1 + (sharding.parts("layers", sizes) > 1)
     return Memory(
         params=int(params),
         optimizer=0 if optimizer.offload else int(moments),
@@ -127,32 +131,34 @@ def _sent(
     forward = 1 if config.remat == "none" else 2  # times that the forward pass is made
     slow = sharding.across(sizes, topology.slices) if topology.slices > 1 else None
 
-    def one(kind: str, numbers: float, times: float, *axes: str, part: str = "layers") -> Collective:
+    def one(kind: str, numbers: float, times: float, axes: tuple[str, ...], part: str = "layers") -> Collective:
         size = math.prod(sizes[axis] for axis in axes)
         return Collective(
             kind, round(numbers * itemsize), round(times * run.accumulate), part, axes, size, slow in axes
         )
 
-    layers, tensor = max(config.layers // sizes["stage"], 1), sizes["tensor"]
+    layers, tensor = _layers(config, sizes), sharding.parts("mlp", sizes)
     for over, stacked in {(w.over, w.layers > 0): None for w in found if w.over}:
         group = [w for w in found if w.over == over and (w.layers > 0) == stacked]
         times, part = (layers, "layers") if stacked else (1, "loss")
         numbers = sum(w.gathered * (w.layers / config.layers if stacked else 1) for w in group)
-        yield one("all-gather", numbers, times * forward, *over, part=part)
-        yield one("reduce-scatter", numbers, times, *over, part=part)
-    yield one("all-reduce", sum(w.owned for w in found), 1 / run.accumulate, "data", part="optimizer")
+        yield one("all-gather", numbers, times * forward, over, part)
+        yield one("reduce-scatter", numbers, times, over, part)
+    yield one("all-reduce", sum(w.owned for w in found), 1 / run.accumulate, ("data",), "optimizer")
     stream = tokens * config.D
-    yield one("all-gather", stream, 2 * layers * (forward + 1), "tensor")
-    yield one("reduce-scatter", stream, 2 * layers * (forward + 1), "tensor")
+    yield one("all-gather", stream, 2 * layers * (forward + 1), sharding.RULES["mlp"])
+    yield one("reduce-scatter", stream, 2 * layers * (forward + 1), sharding.RULES["mlp"])
     ffns = collections.Counter(block.ffn for block in flops.blocks(config))
     for ffn, count in ffns.items():
         if isinstance(ffn, MoEConfig):
             chosen = ffn.k * (ffn.capacity or 1.0) / tensor
-            yield one("all-to-all", stream * chosen, 2 * count / config.layers * layers * (forward + 1), "expert")
+            times = 2 * count / config.layers * layers * (forward + 1)
+            yield one("all-to-all", stream * chosen, times, sharding.RULES["experts"])
     mixer = config.segments[0].blocks[0].mixer
     keys = 2 * getattr(mixer, "groups", 1) * getattr(mixer, "K", config.D) * tokens / tensor
-    yield one("collective-permute", keys, layers * (sizes["context"] - 1) * (forward + 2), "context")
-    yield one("collective-permute", stream / tensor, 2 * (sizes["stage"] - 1), "stage")
+    turns, hops = sharding.parts("positions", sizes) - 1, sharding.parts("layers", sizes) - 1
+    yield one("collective-permute", keys, layers * turns * (forward + 2), sharding.RULES["positions"])
+    yield one("collective-permute", stream / tensor, 2 * hops, sharding.RULES["layers"])
 
 
 def bubble(run: RunConfig, topology: Topology) -> float:
@@ -160,5 +166,5 @@ def bubble(run: RunConfig, topology: Topology) -> float:
     that go R rounds over S stages (S - 1) / (M R + S - 1)."""
     sizes, how = sharding.mesh_shape(run.mesh, topology.devices), run.model.pipeline
     rows = run.batch // run.accumulate // sharding.parts("batch", sizes)
-    S = sizes["stage"]
+    S = sharding.parts("layers", sizes)
     return (S - 1) / ticks(S, how.parts(rows, S), how.rounds)

@@ -12,11 +12,12 @@ twice that when it is summed to all, and half of it when all send to all over th
 import dataclasses
 import math
 
+from jaxlm import sharding
 from jaxlm.plan.facts import Collective, Program
 from jaxlm.plan.topology import Topology
 
 COMPUTE, MEMORY, NETWORK = 0.8, 0.85, 0.85  # shares of the datasheet's rates that are reached
-EXPOSED = ("tensor", "expert")  # axes whose exchanges the next product waits for
+EXPOSED = (*sharding.RULES["mlp"], *sharding.RULES["experts"])  # axes whose exchanges the next product waits for
 WAYS = {"all-gather": 1.0, "reduce-scatter": 1.0, "all-reduce": 2.0, "all-to-all": 0.5, "collective-permute": 1.0}
 
 

@@ -70,7 +70,7 @@ def turn_weights(block: Block) -> None:
     ops: list[Op] = []
     for op in block.ops:
         inner = op.body.ops if op.name == "while" and op.body is not None else []
-        copies = [whole for layers in inner if layers.body is not None for whole in _turned(layers, layers.body)]
+        copies = [whole for layers in inner for whole in _turned(layers)]
         turned = [dataclasses.replace(whole) for whole in copies]
         ops += [Op("move", "copy", [whole], [copy]) for whole, copy in zip(copies, turned)]
         op.ins = turned + op.ins
@@ -78,8 +78,8 @@ def turn_weights(block: Block) -> None:
     block.ops = ops
 
 
-def _turned(layers: Op, body: Block) -> list[Value]:
-    slices = body.ins[body.carries :]
-    stacks = dict(zip(map(id, slices), layers.ins[len(layers.ins) - len(slices) :]))
-    weights = [(op.ins[1], op.outs[0]) for op in body.ops if op.kind == "product"]
+def _turned(layers: Op) -> list[Value]:
+    inside = layers.body.ops if layers.body is not None else []
+    stacks = {id(v): layers.ins[i] for i, v in layers.scanned()}
+    weights = [(op.ins[1], op.outs[0]) for op in inside if op.kind == "product"]
     return [stacks[id(w)] for w, out in weights if id(w) in stacks and w.shape[1:] == out.shape[-2:]]
