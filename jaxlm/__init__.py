@@ -10,7 +10,12 @@ Names are imported when they are first used, so `import jaxlm` costs nothing; th
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from jaxlm import compat
+
 __version__ = "0.1.0"
+
+if (trouble := compat.outdated()) is not None:
+    raise ImportError(trouble)
 
 _HOME = {
     "load": "jaxlm.api",

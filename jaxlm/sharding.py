@@ -23,6 +23,7 @@ from flax.core import meta
 from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxlm import compat
 from jaxlm.axes import Array
 from jaxlm.errors import UserError
 
@@ -130,7 +131,7 @@ def use(mesh: Mesh | AbstractMesh) -> contextlib.AbstractContextManager:
 def platform() -> str:
     """Of the devices that a program is traced for: those of the mesh, which need not be here, or else jax's own."""
     device = jax.sharding.get_abstract_mesh().abstract_device
-    return jax.default_backend() if device is None else device.platform
+    return jax.default_backend() if device is None else compat.device_platform(device)
 
 
 def divided(name: str | None, mesh: Any = None) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
-from jaxlm import sharding
+from jaxlm import compat, sharding
 from jaxlm.sharding import MeshConfig, make_mesh
 
 SHAPES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (4, 1, 2)]  # data, fsdp, tensor
@@ -35,5 +35,5 @@ def on(config: MeshConfig | None):
 
 def lies(x: jax.Array, *names: str | None) -> bool:
     """Whether `x` lies over the current mesh as its logical axes say."""
-    mesh = jax.sharding.get_mesh()
+    mesh = compat.concrete_mesh()
     return x.sharding.is_equivalent_to(NamedSharding(mesh, sharding.spec(*names)), x.ndim)

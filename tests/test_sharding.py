@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxlm import sharding
+from jaxlm import compat, sharding
 from jaxlm.errors import UserError
 from jaxlm.losses import cross_entropy
 from jaxlm.models import LM, LMConfig, lm
@@ -209,7 +209,7 @@ WHOLE = [(config, 8) for config in [*MESHES, MeshConfig(1, 2, 4)]] + [(config, 7
 def test_a_model_has_the_same_loss_and_gradients_on_any_mesh(config, T):
     params, expected = parameters(), on_one_device(T)
     with on(config) as put:
-        mesh, axes = jax.sharding.get_mesh(), lm.abstract(MODEL)[1]
+        mesh, axes = compat.concrete_mesh(), lm.abstract(MODEL)[1]
         placed = jax.device_put(params, sharding.shardings(axes, params, mesh))
         found = loss_and_gradients(placed, *(put(x, "batch", None) for x in batch(T)))
         if config.explicit:
@@ -221,7 +221,7 @@ def test_a_model_has_the_same_loss_and_gradients_on_any_mesh(config, T):
 def test_the_platform_is_that_of_the_mesh():
     """Not of this machine, where the program is only traced."""
     assert sharding.platform() == jax.default_backend()
-    there = jax.sharding.AbstractDevice(device_kind="TPU v5", num_cores=1, platform="tpu")
+    there = compat.abstract_device("TPU v5", "tpu")
     mesh = jax.sharding.AbstractMesh((1,), ("data",), abstract_device=there)
     with jax.sharding.use_abstract_mesh(mesh):
         assert sharding.platform() == "tpu"

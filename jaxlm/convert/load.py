@@ -19,7 +19,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import NamedSharding, SingleDeviceSharding
 
-from jaxlm import sharding
+from jaxlm import compat, sharding
 from jaxlm.axes import Array, Params
 from jaxlm.convert.families import Family, Source, find, lm_config, spelling_of
 from jaxlm.convert.files import CONFIG, DTYPES, Checkpoint, Stored, opened, read_json
@@ -161,7 +161,7 @@ def _fill(arrays: dict[tuple[str, ...], Array], tensor: Tensor, checkpoint: Chec
 
 def _empty(config: LMConfig, dtypes: Dtypes) -> dict[tuple[str, ...], Array]:
     shapes, axes = models.abstract(config)
-    mesh = jax.sharding.get_mesh()
+    mesh = compat.concrete_mesh()
     where = None if mesh.empty else sharding.shardings(axes, shapes, mesh)
 
     def one(key: tuple[str, ...]) -> Array:
@@ -174,7 +174,7 @@ def _empty(config: LMConfig, dtypes: Dtypes) -> dict[tuple[str, ...], Array]:
 
 def _place(weight: Weight | None = None) -> Any:
     """Where a weight, or a part of it, lies: as its axes say on the current mesh, else on the first device."""
-    mesh = jax.sharding.get_mesh()
+    mesh = compat.concrete_mesh()
     if mesh.empty or weight is None:
         return SingleDeviceSharding(jax.local_devices()[0])
     return NamedSharding(mesh, sharding.spec(*weight.axes.names, mesh=mesh))
@@ -183,7 +183,7 @@ def _place(weight: Weight | None = None) -> Any:
 def _pieces(part: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """(first row, rows) of all rows: one part in 64 at a time, since each piece is copied. On a mesh, where every
     device is given its own part only, and pieces would have to be divisible, it is all at once."""
-    least = 1 if jax.sharding.get_mesh().empty else len(part)
+    least = 1 if compat.concrete_mesh().empty else len(part)
     rows = max(len(part) // 64, PIECE // part[:1].nbytes, least)
     yield from ((first, part[first : first + rows]) for first in range(0, len(part), rows))
 

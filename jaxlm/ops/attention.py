@@ -175,7 +175,7 @@ def _softmax(s_BGRTS: Array, sinks_H: Array | None) -> Array:
     """Over the last axis; exp(sink) joins the denominator only."""
     if sinks_H is None:
         return jax.nn.softmax(s_BGRTS, -1)
-    sink_1GR11 = sinks_H.astype(jnp.float32).reshape(1, *s_BGRTS.shape[1:3], 1, 1)
+    sink_1GR11 = sinks_H.astype(jnp.float32).reshape(s_BGRTS.shape[1:3])[None, ..., None, None]
     m_BGRT1 = jax.lax.stop_gradient(jnp.maximum(s_BGRTS.max(-1, keepdims=True), sink_1GR11))
     e_BGRTS = jnp.exp(s_BGRTS - m_BGRT1)
     return e_BGRTS / (e_BGRTS.sum(-1, keepdims=True) + jnp.exp(sink_1GR11 - m_BGRT1))

@@ -71,7 +71,7 @@ def forward(
         s_BGLQ, _ = block.scores(_cut_queries(q_BGRTK, start, C), k_BGLK)
         m = jnp.max(s_BGLQ, -2, keepdims=True)
         if sinks_H is not None:
-            sink_1G1RC = jnp.broadcast_to(sinks_H.reshape(1, G, 1, -1, 1), (1, G, 1, R, C))
+            sink_1G1RC = jnp.broadcast_to(sinks_H.reshape(G, R)[None, :, None, :, None], (1, G, 1, R, C))
             sink_1G1Q = sink_1G1RC.reshape(1, G, 1, -1)
             m = jnp.maximum(m, sink_1G1Q)
         p_BGLQ = jnp.exp(s_BGLQ - m)
@@ -164,7 +164,7 @@ def extras_gradients(extras: Extras, sums: Gradients, lse_BGRT: Array, delta_BGR
     if sums.dbias_BGRZ is not None:
         dbias_HZ = sums.dbias_BGRZ.sum(0).reshape(-1, sums.dbias_BGRZ.shape[-1])
     if extras.sinks_H is not None:
-        share_BGRT = jnp.exp(extras.sinks_H.reshape(1, *lse_BGRT.shape[1:3], 1) - lse_BGRT)
+        share_BGRT = jnp.exp(extras.sinks_H.reshape(lse_BGRT.shape[1:3])[None, :, :, None] - lse_BGRT)
         dsinks_H = -jnp.sum(share_BGRT * delta_BGRT, (0, 3)).reshape(-1)
     return Extras(bias_HZ=dbias_HZ, sinks_H=dsinks_H)
 

@@ -58,7 +58,7 @@ def _forward(q_BTHK, k_BTGK, v_BTGJ, extras, how):
     of_queries = Extras(*beside, *extras[2:])._replace(sinks_H=None)
     lse_BGRT = jnp.full_like(q_BGRTK[..., 0], MASKED, jnp.float32)
     if extras.sinks_H is not None:  # a key that is there before all others
-        lse_BGRT = jnp.maximum(lse_BGRT, extras.sinks_H.reshape(1, *lse_BGRT.shape[1:3], 1))
+        lse_BGRT = jnp.maximum(lse_BGRT, extras.sinks_H.reshape(lse_BGRT.shape[1:3])[None, :, :, None])
     o_BGJRT = jnp.zeros_like(lse_BGRT)[:, :, None] + jnp.zeros_like(v_BGTJ[:, :, 0, :, None, None], jnp.float32)
 
     def hop(carry, keys, _, tasks, source):

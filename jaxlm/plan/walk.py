@@ -11,9 +11,9 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr
 from jax.interpreters import partial_eval
-from jax.sharding import AbstractDevice, AbstractMesh, AxisType
+from jax.sharding import AbstractMesh, AxisType
 
-from jaxlm import sharding
+from jaxlm import compat, sharding
 from jaxlm.decode.abstract import abstract_decoding, trace_decoding
 from jaxlm.models import flops
 from jaxlm.models.lm import LMConfig
@@ -36,7 +36,7 @@ def abstract_mesh(topology: Topology, config: MeshConfig = MeshConfig()) -> Abst
     sizes = sharding.mesh_shape(config, topology.devices)
     platform = "cpu" if topology.chip is None else "tpu" if topology.tpu else "gpu"
     kind = platform if topology.chip is None else topology.chip.kinds[0]
-    device = AbstractDevice(device_kind=kind, num_cores=1, platform=platform)
+    device = compat.abstract_device(kind, platform)
     types = (AxisType.Explicit,) * len(sizes)
     return AbstractMesh(tuple(sizes.values()), tuple(sizes), axis_types=types, abstract_device=device)
 
@@ -72,7 +72,7 @@ def estimate_decode(config: LMConfig, topology: Topology, mesh: MeshConfig, rows
 
 
 def _program(closed: Any, donated: Any, given: Memory, model: float, topology: Topology, mesh: Any, start: float):
-    compiler = fusion.COMPILERS[mesh.abstract_device.platform]
+    compiler = fusion.COMPILERS[compat.device_platform(mesh.abstract_device)]
     block = reader.read(pruned(closed), mesh)
     if compiler.hoists:
         fusion.hoist(block)

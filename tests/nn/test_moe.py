@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm import sharding
+from jaxlm import compat, sharding
 from jaxlm.config_tree import from_dict, to_dict
 from jaxlm.errors import UserError
 from jaxlm.losses import cross_entropy
@@ -124,7 +124,7 @@ def on_mesh(config, c: MoEConfig, p, x):
     moe = c.build(3, "ffn")
     axes = sharding.axes_of(boxed(moe, x))
     with on(config) as put:
-        layout = sharding.shardings(axes, p, jax.sharding.get_mesh())
+        layout = sharding.shardings(axes, p, compat.concrete_mesh())
         found = jax.jit(lambda p, x: run(c, p, x))(jax.device_put(p, layout), put(x, "batch", None, None))
         if config.explicit:
             assert lies(found[0][1][0], *sharding.stream(x.shape[1]))
@@ -213,10 +213,10 @@ def test_what_is_communicated(capacity):
     moe = c.build(3, "ffn")
     shapes = sharding.unbox(boxed(moe, X))
     with on(MeshConfig(2, expert=4)):
-        layout = sharding.shardings(sharding.axes_of(boxed(moe, X)), shapes, jax.sharding.get_mesh())
+        layout = sharding.shardings(sharding.axes_of(boxed(moe, X)), shapes, compat.concrete_mesh())
         place = lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
         p = jax.tree.map(place, shapes, layout)
-        x = place(X, jax.NamedSharding(jax.sharding.get_mesh(), sharding.spec("batch", None, None)))
+        x = place(X, jax.NamedSharding(compat.concrete_mesh(), sharding.spec("batch", None, None)))
         forward = lambda p, x: cast(Any, moe.apply({"params": p}, x))[0]
         programs = forward, jax.grad(lambda p, x: jnp.sum(jnp.square(forward(p, x))), (0, 1))
         texts = [jax.jit(f).lower(p, x).compile().as_text() for f in programs]
@@ -251,7 +251,7 @@ def test_a_model_has_the_same_loss_and_gradients_where_experts_are_divided():
     expected = whole_model(p, tokens)
     for config in (DIVIDED[2], DIVIDED[4]):
         with on(config) as put:
-            layout = sharding.shardings(lm.abstract(MIXED)[1], p, jax.sharding.get_mesh())
+            layout = sharding.shardings(lm.abstract(MIXED)[1], p, compat.concrete_mesh())
             found = whole_model(jax.device_put(p, layout), put(tokens, "batch", None))
         chex.assert_trees_all_close(found, expected, atol=1e-5, rtol=1e-5)
         loads = [s[0][1][0][0]["load"] for s in (found, expected)]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm import sharding
+from jaxlm import compat, sharding
 from jaxlm.decode.generate import generate, prepare
 from jaxlm.errors import UserError
 from jaxlm.models import LM, lm
@@ -53,7 +53,7 @@ def numbers(config, mesh_config):
 
     f = jax.jit(jax.value_and_grad(loss, has_aux=True))
     with on(mesh_config) as put:
-        p = params() if mesh_config is None else put_params(jax.sharding.get_mesh())
+        p = params() if mesh_config is None else put_params(compat.concrete_mesh())
         return jax.device_get(f(p, {name: put(x, "batch", None) for name, x in BATCH.items()}))
 
 
@@ -81,7 +81,7 @@ def test_a_mesh_with_stages_changes_no_number(mesh, changes):
 
 def test_weights_lie_on_their_stage():
     with on(MeshConfig(data=1, stage=4, tensor=2)):
-        placed = put_params(jax.sharding.get_mesh())
+        placed = put_params(compat.concrete_mesh())
     spec = lambda segment: placed[segment]["periods"]["block_0"]["ffn"]["down"].sharding.spec
     assert spec("segment_0")[:2] == (None, "tensor") and spec("segment_1")[:2] == ("stage", "tensor")
 
@@ -93,7 +93,7 @@ def test_texts_are_the_same(explicit):
     logits = jax.jit(LM(MODEL).apply)({"params": params()}, tokens)
     new, logprobs = generate(MODEL, params(), tokens, max_new_tokens=4)
     with on(MeshConfig(data=2, stage=2, tensor=2, explicit=explicit)):
-        placed = put_params(jax.sharding.get_mesh())
+        placed = put_params(compat.concrete_mesh())
         np.testing.assert_allclose(jax.jit(LM(MODEL).apply)({"params": placed}, tokens), logits, atol=1e-5)
         for config, weights in [(MODEL, placed), prepare(MODEL, placed)]:
             found, found_logprobs = generate(config, weights, tokens, max_new_tokens=4)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm import sharding
+from jaxlm import compat, sharding
 from jaxlm.errors import UserError
 from jaxlm.ops import attention
 from jaxlm.ops.blockwise import BLOCK
@@ -140,7 +140,7 @@ def program(implementation, T, G=8, grad=True, **options):
         return (o, pull(do)) if grad else o
 
     with on(EIGHT):
-        where = jax.sharding.NamedSharding(jax.sharding.get_mesh(), sharding.spec("batch", "positions", "heads", None))
+        where = jax.sharding.NamedSharding(compat.concrete_mesh(), sharding.spec("batch", "positions", "heads", None))
         make = lambda heads: jax.ShapeDtypeStruct((1, T, heads, 8), jnp.float32, sharding=where)
         return jax.jit(both).lower(make(8), make(G), make(G), make(8)).compile()
 

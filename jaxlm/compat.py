@@ -1,0 +1,56 @@
+"""What differs between the oldest releases that jaxlm runs on, which are those of Colab, and the newest.
+
+Nothing else asks for a version. Each entry names the release that lets it go.
+"""
+
+import dataclasses
+import importlib.metadata
+import inspect
+import re
+from typing import Any
+
+FLOORS = {"jax": "0.7.2", "jaxlib": "0.7.2", "flax": "0.11.2"}  # as in pyproject.toml
+
+
+def outdated() -> str | None:
+    """One line on an installed library below its floor, None where there is none."""
+    for name, floor in FLOORS.items():
+        try:
+            found = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            return f"jaxlm needs {name}, which is not installed: pip install '{name}>={floor}'"
+        if _numbers(found) < _numbers(floor):
+            return f"jaxlm needs {name} {floor} or newer, and this is {found}: pip install --upgrade '{name}>={floor}'"
+    return None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(n) for n in re.findall(r"\d+", version.partition("+")[0])[:3])
+
+
+def concrete_mesh() -> Any:
+    """The mesh that is set, with its devices (jax 0.8: jax.sharding.get_mesh)."""
+    import jax
+
+    if hasattr(jax.sharding, "get_mesh"):
+        return jax.sharding.get_mesh()
+    from jax._src import mesh
+
+    return mesh.get_concrete_mesh()
+
+
+def abstract_device(kind: str, platform: str) -> Any:
+    """A device to trace for (jax 0.8: an AbstractDevice says its platform)."""
+    from jax.sharding import AbstractDevice
+
+    if "platform" in inspect.signature(AbstractDevice).parameters:
+        return AbstractDevice(device_kind=kind, num_cores=1, platform=platform)
+    return AbstractDevice(device_kind=kind, num_cores=1)
+
+
+def device_platform(device: Any) -> str:
+    """"cpu", "gpu" or "tpu" of an AbstractDevice (jax 0.8: its own)."""
+    if "platform" in {field.name for field in dataclasses.fields(device)}:
+        return device.platform
+    kind = device.device_kind
+    return "cpu" if kind == "cpu" else "tpu" if kind.startswith("TPU") else "gpu"
