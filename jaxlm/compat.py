@@ -1,6 +1,6 @@
 """What differs between the oldest releases that jaxlm runs on, which are those of Colab, and the newest.
 
-Nothing else asks for a version. Each entry names the release that lets it go.
+Nothing else asks for a version. Each function names the release of jax that lets it go.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def concrete_mesh() -> Any:
-    """The mesh that is set, with its devices (jax 0.8: jax.sharding.get_mesh)."""
+    """The mesh that is set, with its devices. jax 0.8 has jax.sharding.get_mesh."""
     import jax
 
     if hasattr(jax.sharding, "get_mesh"):
@@ -40,7 +40,7 @@ def concrete_mesh() -> Any:
 
 
 def abstract_device(kind: str, platform: str) -> Any:
-    """A device to trace for (jax 0.8: an AbstractDevice says its platform)."""
+    """A device to trace for. From jax 0.8 on it says its platform itself."""
     from jax.sharding import AbstractDevice
 
     if "platform" in inspect.signature(AbstractDevice).parameters:
@@ -49,8 +49,25 @@ def abstract_device(kind: str, platform: str) -> Any:
 
 
 def device_platform(device: Any) -> str:
-    """"cpu", "gpu" or "tpu" of an AbstractDevice (jax 0.8: its own)."""
+    """ "cpu", "gpu" or "tpu" of an `abstract_device`. jax 0.8."""
     if "platform" in {field.name for field in dataclasses.fields(device)}:
         return device.platform
     kind = device.device_kind
     return "cpu" if kind == "cpu" else "tpu" if kind.startswith("TPU") else "gpu"
+
+
+def with_sharding_constraint(x: Any, spec: Any) -> Any:
+    """jax.lax.with_sharding_constraint, left out where some axes of the mesh are manual and jax cannot say so yet: it is
+    a hint there. jax 0.10."""
+    import jax
+
+    if jax.__version_info__ < (0, 10) and jax.sharding.get_abstract_mesh().manual_axes:
+        return x
+    return jax.lax.with_sharding_constraint(x, spec)
+
+
+def leaves_unreduced() -> bool:
+    """Whether a product may leave its sum over devices for later; jax 0.7 adds such parts up wrongly. jax 0.10."""
+    import jax
+
+    return jax.__version_info__ >= (0, 10)

@@ -196,7 +196,7 @@ def constrain(x: Array, *names: str | None) -> Array:
         return x
     if _explicit(mesh):
         return jax.sharding.reshard(x, spec(*names))
-    return jax.lax.with_sharding_constraint(x, spec(*names))
+    return compat.with_sharding_constraint(x, spec(*names))
 
 
 def whole(x: Array, axis: int) -> Array:
@@ -220,7 +220,7 @@ def einsum(equation: str, x: Array, w: Array, *, out: Sequence[str | None] | Non
         return jnp.einsum(equation, x, w, preferred_element_type=dtype)
     if _explicit(mesh):
         return jnp.einsum(equation, x, w, preferred_element_type=dtype, out_sharding=spec(*out))
-    return jax.lax.with_sharding_constraint(jnp.einsum(equation, x, w, preferred_element_type=dtype), spec(*out))
+    return compat.with_sharding_constraint(jnp.einsum(equation, x, w, preferred_element_type=dtype), spec(*out))
 
 
 def _gathered(w: Array) -> Array:
@@ -276,7 +276,7 @@ def lead(tree: Any, name: str | None) -> Any:
         if explicit():
             return jax.sharding.reshard(x, PartitionSpec(*first, *jax.typeof(x).sharding.spec[1:]))
         free = [PartitionSpec.UNCONSTRAINED] * (x.ndim - 1)
-        return jax.lax.with_sharding_constraint(x, PartitionSpec(*first, *free))
+        return compat.with_sharding_constraint(x, PartitionSpec(*first, *free))
 
     return jax.tree.map(one, tree)
 
@@ -292,7 +292,7 @@ def _partial(over: str, out: Sequence[str | None]) -> PartitionSpec | None:
     where = creation(*out)
     if where is None:
         return None
-    return PartitionSpec(*where, unreduced=frozenset(divided(over)))
+    return PartitionSpec(*where, unreduced=frozenset(divided(over))) if compat.leaves_unreduced() else where
 
 
 def partial_einsum(equation: str, *xs: Array, over: str, out: Sequence[str | None]) -> Array:

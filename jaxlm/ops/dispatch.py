@@ -46,7 +46,7 @@ def dropless(ids_MA: Array, E: int, of: int | None = None) -> Dispatch:
     blocks_E = (count_E + Q - 1) // Q
     end_E = jnp.cumsum(blocks_E)
     # Blocks that nobody needs are the last expert's.
-    expert_N = jnp.minimum(_search(end_E, jnp.arange(N), "right"), E - 1)
+    expert_N = jnp.minimum(jnp.sum(end_E[:, None] <= jnp.arange(N)[None], 0), E - 1)
     places = _places(ids_MA, order_P, first_E, count_E, Q, Q * (end_E - blocks_E), expert_N)
     return Dispatch(*places, expert_N, end_E[-1])
 
@@ -59,14 +59,11 @@ def capped(ids_MA: Array, E: int, Q: int) -> Dispatch:
     return Dispatch(*_places(ids_MA, order_P, first_E, jnp.minimum(count_E, Q), Q, Q * each_E, each_E), None)
 
 
-_search = functools.partial(jnp.searchsorted, method="compare_all")  # the others are loops of tiny steps
-
-
 def _sorted(ids_MA, E):
     """Pairs by expert and, within one, by token; where each expert's begin among them, and how many they are."""
     ids_P = ids_MA.reshape(-1)
     order_P = jnp.argsort(ids_P)
-    edges = _search(ids_P[order_P], jnp.arange(E + 1))
+    edges = jnp.sum(ids_P[:, None] < jnp.arange(E + 1)[None], 0)  # a searchsorted is a loop of tiny steps
     return order_P, edges[:-1], edges[1:] - edges[:-1]
 
 
