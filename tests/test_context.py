@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm import sharding
+from jaxlm import compat, sharding
 from jaxlm.decode import generate, prepare
 from jaxlm.errors import UserError
 from jaxlm.losses import cross_entropy
@@ -74,7 +74,7 @@ def compare(model, mesh, packed):
         positions = segments = None
     expected = jax.device_get(loss_and_gradients(config, params, tokens, labels, positions, segments))
     with on(mesh) as put:
-        placed = jax.device_put(params, sharding.shardings(lm.abstract(config)[1], params, jax.sharding.get_mesh()))
+        placed = jax.device_put(params, sharding.shardings(lm.abstract(config)[1], params, compat.concrete_mesh()))
         rows = lambda x: None if x is None else put(x, "batch", "positions")
         found = loss_and_gradients(config, placed, *map(rows, (tokens, labels, positions, segments)))
         if mesh.explicit:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding
 
-from jaxlm import sharding
+from jaxlm import compat, sharding
 from jaxlm.losses import cross_entropy
 from jaxlm.models import LM, LMConfig, lm
 from jaxlm.nn import AttentionConfig, BlockConfig, DifferentialConfig, MLPConfig, MoEConfig, SegmentConfig
@@ -41,7 +41,7 @@ def training(config: LMConfig, B: int, T: int, mesh: MeshConfig | None = None) -
     tokens = jax.ShapeDtypeStruct((B, T), jnp.int32)
     with on(mesh):
         if mesh is not None:
-            devices = jax.sharding.get_mesh()
+            devices = compat.concrete_mesh()
             params = jax.tree.map(_placed, params, sharding.shardings(axes, params, devices))
             tokens = _placed(tokens, NamedSharding(devices, sharding.spec("batch", None)))
         return jax.jit(jax.grad(loss)).lower(params, tokens).compile()

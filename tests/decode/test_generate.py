@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm import sharding
+from jaxlm import compat, sharding
 from jaxlm.decode import Greedy, Sampler, Temperature, cache, decode, generate, left_pad, prefill, prepare, results
 from jaxlm.decode.generate import BUCKET, _decode, _prefill
 from jaxlm.errors import UserError
@@ -164,7 +164,7 @@ def test_it_is_over_when_every_row_has_stopped(config):
 def test_the_same_on_a_mesh_that_does_not_divide_the_rows(config):
     expected = run("windows")
     with on(config):
-        mesh, (shapes, axes) = jax.sharding.get_mesh(), models.abstract(MODELS["windows"])
+        mesh, (shapes, axes) = compat.concrete_mesh(), models.abstract(MODELS["windows"])
         tree = jax.device_put(params("windows"), sharding.shardings(axes, shapes, mesh))
         layout, layers = prepare(MODELS["windows"], tree)
         found = generate(layout, layers, TOKENS, mask_BT=MASK, max_new_tokens=NEW, sampler=Sampler(), key=KEY)
