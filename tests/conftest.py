@@ -60,6 +60,17 @@ def _set_environment() -> None:
 
 _set_environment()
 
+SLOW = Path(__file__).with_name("slow.txt")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what scripts/slow_tests.py measured to be slow, which the everyday tests leave out."""
+    slow = set(SLOW.read_text().splitlines())
+    for item in items:
+        if item.nodeid in slow or item.nodeid.partition("[")[0] in slow:
+            item.add_marker("slow")
+
 
 @pytest.fixture(autouse=True, scope="module")
 def _programs_are_freed() -> Iterator[None]:
