@@ -30,8 +30,8 @@ from tests import tiny
 from tests.test_api import write_run
 from tests.weights import weights
 
-
 RELU2 = MLPConfig(64, "relu2", gated=False)
+EXPERTS = MoEConfig(E=4, k=2, F=16, shared=1)
 
 
 def gpt2():
@@ -82,8 +82,8 @@ def test_a_run_is_converted(tmp_path, capsys):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"mixer": AttentionConfig(4, 8, by_depth=True), "ffn": MLPConfig(64, "relu2", gated=False)},
-        {"mixer": AttentionConfig(4, 8, qk_norm=QKNormConfig(RMSNormConfig())), "ffn": MoEConfig(E=4, k=2, F=16, shared=1)},
+        {"mixer": AttentionConfig(4, 8, by_depth=True), "ffn": RELU2},
+        {"mixer": AttentionConfig(4, 8, qk_norm=QKNormConfig(RMSNormConfig())), "ffn": EXPERTS},
     ],
     ids=["dense", "experts"],
 )
