@@ -20,7 +20,7 @@ UNCHECKED = "load it with verify=False (--no-verify)"
 
 def digest(array: np.ndarray) -> str:
     """The SHA-256 of a contiguous array's bytes."""
-    return hashlib.sha256(array.reshape(-1).view(np.uint8)).hexdigest()
+    return hashlib.sha256(array.reshape(-1).view(np.uint8).data).hexdigest()
 
 
 def written(digests: dict[str, str]) -> str:

@@ -120,12 +120,12 @@ def lm_config(fields: dict[str, Any], where: str = "config.json") -> LMConfig:
     """The model that a config.json describes, computed in float32. Raises UserError, naming the file `where`, and warns
     of keys that are probably misspelt."""
     family, given = find(fields, where)
-    fields = Fields({**getattr(family, "DEFAULTS", {}), **given}, where)
+    c = Fields({**getattr(family, "DEFAULTS", {}), **given}, where)
     try:
-        config = family.config(fields)
+        config = family.config(c)
         for keys in READ_ELSEWHERE:
-            fields.get(*keys)
-        if mistyped := fields.mistyped(given):
+            c.get(*keys)
+        if mistyped := c.mistyped(given):
             said = ", ".join(mistyped[:FEW]) + (", ..." if len(mistyped) > FEW else "")
             warnings.warn(f"{where}: unknown keys are ignored, and these may be misspelt: {said}", stacklevel=4)
         return config

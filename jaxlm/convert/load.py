@@ -166,10 +166,10 @@ def _read(
     return _tree(arrays)
 
 
-def _fill(arrays: dict[tuple[str, ...], Array], tensor: Tensor, array: np.ndarray) -> list[Array]:
+def _fill(arrays: dict[tuple[str, ...], Array], tensor: Tensor, read: np.ndarray) -> list[Array]:
     """Write one tensor into its place; returns counts of its values that are not finite. Nothing of it stays behind."""
     counts = []
-    for weight, part in zip(tensor.weights, tensor.read(array)):
+    for weight, part in zip(tensor.weights, tensor.read(read)):
         for first, piece in _pieces(part):
             array, piece = arrays[weight.key], _put(piece, _place(weight))
             counts.append(_not_finite(piece))

@@ -126,6 +126,12 @@ def test_frequencies_are_the_papers(scaling, formula):
     assert scaling.dynamic == (formula(1, 1) != formula(1, 500))
 
 
+def test_llama3_with_nothing_between_low_and_high():
+    """Llama 4 Scout as published: what transformers computes."""
+    w = Llama3(16.0, 16, low=1.0, high=1.0).frequencies(8, 5e5, 100)
+    np.testing.assert_allclose(w, [1.0, 0.00235038, 8.83883e-05, 3.32393e-06], rtol=1e-5)
+
+
 def test_the_formulas_use_all_their_branches():
     """Else what is above would show nothing: some pairs are kept, some divided, some between."""
     stretched = lambda w: [w(i) / plain(i, K, BASE) for i in range(K // 2)]
