@@ -1,12 +1,8 @@
-"""The one exception for a user's mistake, the nearest name that its message offers, paths that users give, and the
-troubles of machines."""
+"""The one exception for a user's mistake, the nearest name that its message offers, and the troubles of machines."""
 
 import difflib
 import errno
-import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Any
 
 
 class UserError(Exception):
@@ -30,28 +26,6 @@ def unknown(kind: str, word: str, words: Iterable[str]) -> UserError:
     words = list(words)
     offer = f"did you mean {nearest(word, words)!r}? ({', '.join(words)})" if words else "there are none"
     return UserError(f"unknown {kind} {word!r}: {offer}")
-
-
-def user_path(path: Any) -> Path:
-    """The path that a user gave, "~" replaced by a home folder; nothing need be there. Raises UserError for what no
-    file can be called: not a text, empty, too long, a NUL or a lone surrogate in it, the home of an unknown user."""
-    said = repr(path) if len(repr(path)) < 80 else f"{repr(path)[:60]}..."
-    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
-        raise UserError(f"a path must be a text, not {said}")
-    if not os.fspath(path):
-        raise UserError("the path is empty: give a file or folder")
-    try:
-        found = Path(path).expanduser()
-        os.lstat(found)
-        return found
-    except ValueError:
-        raise UserError(f"{said} can be no path: it holds a NUL or a lone surrogate") from None
-    except RuntimeError:
-        raise UserError(f"{said} names a home folder that is not known: write the path out") from None
-    except OSError as error:
-        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
-            raise UserError(f"{said} can be no path: {error.strerror}") from None
-        return found  # absent, or not ours to see: whoever opens it says so
 
 
 def machine_trouble(error: BaseException) -> str | None:

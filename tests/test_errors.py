@@ -5,9 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm.errors import UserError, machine_trouble, nearest, unknown, user_path
-
-NO_PATHS = [None, 3, b"a", "", "a\0b", "a\ud800", "x" * 5000, "y/" * 2500, "~nobody-of-this-name/x"]
+from jaxlm.errors import machine_trouble, nearest, unknown
 
 
 def test_nearest_is_the_likest_whatever_its_case():
@@ -22,18 +20,6 @@ def test_unknown_names_the_nearest_and_all():
         str(unknown("verb", "trian", ["plan", "train"])) == "unknown verb 'trian': did you mean 'train'? (plan, train)"
     )
     assert str(unknown("file", "x", [])) == "unknown file 'x': there are none"
-
-
-def test_paths_of_users(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert user_path("~/x") == tmp_path / "x" and user_path(Path("a/b")) == Path("a/b")
-
-
-@pytest.mark.parametrize("path", NO_PATHS, ids=lambda path: repr(path)[:12])
-def test_what_can_be_no_path(path):
-    with pytest.raises(UserError) as info:
-        user_path(path)
-    assert "path" in str(info.value) and len(str(info.value)) < 200 and str(info.value).isprintable()
 
 
 def caught(call) -> BaseException:

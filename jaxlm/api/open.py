@@ -11,8 +11,9 @@ from jaxlm import config as configs
 from jaxlm import convert
 from jaxlm.api.model import LanguageModel
 from jaxlm.convert.files import WEIGHTS, check_dtype, read_json
-from jaxlm.errors import UserError, user_path
+from jaxlm.errors import UserError
 from jaxlm.models import lm as models
+from jaxlm.paths import expand
 from jaxlm.text import Tokenizer, load_tokenizer
 from jaxlm.text.load import has_tokenizer
 from jaxlm.train.checkpoint import load_params, steps
@@ -30,7 +31,7 @@ def load(
     line for each file of weights. `verify` compares tensors with the digests that `save` wrote beside them (those of a
     run's checkpoints are always compared). Raises UserError when there is nothing whole to load.
     """
-    path = user_path(path)
+    path = expand(path)
     if dtype is not None:
         check_dtype(dtype)
     try:

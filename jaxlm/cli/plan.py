@@ -7,7 +7,8 @@ import re
 from typing import Any
 
 from jaxlm.cli.verb import Args, Parser, Verb
-from jaxlm.errors import UserError, unknown, user_path
+from jaxlm.errors import UserError, unknown
+from jaxlm.paths import expand
 
 
 def _arguments(parser: Parser) -> None:
@@ -27,7 +28,7 @@ def plan(args: Args) -> None:
     from jaxlm.config import override, resolve
     from jaxlm.plan.published import published
 
-    found = published(user_path(args.config))
+    found = published(expand(args.config))
     run = override(found[0], args.overrides) if found else resolve(args.config, args.overrides)
     if args.mesh:
         run = dataclasses.replace(run, mesh=_mesh(args.mesh, run.mesh))

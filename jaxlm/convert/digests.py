@@ -41,11 +41,10 @@ class Digests:
         if said.get("algorithm") != ALGORITHM or not isinstance(self.known, dict):
             raise UserError(f"{self.path} does not hold {ALGORITHM} digests of tensors: mend it, or {UNCHECKED}")
 
-    def checked(self, name: str, array: np.ndarray) -> np.ndarray:
-        """The tensor. Raises UserError if it is not the one that was saved."""
+    def check(self, name: str, array: np.ndarray) -> None:
+        """Raises UserError if the tensor is not the one that was saved."""
         if self.known is not None and self.known.get(name) != digest(array):
             raise UserError(
                 f"{self.path.parent}: {name} is not what was saved, says {self.path.name}: get the files again; if "
                 f"another program wrote the weights anew, delete {self.path.name}, or {UNCHECKED}"
             )
-        return array

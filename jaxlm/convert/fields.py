@@ -41,7 +41,7 @@ class Fields:
     def size(self, *keys: Key, default: Any = REQUIRED) -> Any:
         value = self.int(*keys, default=default)
         if value is not default and not 1 <= value < 2**31:
-            raise self.error(keys[0], f"must be at least 1 and below 2**31, not {value}")
+            raise self.error(keys[0], f"must be at least 1 and below 2**31, not {repr(value)[:60]}")
         return value
 
     def int(self, *keys: Key, default: Any = REQUIRED) -> Any:

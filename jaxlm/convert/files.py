@@ -112,10 +112,11 @@ def _index(path: Path) -> dict[str, str]:
     if not isinstance(where, dict) or not where:
         raise UserError(f"{path}: weight_map must be an object of tensor names and file names")
     for name in set(map(str, where.values())):
+        said = repr(name[:80])
         if Path(name).name != name or "\\" in name or "\0" in name or not name.endswith(".safetensors"):
-            raise UserError(f"{path} names the file {name!r}: only .safetensors files of the same folder are opened")
+            raise UserError(f"{path} names the file {said}: only .safetensors files of the same folder are opened")
         if not (path.parent / name).is_file():
-            raise UserError(f"{path} names {name}, which is not there: download it too")
+            raise UserError(f"{path} names {said}, which is not there: download it too")
     return where
 
 

@@ -10,6 +10,7 @@ import itertools
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -156,18 +157,30 @@ def _read(
     """The parameters: made empty, then filled tensor by tensor."""
     arrays = _empty(config, dtypes)
     counts, said = {}, set()
-    for tensor in wanted:
-        file = checkpoint.stored[tensor.name].file
-        if file not in said:
-            say(f"reading {file}")
-            said.add(file)
-        counts[tensor.name] = _fill(arrays, tensor, digests.checked(tensor.name, checkpoint.read(tensor.name)))
+    with ThreadPoolExecutor(1) as pool:  # hashing and writing take about as long, and neither holds the interpreter
+        for tensor in wanted:
+            file = checkpoint.stored[tensor.name].file
+            if file not in said:
+                say(f"reading {file}")
+                said.add(file)
+            counts[tensor.name] = _checked_fill(arrays, tensor, checkpoint, digests, pool)
     _warn(jax.device_get(counts), next(iter(checkpoint.stored.values())).file.parent)
     return _tree(arrays)
 
 
+def _checked_fill(
+    arrays: dict[tuple[str, ...], Array], tensor: Tensor, checkpoint: Checkpoint, digests: Digests, pool: Executor
+) -> list[Array]:
+    """Read one tensor into its place, while its digest is compared. Nothing of it stays behind."""
+    read = checkpoint.read(tensor.name)
+    check = pool.submit(digests.check, tensor.name, read)
+    counts = _fill(arrays, tensor, read)
+    check.result()
+    return counts
+
+
 def _fill(arrays: dict[tuple[str, ...], Array], tensor: Tensor, read: np.ndarray) -> list[Array]:
-    """Write one tensor into its place; returns counts of its values that are not finite. Nothing of it stays behind."""
+    """Write one tensor into its place; returns counts of its values that are not finite."""
     counts = []
     for weight, part in zip(tensor.weights, tensor.read(read)):
         for first, piece in _pieces(part):

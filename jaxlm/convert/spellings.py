@@ -33,7 +33,7 @@ def _model(config: LMConfig, blocks: list[Any]) -> dict[str, Any]:
         "word_embed_proj_dim": config.embed_width or config.D,
         "embedding_multiplier": config.embed_scale,
         "logit_scale": None if getattr(block.mixer, "position_bias", None) else config.logit_scale,  # MPT has none
-        "logits_scaling": 1 / config.logit_scale,
+        "logits_scaling": 1 / config.logit_scale if config.logit_scale else None,
         "final_logit_softcapping": config.softcap,
         "residual_multiplier": getattr(block, "scale", 1.0),
         "use_parallel_residual": isinstance(block, ParallelConfig),

@@ -91,7 +91,7 @@ class DynamicNTK(Unscaled):
 
     def frequencies(self, K: int, base: float, length: Array | int) -> Array:
         longer = jnp.maximum(length, self.length).astype(jnp.float32)
-        grown = base * (self.factor * longer / self.length - (self.factor - 1)) ** (K / (K - 2))
+        grown = base * (self.factor * longer / self.length - (self.factor - 1)) ** (K / max(K - 2, 1))
         return grown ** -(jnp.arange(0, K, 2, dtype=jnp.float32) / K)
 
 

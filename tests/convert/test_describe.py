@@ -104,6 +104,10 @@ def test_a_model_of_no_family(tmp_path, changes):
     assert jaxlm.load(tmp_path / "b", dtype="float32").config.dtype == "float32"
 
 
+def test_logits_scaled_by_zero_are_no_family_s():
+    assert describe(tiny.model(logit_scale=0.0)).fields["model_type"] == "jaxlm"
+
+
 def diff_of_files(a, b) -> list[str]:
     """The files beside the weights that differ."""
     names = {path.name for path in (*a.iterdir(), *b.iterdir()) if not path.name.startswith("model")}

@@ -132,6 +132,10 @@ def test_llama3_with_nothing_between_low_and_high():
     np.testing.assert_allclose(w, [1.0, 0.00235038, 8.83883e-05, 3.32393e-06], rtol=1e-5)
 
 
+def test_a_single_pair_needs_no_dynamic_base():
+    np.testing.assert_array_equal(DynamicNTK(2.0, 4).frequencies(2, 1e4, 100), [1.0])
+
+
 def test_the_formulas_use_all_their_branches():
     """Else what is above would show nothing: some pairs are kept, some divided, some between."""
     stretched = lambda w: [w(i) / plain(i, K, BASE) for i in range(K // 2)]
