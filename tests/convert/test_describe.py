@@ -17,8 +17,10 @@ from jaxlm.models import LM
 from jaxlm.nn import (
     AttentionConfig,
     BlockConfig,
+    LatentConfig,
     LayerNormConfig,
     LearnedConfig,
+    LinearAttentionConfig,
     MLPConfig,
     MoEConfig,
     QKNormConfig,
@@ -32,6 +34,8 @@ from tests.weights import weights
 
 RELU2 = MLPConfig(64, "relu2", gated=False)
 EXPERTS = MoEConfig(E=4, k=2, F=16, shared=1)
+LATENT = LatentConfig(H=4, K=8, R=4, J=8, L=16)
+BLOCK = tiny.model().segments[0].blocks[0]
 
 
 def gpt2():
@@ -104,8 +108,18 @@ def test_a_model_of_no_family(tmp_path, changes):
     assert jaxlm.load(tmp_path / "b", dtype="float32").config.dtype == "float32"
 
 
-def test_logits_scaled_by_zero_are_no_family_s():
-    assert describe(tiny.model(logit_scale=0.0)).fields["model_type"] == "jaxlm"
+@pytest.mark.parametrize(
+    "config",
+    [
+        tiny.model(logit_scale=0.0),
+        tiny.model(segments=(SegmentConfig((BlockConfig(LinearAttentionConfig(4, 8), RELU2),), 2),)),
+        tiny.model(segments=(SegmentConfig((BLOCK, dataclasses.replace(BLOCK, mixer=LATENT)), 1),)),
+    ],
+    ids=["logits scaled by zero", "linear attention", "two kinds of attention"],
+)
+def test_what_no_family_can_say(config):
+    source = describe(config)
+    assert source.fields["model_type"] == "jaxlm" and len(list(source.tensors(config))) > 5
 
 
 def diff_of_files(a, b) -> list[str]:
