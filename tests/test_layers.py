@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LINES = 400
 
-GROUND = {"axes", "errors", "config", "compat"}
+GROUND = {"axes", "errors", "config", "compat", "paths"}
 BESIDE = {"text", "data"}  # numpy, grain and tokenizer libraries only
 OPS = GROUND | {"sharding", "ops"}
 LOSSES = OPS | {"losses", "optim"}
@@ -29,7 +29,8 @@ MAY_IMPORT = {
     "errors": set(),
     "compat": set(),
     "host": set(),
-    "config": {"errors", "config"},
+    "config": {"errors", "config", "paths"},
+    "paths": {"errors"},
     "chips": {"errors"},
     "processes": GROUND,
     "sharding": GROUND,
@@ -54,7 +55,8 @@ MAY_IMPORT = {
     "__init__": APPS | {"compat"},  # lazily: see LIGHT
 }
 
-LIGHT = {"__init__", "cli", "compat", "config", "errors", "host"}  # importing these must not import an array library
+# Importing these must not import an array library.
+LIGHT = {"__init__", "cli", "compat", "config", "errors", "host", "paths"}
 HEAVY = {"jax", "flax", "optax", "orbax", "grain", "numpy", "matplotlib", "pyarrow", "sentencepiece", "rich"}
 BANNED = {"torch", "transformers", "tensorflow", "pickle", "cloudpickle"}
 NOT_BESIDE = {"jax", "flax", "optax", "orbax", "chex"}

@@ -13,6 +13,8 @@ from jaxlm.plan import plan, table
 from jaxlm.sharding import make_mesh
 from jaxlm.train.state import create
 from tests import tiny
+from tests.convert import checkpoints
+from tests.convert.checkpoints import LLAMA
 
 HUGE = [  # GPT-3's size
     "model.D=12288",
@@ -91,3 +93,23 @@ def test_the_command_prints_nothing_but_the_object():
     result = subprocess.run([sys.executable, "-m", "jaxlm.cli", "plan", "quickstart", "--json"], capture_output=True)
     layers = config.resolve("quickstart").model.layers
     assert json.loads(result.stdout)["layers"] == layers and result.stderr == b"" and result.returncode == 0
+
+
+def test_plan_of_a_published_folder(tmp_path, capsys):
+    """Its config.json is enough; that its weights are quantised is said, whichever file says so."""
+    checkpoints.write(tmp_path, {}, LLAMA | {"torch_dtype": "bfloat16"})
+    (tmp_path / "model.safetensors").unlink()
+    for path in (tmp_path, tmp_path / "config.json"):
+        assert cli.main(["plan", str(path), "--json", "steps=7"]) == 0
+        facts = json.loads(capsys.readouterr().out)
+        assert facts["params"] == sum(x.size for x in checkpoints.llama().values()) and facts["steps"] == 7
+        assert facts["cache_bytes_per_token"] == 2 * 3 * 2 * 2 * 2 and "quantised" not in facts
+    (tmp_path / "hf_quant_config.json").write_text('{"quantization": {"quant_algo": "NVFP4"}}')
+    assert cli.main(["plan", str(tmp_path)]) == 0
+    assert "quantised                hf_quant_config.json: NVFP4; bytes are" in capsys.readouterr().out
+    checkpoints.write(tmp_path, {}, LLAMA | {"quantization_config": {"quant_method": "fp8"}})
+    assert cli.main(["plan", str(tmp_path), "--json"]) == 0
+    assert "config.json: fp8" in json.loads(capsys.readouterr().out)["quantised"]
+    checkpoints.write(tmp_path, {}, LLAMA | {"hidden_size": "8"})
+    assert cli.main(["plan", str(tmp_path)]) == 2
+    assert f"{tmp_path}/config.json: hidden_size must be a whole number" in capsys.readouterr().err

@@ -10,30 +10,39 @@ import jax
 from jaxlm import config as configs
 from jaxlm import convert
 from jaxlm.api.model import LanguageModel
-from jaxlm.convert.files import read_json
+from jaxlm.convert.files import WEIGHTS, check_dtype, read_json
 from jaxlm.errors import UserError
 from jaxlm.models import lm as models
+from jaxlm.paths import expand
 from jaxlm.text import Tokenizer, load_tokenizer
 from jaxlm.text.load import has_tokenizer
 from jaxlm.train.checkpoint import load_params, steps
 from jaxlm.train.run import RunConfig
 
 
-def load(path: str | Path, dtype: str | None = None, say: Callable[[str], None] = lambda line: None) -> LanguageModel:
+def load(
+    path: str | Path, dtype: str | None = None, say: Callable[[str], None] = lambda line: None, verify: bool = True
+) -> LanguageModel:
     """The model in a run folder (its newest whole checkpoint), in one checkpoint of it, `run/checkpoints/<step>`, or
     in a folder in Hugging Face's layout (config.json, safetensors).
 
     `dtype` is that of the computation, by default the run's own, or for other folders see `convert.load`; parameters
     keep the dtypes they are stored in. Of a run the weights are the moving average where it keeps one. `say` gets a
-    line for each file of weights. Raises UserError when there is nothing whole to load.
+    line for each file of weights. `verify` compares tensors with the digests that `save` wrote beside them (those of a
+    run's checkpoints are always compared). Raises UserError when there is nothing whole to load.
     """
-    path = Path(path).expanduser()
-    if path.is_file():
-        raise UserError(f"{path} is a file: give the folder of a run, or one with config.json and model.safetensors")
-    if (path / "config.json").is_file() and "model_type" in read_json(path / "config.json"):
-        config, params, source = convert.load(path, dtype, say)
-        return LanguageModel(config, params, _tokenizer(path), source)
-    return _load_run(path, dtype)
+    path = expand(path)
+    if dtype is not None:
+        check_dtype(dtype)
+    try:
+        if path.is_file():
+            raise UserError(f"{path} is a file: give the folder of a run, or one with config.json and {WEIGHTS}")
+        if (path / "config.json").is_file() and "model_type" in read_json(path / "config.json"):
+            config, params, source = convert.load(path, dtype, say, verify)
+            return LanguageModel(config, params, _tokenizer(path), source)
+        return _load_run(path, dtype)
+    except OSError as error:
+        raise UserError(f"cannot read {error.filename or path}: {error.strerror}") from error
 
 
 def _tokenizer(folder: Path) -> Tokenizer | None:

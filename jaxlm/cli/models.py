@@ -78,6 +78,7 @@ def configs(args: Args) -> None:
 
 def _generate_arguments(parser: Parser) -> None:
     parser.add_argument("path", help="a run, a checkpoint, or a folder in Hugging Face's layout")
+    _verify_argument(parser)
     parser.add_argument("--prompt", required=True, help="the text to continue")
     parser.add_argument("--max-new-tokens", type=natural, default=64, metavar="N", help="default: 64")
     parser.add_argument("--greedy", action="store_true", help="always the likeliest token, instead of sampling")
@@ -91,11 +92,17 @@ def _generate_arguments(parser: Parser) -> None:
     parser.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may be repeated")
 
 
+def _verify_argument(parser: Parser) -> None:
+    parser.add_argument(
+        "--no-verify", dest="verify", action="store_false", help="do not compare weights with the digests beside them"
+    )
+
+
 def generate(args: Args) -> None:
     sampler = _sampler(args)
     import jax
 
-    lm = jaxlm.load(args.path)
+    lm = jaxlm.load(args.path, verify=args.verify)
     pieces = lm.stream(args.prompt, args.max_new_tokens, sampler, jax.random.key(args.seed), args.stop)
     first = next(pieces, "")  # a mistake shows here, before anything is printed
     print(args.prompt, first, sep="", end="", flush=True)
@@ -129,10 +136,11 @@ def _convert_arguments(parser: Parser) -> None:
     parser.add_argument("target", metavar="DST", help="the folder to write, in Hugging Face's layout")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: as they are stored")
     parser.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="of one file of weights; default: 5GB")
+    _verify_argument(parser)
 
 
 def convert(args: Args) -> None:
-    lm = jaxlm.load(args.source, say=print)
+    lm = jaxlm.load(args.source, say=print, verify=args.verify)
     lm.save(args.target, args.max_shard_size, args.dtype, say=print)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from jaxlm.cli.verb import Args, Parser, Verb
 from jaxlm.errors import UserError, unknown
+from jaxlm.paths import expand
 
 
 def _arguments(parser: Parser) -> None:
@@ -24,14 +25,18 @@ def _arguments(parser: Parser) -> None:
 
 def plan(args: Args) -> None:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # nothing is run: accelerators are left alone
-    from jaxlm.config import resolve
+    from jaxlm.config import override, resolve
+    from jaxlm.plan.published import published
 
-    run = resolve(args.config, args.overrides)
+    found = published(expand(args.config))
+    run = override(found[0], args.overrides) if found else resolve(args.config, args.overrides)
     if args.mesh:
         run = dataclasses.replace(run, mesh=_mesh(args.mesh, run.mesh))
     from jaxlm.plan import costs
 
     facts = costs.plan(run)
+    if found and found[1]:
+        facts["quantised"] = f"{found[1]}; bytes are those of plain weights"
     if args.topology is None:
         for option in ("search", "decode", "picture"):
             if getattr(args, option):

@@ -1,12 +1,13 @@
-"""A config.json for a model that was made here: the family is found whose reading of it gives the model back."""
+"""A config.json for a model that was made here: the family is found whose reading of it gives the model back, or else
+it is written in a layout of our own."""
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Iterator
 from typing import Any
 
 from jaxlm.config import diff
+from jaxlm.convert import ours
 from jaxlm.convert.families import FAMILIES, Source
 from jaxlm.convert.fields import Fields
 from jaxlm.convert.spellings import spellings
@@ -14,37 +15,24 @@ from jaxlm.errors import UserError
 from jaxlm.models import LMConfig
 
 COMPUTATION = ("dtype", "remat", "unroll", "implementation", "dropout")  # no part of what a model is
-FEW = 3  # differences that a message names
 
 
 def describe(config: LMConfig, eot: int | None = None) -> Source:
-    """How to write this model, whose texts end with token `eot`, in Hugging Face's layout. Raises UserError, with the
-    nearest family, if there is none."""
+    """How to write this model, whose texts end with token `eot`, in Hugging Face's layout: as the first family that has
+    exactly such models, or as no other library opens it (`convert.ours`)."""
     model = _essence(config)
-    nearest: list[str] = []
-    distance = math.inf
+    ids = {"bos_token_id": None, "eos_token_id": eot, "pad_token_id": None}  # defaults may not be in V
     for family, kind, known in _attempts(config):
         fields = Fields({"model_type": kind, **known})
         try:
             found = _essence(family.config(fields))
         except UserError:  # it needs what this model has not
             continue
-        differences = diff(found, model)
-        if not differences:
+        if not diff(found, model):
             said = {key: value for key, value in known.items() if key in fields.asked}
             head = {"architectures": [family.MODEL_TYPES[kind]], "model_type": kind, "dtype": "float32"}
-            ids = {"bos_token_id": None, "eos_token_id": eot, "pad_token_id": None}  # defaults may not be in V
             return Source(family, head | ids | said)
-        far = sum(100 if "jaxlm." in line else 1 for line in differences)  # another kind of layer is far away
-        if far < distance:
-            nearest, distance = [kind, *differences], far
-    if not nearest:
-        raise UserError("no family of Hugging Face's layout has models like this one")
-    more = ", ..." if len(nearest) > FEW + 1 else ""
-    raise UserError(
-        f"no family of Hugging Face's layout has models like this one; the nearest is {nearest[0]}, which differs in "
-        f"{', '.join(nearest[1 : FEW + 1])}{more}"
-    )
+    return Source(ours, {"model_type": ours.MODEL_TYPE, "dtype": "float32"} | ids | ours.fields(config))
 
 
 def _attempts(config: LMConfig) -> Iterator[tuple[Any, str, dict[str, Any]]]:

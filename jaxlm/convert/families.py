@@ -2,11 +2,13 @@
 
 import dataclasses
 import itertools
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxlm.convert import (
+    arcee,
     bloom,
     cohere,
     deepseek,
@@ -25,6 +27,7 @@ from jaxlm.convert import (
     mpt,
     olmo2,
     opt,
+    ours,
     phi3,
     qwen2,
     qwen3,
@@ -32,11 +35,12 @@ from jaxlm.convert import (
     smollm3,
 )
 from jaxlm.convert.fields import Fields
-from jaxlm.convert.names import Tensor, tensors
+from jaxlm.convert.names import Names, Tensor, tensors
 from jaxlm.errors import UserError, unknown
 from jaxlm.models import LMConfig
 
 FAMILIES = (
+    arcee,
     bloom,
     cohere,
     deepseek,
@@ -64,6 +68,8 @@ FAMILIES = (
 
 Family = Any  # one of these modules; `jaxlm.convert` says what is in it
 Spelling = Mapping[str, str]  # how a file's names begin where they begin otherwise than ours: ours -> the file's
+FEW = 3  # culprits that a message names
+READ_ELSEWHERE = (("dtype", "torch_dtype"), ("quantization_config",))
 OF_BOTH = ("tie_word_embeddings", "dtype", "torch_dtype", "quantization_config")  # a wrapper may say these for its text
 
 
@@ -79,11 +85,15 @@ class Source:
 
     def tensors(self, config: LMConfig) -> Iterator[Tensor]:
         """The model's tensors under the names of this source."""
-        return spelled(tensors(self.family.NAMES, config), self.spelling)
+        return spelled(tensors(_names(self.family, config), config), self.spelling)
 
 
 def model_types() -> list[str]:
-    return [name for family in FAMILIES for name in (*family.MODEL_TYPES, *wrappers(family))]
+    return [name for family in (*FAMILIES, ours) for name in (*family.MODEL_TYPES, *wrappers(family))]
+
+
+def _names(family: Family, config: LMConfig) -> Names:
+    return ours.names(config) if family is ours else family.NAMES
 
 
 def wrappers(family: Family) -> tuple[str, ...]:
@@ -95,7 +105,7 @@ def find(fields: dict[str, Any], where: str = "config.json") -> tuple[Family, di
     kind = fields.get("model_type")
     if not isinstance(kind, str):
         raise UserError(f"{where}: model_type must be a text, not {repr(kind)[:60]}")
-    for family in FAMILIES:
+    for family in (*FAMILIES, ours):
         if kind in family.MODEL_TYPES:
             return family, fields
         if kind in wrappers(family):
@@ -107,10 +117,18 @@ def find(fields: dict[str, Any], where: str = "config.json") -> tuple[Family, di
 
 
 def lm_config(fields: dict[str, Any], where: str = "config.json") -> LMConfig:
-    """The model that a config.json describes, computed in float32. Raises UserError, naming the file `where`."""
-    family, fields = find(fields, where)
+    """The model that a config.json describes, computed in float32. Raises UserError, naming the file `where`, and warns
+    of keys that are probably misspelt."""
+    family, given = find(fields, where)
+    c = Fields({**getattr(family, "DEFAULTS", {}), **given}, where)
     try:
-        return family.config(Fields({**getattr(family, "DEFAULTS", {}), **fields}, where))
+        config = family.config(c)
+        for keys in READ_ELSEWHERE:
+            c.get(*keys)
+        if mistyped := c.mistyped(given):
+            said = ", ".join(mistyped[:FEW]) + (", ..." if len(mistyped) > FEW else "")
+            warnings.warn(f"{where}: unknown keys are ignored, and these may be misspelt: {said}", stacklevel=4)
+        return config
     except UserError as error:  # a config's own validation knows no file
         raise error if str(error).startswith(where) else UserError(f"{where}: {error}") from None
 
@@ -120,15 +138,32 @@ def spelled(found: Iterable[Tensor], spelling: Spelling) -> Iterator[Tensor]:
         yield dataclasses.replace(tensor, name=_spell(tensor.name, spelling)) if spelling else tensor
 
 
-def spelling_of(family: Family, config: LMConfig, stored: Mapping[str, Any]) -> Spelling:
-    """The spelling by which most of the model's tensors are among the stored ones."""
-    names = [tensor.name for tensor in itertools.islice(tensors(family.NAMES, config), 2 * len(stored))]
-    spellings = ({}, *getattr(family, "SPELLINGS", ()))
-    return max(spellings, key=lambda spelling: sum(_spell(name, spelling) in stored for name in names))
+def spelling_of(family: Family, config: LMConfig, stored: Mapping[str, Any]) -> tuple[Spelling, bool]:
+    """The spelling by which most of the model's tensors are among the stored ones, and whether the family has it: any
+    other has one more beginning, or one less, as when a wrapper (torch.compile) or a part of the model was saved."""
+    names = [tensor.name for tensor in itertools.islice(tensors(_names(family, config), config), 2 * len(stored))]
+    known = [{}, *getattr(family, "SPELLINGS", ())]
+    count = lambda spelling: sum(_spell(name, spelling) in stored for name in names)
+    best = max([*known, *_other_spellings(names, stored)], key=count)
+    return best, best in known
+
+
+def _other_spellings(names: list[str], stored: Iterable[str]) -> Iterator[Spelling]:
+    """Those by which a tensor of a layer is found among the stored ones: all that is the same in both names is its end,
+    from some dot on."""
+    if name := next((name for name in names if any(part.isdecimal() for part in name.split("."))), None):
+        parts = name.split(".")
+        for i in range(len(parts)):
+            end = ".".join(parts[i:])
+            found = [other for other in stored if f".{other}".endswith(f".{end}")]
+            if found:
+                begins = name.removesuffix(end)
+                yield from ({begins: other.removesuffix(end)} for other in found)
+                return
 
 
 def _spell(name: str, spelling: Spelling) -> str:
-    for ours, theirs in spelling.items():
-        if name.startswith(ours):
-            return theirs + name.removeprefix(ours)
+    for usual, other in spelling.items():
+        if name.startswith(usual):
+            return other + name.removeprefix(usual)
     return name

@@ -6,20 +6,23 @@ Only JSON and safetensors are read. Pickles are never opened: unpickling runs wh
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from jaxlm.errors import UserError
+from jaxlm.errors import UserError, unknown
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+DIGESTS = "model.digests.json"
 PICKLES = ("*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt")
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+QUANTISED = "hf_quant_config.json"  # beside config.json, where NVIDIA's ModelOpt wrote the weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +43,28 @@ class Checkpoint:
     def read(self, name: str) -> np.ndarray:
         """A copy in anonymous memory, freed with its last reference."""
         return self._files[self.stored[name].file].get_tensor(name)
+
+
+def check_dtype(dtype: Any) -> None:
+    """Raises UserError unless weights can be read, computed with and written in this dtype."""
+    if not isinstance(dtype, str) or dtype not in DTYPES.values():
+        raise unknown("dtype", str(dtype)[:40], DTYPES.values())
+
+
+def quantisation(folder: Path, fields: Mapping[str, Any]) -> str:
+    """How the weights beside a config.json of these `fields` are quantised, and which file says so; "" if they are not.
+    Raises UserError for a file that cannot be understood."""
+    said = fields.get("quantization_config")
+    if said is not None:
+        kind = said.get("quant_method") or said.get("quant_algo") if isinstance(said, dict) else None
+        return f"quantization_config of {CONFIG}" + (f": {str(kind)[:40]}" if kind else "")
+    if not os.path.lexists(folder / QUANTISED):
+        return ""
+    said = read_json(folder / QUANTISED).get("quantization")
+    if not isinstance(said, dict):
+        raise UserError(f"{folder / QUANTISED}: quantization must be an object")
+    kind = said.get("quant_algo")  # null where only the cache of keys and values is quantised
+    return f"{QUANTISED}: {str(kind)[:40]}" if kind else ""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -87,10 +112,11 @@ def _index(path: Path) -> dict[str, str]:
     if not isinstance(where, dict) or not where:
         raise UserError(f"{path}: weight_map must be an object of tensor names and file names")
     for name in set(map(str, where.values())):
+        said = repr(name[:80])
         if Path(name).name != name or "\\" in name or "\0" in name or not name.endswith(".safetensors"):
-            raise UserError(f"{path} names the file {name!r}: only .safetensors files of the same folder are opened")
+            raise UserError(f"{path} names the file {said}: only .safetensors files of the same folder are opened")
         if not (path.parent / name).is_file():
-            raise UserError(f"{path} names {name}, which is not there: download it too")
+            raise UserError(f"{path} names {said}, which is not there: download it too")
     return where
 
 

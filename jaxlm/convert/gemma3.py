@@ -65,8 +65,8 @@ def config(c: Fields) -> LMConfig:
 def _rope(c: Fields, local: bool) -> RopeConfig:
     """Older files scale the global layers only: `rope_scaling` is theirs."""
     kind = "sliding_attention" if local else "full_attention"
-    p = c.section("rope_parameters", default=Fields({}, c.where)).section(kind, default=Fields({}, c.where))
+    p = c.section("rope_parameters", default={}).section(kind, default={})
     if not local:
-        p = Fields(p.values | c.section("rope_scaling", default=Fields({})).values, p.where)
+        p = c.section("rope_scaling", default={}).over(p)
     key, default = ("rope_local_base_freq", 10_000.0) if local else ("rope_theta", 1_000_000.0)
     return RopeConfig(p.float("rope_theta", default=c.float(key, default=default)), rope.scaling(c, p))

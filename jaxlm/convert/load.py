@@ -10,6 +10,7 @@ import itertools
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from jax.sharding import NamedSharding, SingleDeviceSharding
 
 from jaxlm import compat, sharding
 from jaxlm.axes import Array, Params
+from jaxlm.convert import ours
+from jaxlm.convert.digests import Digests
 from jaxlm.convert.families import Family, Source, find, lm_config, spelling_of
-from jaxlm.convert.files import CONFIG, DTYPES, Checkpoint, Stored, opened, read_json
+from jaxlm.convert.files import CONFIG, DTYPES, Checkpoint, Stored, opened, quantisation, read_json
 from jaxlm.convert.names import Tensor, Weight
 from jaxlm.errors import UserError
 from jaxlm.models import LMConfig
@@ -34,30 +37,40 @@ PIECE = 2**20  # bytes; smaller ones are not worth a call
 BEYOND = 1000  # absent tensors that are counted
 
 
-def load(folder: Path, dtype: str | None = None, say: Say = lambda line: None) -> tuple[LMConfig, Params, Source]:
+def load(
+    folder: Path, dtype: str | None = None, say: Say = lambda line: None, verify: bool = True
+) -> tuple[LMConfig, Params, Source]:
     """The model in `folder`: its config, its parameters in the dtypes they are stored in, and where it came from.
 
-    `dtype` is that of the computation: unless given, float32 on CPU and elsewhere what config.json says. Parameters
-    lie on the current mesh, or on the first device where none is set. `say` gets a line a file. Raises UserError for
-    whatever is not as it should be, and warns of values that are not finite.
+    `dtype` is that of the computation: unless given, float32 on CPU and elsewhere what config.json says (of a model of
+    no family always that). Parameters lie on the current mesh, or on the first device where none is set. `say` gets a
+    line a file. `verify` compares every tensor with its digest, where `save` wrote them. Raises UserError for whatever
+    is not as it should be, and warns of values that are not finite and of keys that may be misspelt.
     """
     where = str(folder / CONFIG)
     whole = read_json(folder / CONFIG)
     family, fields = find(whole, where)
-    if fields.get("quantization_config") is not None:
-        raise UserError(f"{where}: the weights are quantised (quantization_config), and only plain ones are read")
-    config = dataclasses.replace(lm_config(fields, where), dtype=dtype or _dtype(fields))
+    if how := quantisation(folder, fields):
+        raise UserError(f"{where}: the weights are quantised ({how}), and only plain ones are read")
+    config = lm_config(fields, where)
+    if dtype is not None or family is not ours:
+        config = dataclasses.replace(config, dtype=dtype or _dtype(fields))
+    digests = Digests(folder, verify)
     with opened(folder) as checkpoint:
         stored = checkpoint.stored
         if config.layers > len(stored):
             raise UserError(f"{where} says {config.layers} layers, but the weights are only {len(stored)} tensors")
-        source = Source(family, fields, spelling_of(family, config, stored), folder)
-        config = _tied_as_stored(config, source, stored)
+        spelling, known = spelling_of(family, config, stored)
+        source = Source(family, fields, spelling, folder)
+        config, renamed = _tied_as_stored(config, source, stored)
         wanted = list(itertools.islice(source.tensors(config), len(stored) + BEYOND))
+        wanted = [dataclasses.replace(tensor, name=renamed.get(tensor.name, tensor.name)) for tensor in wanted]
         _check(wanted, stored, family, config.layers, folder)
+        for usual, found in [] if known else spelling.items():
+            say(f"names of tensors begin with {found!r} where {usual!r} is usual")
         dtypes = _dtypes(wanted, stored)
-        params = _read(config, wanted, dtypes, checkpoint, say)
-        if fields is not whole:  # a part of a larger model, saved as one of its own
+        params = _read(config, wanted, dtypes, checkpoint, digests, say)
+        if fields is not whole or not known:  # a part of a larger model, or wrapped: saved as one of its own
             source = dataclasses.replace(source, spelling={})
         for tensor, saved in zip(wanted, source.tensors(config)):
             own = DTYPES[stored[tensor.name].dtype]
@@ -73,11 +86,16 @@ def _dtype(fields: Mapping[str, Any]) -> str:
     return said if said in DTYPES.values() else "float32"
 
 
-def _tied_as_stored(config: LMConfig, source: Source, stored: Mapping[str, Stored]) -> LMConfig:
-    """A head in the file is used, whatever config.json says: so does transformers."""
+def _tied_as_stored(config: LMConfig, source: Source, stored: Mapping[str, Stored]) -> tuple[LMConfig, dict[str, str]]:
+    """A head in the file is used, whatever config.json says: so does transformers. Where a tied model has only that, it
+    is the embedding too, under another name than the usual one: the second result is {usual: stored}."""
     untied = dataclasses.replace(config, tied=False)
-    heads = (tensor.name for tensor in source.tensors(untied) if tensor.rule.paths == ("head",))
-    return untied if any(name in stored for name in heads) else config
+    top = itertools.takewhile(lambda tensor: not tensor.index, source.tensors(untied))
+    names = {path: tensor.name for tensor in top for path in tensor.rule.paths}
+    head, table = names["head"], names["embed.table"]
+    if head not in stored:
+        return config, {}
+    return (config, {table: head}) if config.tied and table not in stored else (untied, {})
 
 
 # What is wrong with the tensors --------------------------------------------------------------------------------------
@@ -133,24 +151,38 @@ def _dtypes(wanted: list[Tensor], stored: Mapping[str, Stored]) -> Dtypes:
     return widest
 
 
-def _read(config: LMConfig, wanted: list[Tensor], dtypes: Dtypes, checkpoint: Checkpoint, say: Say) -> Params:
+def _read(
+    config: LMConfig, wanted: list[Tensor], dtypes: Dtypes, checkpoint: Checkpoint, digests: Digests, say: Say
+) -> Params:
     """The parameters: made empty, then filled tensor by tensor."""
     arrays = _empty(config, dtypes)
     counts, said = {}, set()
-    for tensor in wanted:
-        file = checkpoint.stored[tensor.name].file
-        if file not in said:
-            say(f"reading {file}")
-            said.add(file)
-        counts[tensor.name] = _fill(arrays, tensor, checkpoint)
+    with ThreadPoolExecutor(1) as pool:  # hashing and writing take about as long, and neither holds the interpreter
+        for tensor in wanted:
+            file = checkpoint.stored[tensor.name].file
+            if file not in said:
+                say(f"reading {file}")
+                said.add(file)
+            counts[tensor.name] = _checked_fill(arrays, tensor, checkpoint, digests, pool)
     _warn(jax.device_get(counts), next(iter(checkpoint.stored.values())).file.parent)
     return _tree(arrays)
 
 
-def _fill(arrays: dict[tuple[str, ...], Array], tensor: Tensor, checkpoint: Checkpoint) -> list[Array]:
-    """Read one tensor into its place; returns counts of its values that are not finite. Nothing of it stays behind."""
+def _checked_fill(
+    arrays: dict[tuple[str, ...], Array], tensor: Tensor, checkpoint: Checkpoint, digests: Digests, pool: Executor
+) -> list[Array]:
+    """Read one tensor into its place, while its digest is compared. Nothing of it stays behind."""
+    read = checkpoint.read(tensor.name)
+    check = pool.submit(digests.check, tensor.name, read)
+    counts = _fill(arrays, tensor, read)
+    check.result()
+    return counts
+
+
+def _fill(arrays: dict[tuple[str, ...], Array], tensor: Tensor, read: np.ndarray) -> list[Array]:
+    """Write one tensor into its place; returns counts of its values that are not finite."""
     counts = []
-    for weight, part in zip(tensor.weights, tensor.read(checkpoint.read(tensor.name))):
+    for weight, part in zip(tensor.weights, tensor.read(read)):
         for first, piece in _pieces(part):
             array, piece = arrays[weight.key], _put(piece, _place(weight))
             counts.append(_not_finite(piece))

@@ -32,7 +32,7 @@ ONLY_ATTENTION = {
 
 
 def config(c: Fields) -> LMConfig:
-    a = c.section("attn_config", default=Fields({}, c.where))
+    a = c.section("attn_config", default={})
     for section, only in ((c, ONLY), (a, ONLY_ATTENTION)):
         for key, value in only.items():
             if section.get(key, default=value) != value:

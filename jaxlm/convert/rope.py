@@ -15,7 +15,7 @@ def read(
 ) -> RopeConfig:
     """The rotary positions of `c`, where `base` and `fraction` are the family's own defaults; without a `fraction` its
     heads are rotated whole, whatever the file says."""
-    p = c.section("rope_scaling", "rope_parameters", default=Fields({}, c.where))
+    p = c.section("rope_scaling", "rope_parameters", default={})
     if fraction is not None:
         fraction = p.float("partial_rotary_factor", default=c.float("partial_rotary_factor", default=fraction))
     base = p.float("rope_theta", default=c.float("rope_theta", default=base))

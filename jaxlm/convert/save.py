@@ -18,8 +18,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from jaxlm.axes import Array, Params
+from jaxlm.convert import ours
+from jaxlm.convert.digests import digest, written
 from jaxlm.convert.families import Source
-from jaxlm.convert.files import CONFIG, INDEX, WEIGHTS, read_json
+from jaxlm.convert.files import CONFIG, DIGESTS, INDEX, WEIGHTS, check_dtype, read_json
 from jaxlm.convert.names import Tensor
 from jaxlm.errors import UserError
 from jaxlm.models import LMConfig
@@ -90,12 +92,16 @@ def save(
 
     Files are written under temporary names and renamed when all are whole; config.json comes last, so a folder that
     has one is complete. The arrays of one file are on the host at a time (safetensors wants them together), so
-    `max_shard_size`, in bytes or such as "5GB", bounds the memory needed. `dtype` casts every tensor. `say` gets a
-    line a file. Raises UserError where `folder` cannot be written, and for values beyond the range of `dtype`.
+    `max_shard_size`, in bytes or such as "5GB", bounds the memory needed. `dtype` casts every tensor. Digests of all
+    tensors are written beside them, which `load` checks. `say` gets a line a file. Raises UserError where `folder`
+    cannot be written, for an unknown `dtype`, and for values beyond its range.
     """
+    if dtype is not None:
+        check_dtype(dtype)
     _refuse_run(folder)
     tensors = list(source.tensors(config))
     shards = _shards(tensors, params, dtype, _bytes(max_shard_size))
+    digests: dict[str, str] = {}
     with _replacing(folder) as temporary:
         where, total = {}, 0
         for i, shard in enumerate(shards):
@@ -108,11 +114,15 @@ def save(
             save_file(arrays, path, metadata={"format": "pt"})
             path.chmod(mode)
             where |= dict.fromkeys(arrays, name)
+            digests |= {name: digest(array) for name, array in arrays.items()}
             total += sum(array.nbytes for array in arrays.values())
             del arrays
         if len(shards) > 1:
             temporary(INDEX).write_text(_json({"metadata": {"total_size": total}, "weight_map": where}))
+        temporary(DIGESTS).write_text(written(digests))
         _copy_beside(folder, source, tokenizer, temporary)
+        if source.family is ours:
+            say(f"no family of Hugging Face's layout has models like this one: {folder} is opened by jaxlm only")
         said = "torch_dtype" if "torch_dtype" in source.fields else "dtype"
         temporary(CONFIG).write_text(_json({**source.fields, **({said: dtype} if dtype else {})}))
 
@@ -122,9 +132,9 @@ def _json(value: Any) -> str:
 
 
 def _bytes(size: int | str) -> int:
-    match = re.fullmatch(r"(\d+) *([KMG]I?B)?", str(size).upper())
+    match = re.fullmatch(r"(\d{1,30}) *([KMG]I?B)?", str(size).upper())
     if not match or int(match[1]) < 1:
-        raise UserError(f"a shard's size is a number of bytes or such as 5GB or 500MiB, not {size!r}")
+        raise UserError(f"a shard's size is a number of bytes or such as 5GB or 500MiB, not {repr(size)[:60]}")
     return int(match[1]) * UNITS[match[2] or ""]
 
 
@@ -160,13 +170,16 @@ def _copy_beside(folder: Path, source: Source, tokenizer: Any, temporary: Callab
     beside = [path for path in beside if path.is_file()]
     for path in beside:
         temporary(path.name).write_bytes(path.read_bytes())
-    if not beside and tokenizer is not None:  # made here, or its folder is gone
+    if tokenizer is not None and not any(path.name in TOKENIZER for path in beside):  # made here, or its folder is gone
         tokenizer.save(folder)
 
 
 def _refuse_run(folder: Path) -> None:
-    if (folder / CONFIG).is_file() and "type" in read_json(folder / CONFIG):
-        raise UserError(f"{folder} is a run, whose config.json would be lost: write to another folder")
+    try:
+        if (folder / CONFIG).is_file() and "type" in read_json(folder / CONFIG):
+            raise UserError(f"{folder} is a run, whose config.json would be lost: write to another folder")
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}") from error
 
 
 @contextlib.contextmanager

@@ -5,15 +5,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jaxlm.models import LMConfig
-from jaxlm.nn import LatentConfig, MoEConfig, ParallelConfig, RopeConfig
+from jaxlm.nn import AttentionConfig, LatentConfig, MoEConfig, ParallelConfig, RopeConfig
 from jaxlm.ops import rope
 
 ACTIVATIONS = {"gelu_tanh": "gelu_pytorch_tanh"}  # the others have the same names
 
 
 def spellings(config: LMConfig) -> Iterator[dict[str, Any]]:
-    """Two, where a model has experts and dense layers too: "intermediate_size" may be the width of either."""
+    """Two, where a model has experts and dense layers too: "intermediate_size" may be the width of either. None where
+    it has layers of a kind that no family has."""
     blocks = [block for s in config.segments for _ in range(s.repeat) for block in s.blocks]
+    if not any(all(isinstance(block.mixer, kind) for block in blocks) for kind in (AttentionConfig, LatentConfig)):
+        return
     experts = [isinstance(block.ffn, MoEConfig) for block in blocks]
     for wide in sorted({*experts}):
         width = blocks[experts.index(wide)].ffn.F
@@ -33,7 +36,7 @@ def _model(config: LMConfig, blocks: list[Any]) -> dict[str, Any]:
         "word_embed_proj_dim": config.embed_width or config.D,
         "embedding_multiplier": config.embed_scale,
         "logit_scale": None if getattr(block.mixer, "position_bias", None) else config.logit_scale,  # MPT has none
-        "logits_scaling": 1 / config.logit_scale,
+        "logits_scaling": 1 / config.logit_scale if config.logit_scale else None,
         "final_logit_softcapping": config.softcap,
         "residual_multiplier": getattr(block, "scale", 1.0),
         "use_parallel_residual": isinstance(block, ParallelConfig),

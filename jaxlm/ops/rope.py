@@ -91,7 +91,7 @@ class DynamicNTK(Unscaled):
 
     def frequencies(self, K: int, base: float, length: Array | int) -> Array:
         longer = jnp.maximum(length, self.length).astype(jnp.float32)
-        grown = base * (self.factor * longer / self.length - (self.factor - 1)) ** (K / (K - 2))
+        grown = base * (self.factor * longer / self.length - (self.factor - 1)) ** (K / max(K - 2, 1))
         return grown ** -(jnp.arange(0, K, 2, dtype=jnp.float32) / K)
 
 
@@ -142,7 +142,7 @@ def yarn_magnitude(factor: float, mscale: float = 1.0) -> float:
 @dataclasses.dataclass(frozen=True)
 class Llama3(Unscaled):
     """Llama 3.1 (arXiv:2407.21783): pairs of wavelength below length / high keep w, above length / low have w / factor,
-    between them a line in length / wavelength."""
+    between them a line in length / wavelength. With low = high (Llama 4 Scout) there is nothing between them."""
 
     factor: float
     length: int  # positions of the training before it was stretched
@@ -151,12 +151,16 @@ class Llama3(Unscaled):
 
     def __post_init__(self):
         _positive(self, "factor", "length", "low", "high")
-        if self.low >= self.high:
-            raise UserError(f"rotary positions: low={self.low} must be below high={self.high}")
+        if self.low > self.high:
+            raise UserError(f"rotary positions: low={self.low} must not be above high={self.high}")
 
     def frequencies(self, K: int, base: float, length: Array | int) -> Array:
         w_k = frequencies(K, base)
-        keep_k = np.clip((self.length * w_k / (2 * math.pi) - self.low) / (self.high - self.low), 0, 1)
+        turns_k = self.length * w_k / (2 * math.pi)
+        if self.low == self.high:
+            keep_k = np.float64(turns_k >= self.low)
+        else:
+            keep_k = np.clip((turns_k - self.low) / (self.high - self.low), 0, 1)
         return jnp.asarray(w_k * keep_k + w_k / self.factor * (1 - keep_k), jnp.float32)
 
 

@@ -44,7 +44,9 @@ def table(facts: dict[str, Any]) -> str:
     return "\n".join(f"{name:{width}}  {_readable(name, value)}" for name, value in facts.items())
 
 
-def _readable(name: str, value: float) -> str:
+def _readable(name: str, value: float | str) -> str:
+    if isinstance(value, str):
+        return value
     if "bytes" in name:
         unit, scale = next((u, 2**n) for u, n in (("GiB", 30), ("MiB", 20), ("B", 0)) if value >= 2**n or n == 0)
         return f"{value / scale:,.3f} {unit}" if scale > 1 else f"{value:,} {unit}"

@@ -33,6 +33,7 @@ GPT2 = {
     "n_layer": 2,
     "n_positions": 16,
 }
+NO_PATHS = [None, 3, b"a", "", "a\0b", "a\ud800", "x" * 5000, "y/" * 2500, "~nobody-of-this-name/x"]
 BFLOAT16 = ml_dtypes.bfloat16
 
 

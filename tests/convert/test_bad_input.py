@@ -13,7 +13,7 @@ import jaxlm
 from jaxlm import cli
 from jaxlm.convert import lm_config
 from tests.convert import checkpoints
-from tests.convert.checkpoints import LLAMA
+from tests.convert.checkpoints import LLAMA, NO_PATHS
 
 
 @pytest.fixture
@@ -240,7 +240,9 @@ def test_an_index_that_points_elsewhere(folder, refused, index, name):
 
 def test_an_index_of_files_that_are_not_there(folder, refused, index):
     index(extra="model-00003-of-00002.safetensors")
-    assert refused().endswith("index.json names model-00003-of-00002.safetensors, which is not there: download it too")
+    assert refused().endswith(
+        "index.json names 'model-00003-of-00002.safetensors', which is not there: download it too"
+    )
 
 
 def test_an_index_of_tensors_that_are_not_there(folder, refused, index):
@@ -253,6 +255,34 @@ def test_an_index_of_tensors_that_are_not_there(folder, refused, index):
 def test_an_index_that_is_none(folder, refused, index, value):
     (folder / "model.safetensors.index.json").write_text(value)
     assert refused().startswith(f"{folder}/model.safetensors.index.json")
+
+
+# Quantised ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "said, message",
+    [
+        (
+            {"quantization": {"quant_algo": "NVFP4", "group_size": 16}},
+            "quantised (hf_quant_config.json: NVFP4), and only",
+        ),
+        ({"quantization": {"quant_algo": ["FP8"]}}, "quantised (hf_quant_config.json: ['FP8']), and only"),
+        ({"quantization": 3}, "hf_quant_config.json: quantization must be an object"),
+        ({}, "hf_quant_config.json: quantization must be an object"),
+        ([], "hf_quant_config.json must hold a JSON object, not a list"),
+    ],
+    ids=str,
+)
+def test_quantised_says_a_file_beside_the_config(folder, refused, said, message):
+    (folder / "hf_quant_config.json").write_text(json.dumps(said))
+    assert message in refused()
+
+
+def test_a_quantised_cache_leaves_weights_plain(folder):
+    said = {"quantization": {"quant_algo": None, "kv_cache_quant_algo": "FP8"}}
+    (folder / "hf_quant_config.json").write_text(json.dumps(said))
+    jaxlm.load(folder)
 
 
 # No weights ----------------------------------------------------------------------------------------------------------
@@ -280,5 +310,8 @@ def test_paths_that_are_no_folder(folder, refused):
         (folder / name).write_bytes(b"")
         assert f"{folder / name} is a file: give the folder" in refused(folder / name)
     assert "has no config.json" in refused(folder / "nothing")
+    for no_path in NO_PATHS:
+        with pytest.raises(jaxlm.UserError, match=r"path|no such user"):
+            jaxlm.load(no_path)
     (folder / "config.json").unlink()
     assert "has no config.json" in refused()

@@ -1,4 +1,6 @@
 import dataclasses
+import json
+import re
 
 import chex
 import jax
@@ -8,14 +10,32 @@ import pytest
 import jaxlm
 from jaxlm import cli
 from jaxlm.api import LanguageModel
+from jaxlm.config import resolve
 from jaxlm.convert import describe
 from jaxlm.errors import UserError
 from jaxlm.models import LM
-from jaxlm.nn import AttentionConfig, BlockConfig, LayerNormConfig, LearnedConfig, MLPConfig, SegmentConfig
+from jaxlm.nn import (
+    AttentionConfig,
+    BlockConfig,
+    LatentConfig,
+    LayerNormConfig,
+    LearnedConfig,
+    LinearAttentionConfig,
+    MLPConfig,
+    MoEConfig,
+    QKNormConfig,
+    RMSNormConfig,
+    SegmentConfig,
+)
 from jaxlm.text import ByteTokenizer
 from tests import tiny
 from tests.test_api import write_run
 from tests.weights import weights
+
+RELU2 = MLPConfig(64, "relu2", gated=False)
+EXPERTS = MoEConfig(E=4, k=2, F=16, shared=1)
+LATENT = LatentConfig(H=4, K=8, R=4, J=8, L=16)
+BLOCK = tiny.model().segments[0].blocks[0]
 
 
 def gpt2():
@@ -39,8 +59,9 @@ def changed(config, **changes):
         (changed(tiny.model(), G=None, implementation="reference"), "llama"),
         (changed(tiny.model(), bias=True, bias_out=True), "llama"),
         (gpt2(), "gpt2"),
+        (tiny.model(segments=(SegmentConfig((BlockConfig(AttentionConfig(4, 8), RELU2),), 2),)), "arcee"),
     ],
-    ids=["tied", "untied", "multi-head", "biased", "gpt2"],
+    ids=["tied", "untied", "multi-head", "biased", "gpt2", "arcee"],
 )
 def test_models_made_here_are_saved_and_come_back(tmp_path, config, kind):
     lm = LanguageModel(config, weights(LM(config), np.zeros((1, 1), np.int32)), ByteTokenizer())
@@ -62,12 +83,79 @@ def test_a_run_is_converted(tmp_path, capsys):
     assert a.generate("ab", 5).texts == b.generate("ab", 5).texts
 
 
-def test_a_model_of_no_family(tmp_path):
-    message = r"no family .* like this one; the nearest is llama, which differs in .*mixer\.by_depth: false -> true"
-    config = changed(tiny.model(), by_depth=True)
-    with pytest.raises(UserError, match=message):
-        describe(config)
-    lm = LanguageModel(config, weights(LM(config), np.zeros((1, 1), np.int32)), None)
-    with pytest.raises(UserError, match=message):
-        lm.save(tmp_path / "hf")
-    assert not (tmp_path / "hf").exists()
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mixer": AttentionConfig(4, 8, by_depth=True), "ffn": RELU2},
+        {"mixer": AttentionConfig(4, 8, qk_norm=QKNormConfig(RMSNormConfig())), "ffn": EXPERTS},
+    ],
+    ids=["dense", "experts"],
+)
+def test_a_model_of_no_family(tmp_path, changes):
+    """It is written in a layout of our own: the same config, the same bits, the same tokenizer; and so again."""
+    first, plain = BlockConfig(**changes), tiny.model().segments[0]
+    segments = (SegmentConfig((first,), 1), plain, SegmentConfig((first, plain.blocks[0]), 2))
+    config = tiny.model(segments=segments, tied=False, dtype="bfloat16", remat="full", dropout=0.1)
+    lm = LanguageModel(config, weights(LM(config), np.zeros((1, 1), np.int32)), ByteTokenizer())
+    lines: list[str] = []
+    lm.save(tmp_path / "a", say=lines.append, max_shard_size="10KB")
+    assert lines[-1].startswith("no family of Hugging Face's layout has models like this one")
+    jaxlm.load(tmp_path / "a").save(tmp_path / "b")
+    again = jaxlm.load(tmp_path / "b")
+    assert again.config == config and again.tokenizer.V == 257 and not diff_of_files(tmp_path / "a", tmp_path / "b")
+    chex.assert_trees_all_equal(jax.device_get(again.params), lm.params)
+    assert set(again.to_hf()) == {tensor.name for tensor in describe(config).tensors(config)}
+    assert jaxlm.load(tmp_path / "b", dtype="float32").config.dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        tiny.model(logit_scale=0.0),
+        tiny.model(segments=(SegmentConfig((BlockConfig(LinearAttentionConfig(4, 8), RELU2),), 2),)),
+        tiny.model(segments=(SegmentConfig((BLOCK, dataclasses.replace(BLOCK, mixer=LATENT)), 1),)),
+    ],
+    ids=["logits scaled by zero", "linear attention", "two kinds of attention"],
+)
+def test_what_no_family_can_say(config):
+    source = describe(config)
+    assert source.fields["model_type"] == "jaxlm" and len(list(source.tensors(config))) > 5
+
+
+def diff_of_files(a, b) -> list[str]:
+    """The files beside the weights that differ."""
+    names = {path.name for path in (*a.iterdir(), *b.iterdir()) if not path.name.startswith("model")}
+    return [name for name in names if (a / name).read_bytes() != (b / name).read_bytes()]
+
+
+@pytest.mark.parametrize(
+    "said, message",
+    [
+        ({"config": ...}, "config is missing"),
+        ({"config": 3}, "config must be an object"),
+        ({"config": {"type": "os.system"}}, "it must name a config class of jaxlm"),
+        ({"config": {"type": "jaxlm.nn.mlp.MLPConfig", "F": 3}}, "config must describe a model, not a MLPConfig"),
+        ({"config.D": 40}, "of another shape than config.json says"),
+        ({"config.D": -1}, "a model needs V, D >= 1"),
+        ({"config.depth": 3}, "unknown key 'depth'"),
+    ],
+    ids=str,
+)
+def test_a_layout_of_our_own_that_is_damaged(tmp_path, said, message):
+    config = changed(tiny.model(), by_depth=True, qk_norm=QKNormConfig(RMSNormConfig()))
+    LanguageModel(config, weights(LM(config), np.zeros((1, 1), np.int32)), None).save(tmp_path)
+    fields = json.loads((tmp_path / "config.json").read_text())
+    for key, value in said.items():
+        inside, _, name = key.rpartition(".")
+        (fields[inside] if inside else fields)[name] = value
+    kept = {key: value for key, value in fields.items() if value is not ...}
+    (tmp_path / "config.json").write_text(json.dumps(kept))
+    with pytest.raises(UserError, match=re.escape(message)):
+        jaxlm.load(tmp_path)
+
+
+@pytest.mark.parametrize("name, kind", [("quickstart", "arcee"), ("shakespeare", "arcee"), ("gpt(depth=1)", "jaxlm")])
+def test_shipped_runs_have_a_layout(name, kind):
+    model = resolve(name).model
+    source = describe(model)
+    assert source.fields["model_type"] == kind and len(list(source.tensors(model))) > 5

@@ -26,6 +26,7 @@ SCALINGS = [
         Yarn(2.0, 64, mscale=0.7, mscale_all_dim=1.0),
     ),
     ({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1, "high_freq_factor": 4}, Llama3(8.0, 64, 1.0, 4.0)),
+    ({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1, "high_freq_factor": 1}, Llama3(8.0, 64, 1.0, 1.0)),
     (
         {"rope_type": "longrope", "original_max_position_embeddings": 16} | LONGROPE,
         LongRope((1.0, 1.5), (2.0, 3.0), 16, 4.0),

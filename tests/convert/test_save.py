@@ -16,7 +16,7 @@ from jaxlm import cli
 from jaxlm.errors import UserError
 from jaxlm.text import layout
 from tests.convert import checkpoints
-from tests.convert.checkpoints import BFLOAT16, GPT2, LLAMA
+from tests.convert.checkpoints import BFLOAT16, GPT2, LLAMA, NO_PATHS
 from tests.meshes import MESHES, name, on
 
 TOKENIZER = json.dumps(layout.document(layout.bpe({"a": 0, "b": 1, "ab": 2}, [("a", "b")]), {}))
@@ -184,10 +184,24 @@ def test_a_file_in_the_way(tmp_path, lm):
             lm.save(tmp_path / target)
 
 
-@pytest.mark.parametrize("size", ["0", "-1", "5TB", "a lot", "", 0])
+@pytest.mark.parametrize("size", ["0", "-1", "5TB", "a lot", "", 0, "9" * 5000, 1.5, None])
 def test_sizes_that_are_none(tmp_path, lm, size):
     with pytest.raises(UserError, match="a shard's size is a number of bytes or such as 5GB"):
         lm.save(tmp_path / "b", max_shard_size=size)
+
+
+@pytest.mark.parametrize("dtype", ["float8", "int8", "float64", "F32", "", 3, np.float32], ids=str)
+def test_dtypes_that_are_none(tmp_path, lm, dtype):
+    for call in (lambda: lm.save(tmp_path / "b", dtype=dtype), lambda: jaxlm.load(tmp_path / "source", dtype=dtype)):
+        with pytest.raises(UserError, match=r"unknown dtype .*: did you mean .* \(float32, float16, bfloat16\)"):
+            call()
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("path", NO_PATHS, ids=lambda path: repr(path)[:12])
+def test_paths_that_are_none(lm, path):
+    with pytest.raises(UserError, match=r"path|no such user"):
+        lm.save(path)
 
 
 def test_a_run_is_not_overwritten(tmp_path, lm):

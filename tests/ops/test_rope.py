@@ -126,6 +126,16 @@ def test_frequencies_are_the_papers(scaling, formula):
     assert scaling.dynamic == (formula(1, 1) != formula(1, 500))
 
 
+def test_llama3_with_nothing_between_low_and_high():
+    """Llama 4 Scout as published: what transformers computes."""
+    w = Llama3(16.0, 16, low=1.0, high=1.0).frequencies(8, 5e5, 100)
+    np.testing.assert_allclose(w, [1.0, 0.00235038, 8.83883e-05, 3.32393e-06], rtol=1e-5)
+
+
+def test_a_single_pair_needs_no_dynamic_base():
+    np.testing.assert_array_equal(DynamicNTK(2.0, 4).frequencies(2, 1e4, 100), [1.0])
+
+
 def test_the_formulas_use_all_their_branches():
     """Else what is above would show nothing: some pairs are kept, some divided, some between."""
     stretched = lambda w: [w(i) / plain(i, K, BASE) for i in range(K // 2)]
@@ -163,7 +173,7 @@ def test_attention_factors():
         (lambda: Linear(0.0), "factor=0.0 must be positive"),
         (lambda: DynamicNTK(2.0, 0), "length=0 must be positive"),
         (lambda: Yarn(4.0, 64, beta_slow=-1.0), "beta_slow=-1.0 must be positive"),
-        (lambda: Llama3(8.0, 64, low=4.0, high=4.0), "low=4.0 must be below high=4.0"),
+        (lambda: Llama3(8.0, 64, low=4.1, high=4.0), "low=4.1 must not be above high=4.0"),
         (lambda: LONGROPE.frequencies(8, BASE, 1), "16 short and 16 long factors, but 4 pairs are rotated"),
     ],
 )

@@ -1,0 +1,35 @@
+"""Models of no family: a layout of our own in Hugging Face's files, which `jaxlm.load` opens.
+
+config.json has model_type "jaxlm" and, under "config", the LMConfig as a run saves it; every tensor is a weight of ours
+as it lies in memory: "embed.table", "layers.3.mixer.q" (of layer 3), "norm.scale".
+"""
+
+from typing import Any
+
+from jaxlm.config import from_dict, to_dict
+from jaxlm.convert.fields import Fields
+from jaxlm.convert.names import Rule, same, weights_of
+from jaxlm.models import LMConfig
+
+MODEL_TYPE = "jaxlm"
+MODEL_TYPES = {MODEL_TYPE: None}  # transformers has no class for it
+
+
+def config(c: Fields) -> LMConfig:
+    found = from_dict(c.section("config").values)
+    if not isinstance(found, LMConfig):
+        raise c.error("config", f"must describe a model, not a {type(found).__name__}")
+    return found
+
+
+def fields(config: LMConfig) -> dict[str, Any]:
+    """What config.json says of the model."""
+    return {"config": to_dict(config)}
+
+
+def names(config: LMConfig) -> dict[str, Rule]:
+    """A line for each weight that the model, or any layer of it, has."""
+    top = [weight.key for weight in weights_of(config) if not weight.key[0].startswith("segment_")]
+    layer = [weight.key[3:] for weight in weights_of(config) if weight.key[0].startswith("segment_")]
+    found = {".".join(key): same(".".join(key)) for key in top}
+    return found | {f"layers.{{}}.{'.'.join(key)}": same(".".join(key)) for key in layer}
