@@ -15,6 +15,7 @@ from jaxlm.errors import UserError
 from jaxlm.models import lm as models
 from jaxlm.text import Tokenizer, load_tokenizer
 from jaxlm.text.load import has_tokenizer
+from jaxlm.text.settings import read_stops
 from jaxlm.train.checkpoint import load_params, steps
 from jaxlm.train.run import RunConfig
 
@@ -32,7 +33,7 @@ def load(path: str | Path, dtype: str | None = None, say: Callable[[str], None] 
         raise UserError(f"{path} is a file: give the folder of a run, or one with config.json and model.safetensors")
     if (path / "config.json").is_file() and "model_type" in read_json(path / "config.json"):
         config, params, source = convert.load(path, dtype, say)
-        return LanguageModel(config, params, _tokenizer(path), source)
+        return LanguageModel(config, params, _tokenizer(path), source, read_stops(path))
     return _load_run(path, dtype)
 
 

@@ -30,6 +30,7 @@ TOKENIZER = (  # the files that one may consist of
     *("vocab.json", "merges.txt", "vocab.txt", "chat_template.jinja", "chat_template.json"),
     *("spiece.model", "tiktoken.model", "qwen.tiktoken"),
 )
+MORE = ("*.tiktoken", "additional_chat_templates/*.jinja")
 OURS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|" + re.escape(INDEX))
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -158,8 +159,10 @@ def _cast(name: str, array: np.ndarray, source: Source, dtype: str | None) -> np
 def _copy_beside(folder: Path, source: Source, tokenizer: Any, temporary: Callable[[str], Path]) -> None:
     beside = [source.folder / name for name in (GENERATION, *TOKENIZER)] if source.folder else []
     beside = [path for path in beside if path.is_file()]
+    for pattern in MORE if source.folder else ():
+        beside += [path for path in sorted(source.folder.glob(pattern)) if path not in beside]
     for path in beside:
-        temporary(path.name).write_bytes(path.read_bytes())
+        temporary(path.relative_to(source.folder).as_posix()).write_bytes(path.read_bytes())
     if not beside and tokenizer is not None:  # made here, or its folder is gone
         tokenizer.save(folder)
 
@@ -175,7 +178,9 @@ def _replacing(folder: Path) -> Iterator[Callable[[str], Path]]:
     paths: dict[str, Path] = {}
 
     def temporary(name: str) -> Path:
-        paths[name] = folder / f".{name}.{os.getpid()}.tmp"
+        place = folder / name
+        place.parent.mkdir(exist_ok=True)
+        paths[name] = place.with_name(f".{place.name}.{os.getpid()}.tmp")
         return paths[name]
 
     try:

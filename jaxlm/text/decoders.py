@@ -1,6 +1,6 @@
 """What each token of a `tokenizer.json` stands for as bytes, so that text can be decoded as its tokens arrive."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,17 @@ class Pieces:
         return parts, (begin, strip, space)
 
 
+def spelled_for(decoder: dict[str, Any] | None, tokens: Sequence[str], added: Iterable[int]) -> list[str]:
+    """The tokens as the decoder has to be given them: added ones, by their ids, in the visible characters of their
+    bytes where it reads such. Else it would take one of Latin letters for bytes."""
+    out = [*tokens]
+    if decoder is not None and any(step["type"] == "ByteLevel" for step in [decoder, *decoder.get("decoders", ())]):
+        spell = byte_characters()
+        for i in added:
+            out[i] = "".join(spell[byte] for byte in tokens[i].encode())
+    return out
+
+
 def pieces(decoder: dict[str, Any] | None, tokens: Sequence[str]) -> Pieces | None:
     """The pieces of a vocabulary under the `decoder` of its tokenizer.json; None for one that is not known here."""
     steps = [] if decoder is None else decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]
@@ -70,7 +81,7 @@ def _same(both: list[bytes]) -> Pieces:
 def _byte_level(token: str) -> bytes:
     if all(character in BYTES for character in token):
         return b"".join(BYTES[character] for character in token)
-    return token.encode()  # an added token, spelled as it is
+    return token.encode()  # no bytes, as the library takes it
 
 
 def _wordpiece(step: dict[str, Any], tokens: Sequence[str]) -> Pieces:
