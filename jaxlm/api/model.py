@@ -217,7 +217,7 @@ class LanguageModel:
         texts = [s for s in stops if isinstance(s, str)]
         special = {spelling: i for i, spelling in self._needed_tokenizer().specials.items()} if texts else {}
         ids = [special.get(s) if isinstance(s, str) else int(s) for s in stops]  # the texts leave special tokens out
-        return tuple(i for i in ids if i is not None) + self.stops, [s for s in texts if s not in special]
+        return tuple(i for i in ids if i is not None) + self.stops, texts
 
     def _cut(self, prompt_T: np.ndarray, new_T: np.ndarray, stops: list[str]) -> tuple[int, str]:
         """How many of a row's new tokens stay, and their text before the stop text that is complete first."""

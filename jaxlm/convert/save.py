@@ -24,13 +24,12 @@ from jaxlm.convert.names import Tensor
 from jaxlm.errors import UserError
 from jaxlm.models import LMConfig
 
-GENERATION = "generation_config.json"
-TOKENIZER = (  # the files that one may consist of
+BESIDE = (  # patterns of the files that a tokenizer may consist of, and where generation stops
+    "generation_config.json",
     *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "vocab.txt", "chat_template.jinja", "chat_template.json"),
-    *("spiece.model", "tiktoken.model", "qwen.tiktoken"),
+    *("spiece.model", "tiktoken.model", "*.tiktoken", "additional_chat_templates/*.jinja"),
 )
-MORE = ("*.tiktoken", "additional_chat_templates/*.jinja")
 OURS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|" + re.escape(INDEX))
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -157,12 +156,10 @@ def _cast(name: str, array: np.ndarray, source: Source, dtype: str | None) -> np
 
 
 def _copy_beside(folder: Path, source: Source, tokenizer: Any, temporary: Callable[[str], Path]) -> None:
-    beside = [source.folder / name for name in (GENERATION, *TOKENIZER)] if source.folder else []
-    beside = [path for path in beside if path.is_file()]
-    for pattern in MORE if source.folder else ():
-        beside += [path for path in sorted(source.folder.glob(pattern)) if path not in beside]
-    for path in beside:
-        temporary(path.relative_to(source.folder).as_posix()).write_bytes(path.read_bytes())
+    whence = source.folder
+    beside = {path for name in BESIDE for path in whence.glob(name) if path.is_file()} if whence else set()
+    for path in sorted(beside):
+        temporary(path.relative_to(whence or path).as_posix()).write_bytes(path.read_bytes())
     if not beside and tokenizer is not None:  # made here, or its folder is gone
         tokenizer.save(folder)
 

@@ -207,7 +207,10 @@ class Tokenizer(ABC):
         return b"".join(self.parts(ids, skip_special=True)[0])
 
     def parts(self, ids: Any, skip_special: bool, state: Any = None) -> tuple[list[bytes], Any]:
-        """The bytes of each id in a text, and the state to give with the ids that follow (None begins a text)."""
+        """The bytes of each id in a text, and the state to give with the ids that follow (None begins a text).
+
+        Some may be held back until they are sure: `rest` has them at the end.
+        """
         ids = self.checked(ids)
         parts = [self.pieces[i] for i in ids]
         if not skip_special:
@@ -215,6 +218,10 @@ class Tokenizer(ABC):
                 if i in self.specials:
                     parts[at] = self.specials[i].encode()
         return parts, None
+
+    def rest(self, state: Any) -> bytes:
+        """What `parts` has held back, when no more ids follow."""
+        return b""
 
     def checked(self, ids: Any) -> list[int]:
         """The ids as a list; UserError for what is not a flat list of ids below V."""

@@ -130,9 +130,17 @@ class FastTokenizer(Tokenizer):
         kept = [i for i in self.checked(ids) if not (skip_special and i in self.specials)]
         if self._pieces:
             return self._pieces.join(kept, state)
-        before, text = state or ([], "")  # the library decodes the whole again
-        whole = self.decode(before + kept)
-        return [whole[len(text) :].encode()], (before + kept, whole)
+        before, done = state or ([], 0)
+        whole = self.decode(before + kept)  # the library decodes the whole again
+        sure = max(done, len(whole.rstrip("\ufffd")))  # it may end within a character
+        return [whole[done:sure].encode()], (before + kept, sure)
+
+    def rest(self, state: Any) -> bytes:
+        return b"" if self._pieces or state is None else self.decode(state[0])[state[1] :].encode()
+
+    def decode_bytes(self, ids: Any) -> bytes:
+        parts, state = self.parts(ids, skip_special=True)
+        return b"".join(parts) + self.rest(state)
 
     def save(self, folder: str | Path) -> None:
         write_file(Path(folder) / "tokenizer.json", self._json)

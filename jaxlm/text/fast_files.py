@@ -54,7 +54,10 @@ def spread(spec: Json, name: str) -> dict[str, int]:
 
 
 def check_far(added: dict[str, int], tokens: int, name: str) -> None:
-    """UserError for an added token whose id is far above those of all other tokens, of which there are so many."""
+    """UserError for an added token whose id is below zero, or far above the number of all `tokens`."""
+    token, i = min(added.items(), key=lambda item: item[1], default=("", 0))
+    if i < 0:
+        raise UserError(f"{name}: the token {token!r} has the id {i}: ids are 0, 1, 2 and so on")
     token, i = max(added.items(), key=lambda item: item[1], default=("", 0))
     if i > tokens + FAR:
         raise UserError(f"{name}: the added token {token!r} has the id {i}, but there are only {tokens} tokens")

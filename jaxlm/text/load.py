@@ -77,9 +77,7 @@ def has_tokenizer(folder: Path) -> bool:
     if _find(folder) is not None or _is_ours(folder / "tokenizer_config.json") or (folder / "tokenizer").is_dir():
         return True
     if beside := next((name for name in BESIDE if (folder / name).is_file()), None):
-        warnings.warn(
-            f"{folder} has {beside} but no vocabulary beside it ({KINDS}): there is no tokenizer", stacklevel=4
-        )
+        warnings.warn(f"{folder} has {beside}, but no tokenizer: no {KINDS}", stacklevel=4)
     return False
 
 

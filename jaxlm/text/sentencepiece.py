@@ -167,9 +167,8 @@ class SentencePieceTokenizer(Tokenizer):
         return offsets
 
     def _between(self, text: str, first: bool) -> list[int]:
-        return (
-            self.encode(text, literal=True) if first or self._inner is self._processor else self._mapped(text, first)[0]
-        )
+        usual = first or self._inner is self._processor
+        return self.encode(text, literal=True) if usual else self._mapped(text, first)[0]
 
     def _findable(self) -> dict[str, int]:
         return super()._findable() | self._added
@@ -203,8 +202,7 @@ class SentencePieceTokenizer(Tokenizer):
         while group := list(itertools.islice(chunks, GROUP)):
             strings = [chunk for _, chunk in group]
             encoded = self._processor.encode(strings) if len(group) > 1 else [self._processor.encode(strings[0])]
-            for (i, chunk), ids in zip(group, encoded):
-                yield i, ids
+            yield from zip((i for i, _ in group), encoded)
 
     def _chunks(self, texts: Sequence[str]) -> Iterator[tuple[int, str]]:
         for i, text in enumerate(texts):

@@ -182,13 +182,14 @@ def _id(i: Any, least: int = 0) -> int:
 
 def _chat_template(folder: Path, stated: Any) -> str | dict[str, str] | None:
     """Files go before the setting, which may be a list of named templates."""
+    found: Any = stated if isinstance(stated, dict) else {"default": stated}
     try:
-        found = {one["name"]: one["template"] for one in stated} if isinstance(stated, list) else {"default": stated}
+        if isinstance(stated, list):
+            found = {one["name"]: one["template"] for one in stated}
+        wrong = any(not isinstance(name, str) or not isinstance(one, str | None) for name, one in found.items())
     except (TypeError, KeyError):
-        found = {"": 0}
-    if isinstance(stated, dict):
-        found = stated
-    if any(not isinstance(name, str) or not isinstance(source, str | None) for name, source in found.items()):
+        wrong = True
+    if wrong:
         raise UserError(
             f"{folder / 'tokenizer_config.json'}: chat_template must be a template, or a list of objects that have a "
             "name and a template"

@@ -160,6 +160,13 @@ def test_tool_calls_and_results(family: str) -> None:
     assert tools is None or json.dumps(TOOL, indent=4 if family == "llama3" else None) in text
 
 
+@pytest.mark.parametrize("family", TOOLS_EXPECTED)
+def test_arguments_that_are_json_already_are_written_as_they_are(family: str) -> None:
+    call = {**CALL, "function": {"name": "f", "arguments": '{"x": "ñ"}'}}
+    talk = [TOOL_TALK[0], {"role": "assistant", "content": None, "tool_calls": [call]}, *TOOL_TALK[2:]]
+    assert render_chat(builtin_template(family), talk) == render_chat(builtin_template(family), TOOL_TALK)
+
+
 @pytest.mark.parametrize(
     ("family", "messages", "tools", "says"),
     [
@@ -214,6 +221,12 @@ def test_the_variables() -> None:
     assert render_chat(template, [], x="é") == "TrueTrueFalseéFalse"
     assert render_chat(template, [], [TOOL], True, documents=[], x=1) == "FalseFalseTrue1False"
     assert len(render_chat("{{ strftime_now('%Y-%m-%d') }}", [])) == 10
+
+
+def test_keys_without_a_value_are_left_out() -> None:
+    messages = [{"role": "assistant", "content": None, "call": {"x": None}}]
+    assert render_chat("{{ 'content' in messages[0] }} {{ messages[0].call }}", messages) == "False {'x': None}"
+    assert "content" in messages[0]
 
 
 def test_reasoning_is_there_under_the_names_that_templates_read() -> None:
