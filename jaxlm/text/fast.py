@@ -131,9 +131,12 @@ class FastTokenizer(Tokenizer):
         if self._pieces:
             return self._pieces.join(kept, state)
         before, done = state or ([], 0)
-        whole = self.decode(before + kept)  # the library decodes the whole again
-        sure = max(done, len(whole.rstrip("\ufffd")))  # it may end within a character
-        return [whole[done:sure].encode()], (before + kept, sure)
+        before = before + kept
+        whole = self.decode(before)  # the library decodes the whole again
+        other = self.decode([*before, (before[-1] + 1) % self.V]) if before else ""  # the last token may read otherwise
+        stays = next((at for at, (a, b) in enumerate(zip(whole, other)) if a != b), min(len(whole), len(other)))
+        sure = max(done, len(whole[:stays].rstrip("\ufffd")))  # or be a part of a character
+        return [whole[done:sure].encode()], (before, sure)
 
     def rest(self, state: Any) -> bytes:
         return b"" if self._pieces or state is None else self.decode(state[0])[state[1] :].encode()

@@ -80,7 +80,7 @@ class SentencePieceTokenizer(Tokenizer):
             if token["content"] not in roles and not sp.is_unknown(i):
                 added.setdefault(i, token)
         self._added = {token["content"]: i for i, token in added.items()}
-        check_far(self._added, self.V + len(added), name)
+        check_far({i: token["content"] for i, token in added.items()}, self.V + len(added), name)
         self.specials |= {i: token["content"] for i, token in added.items() if token["special"]}
         pieces = [*self.pieces, *[b""] * (1 + max(added, default=-1) - self.V)]
         for i, token in added.items():

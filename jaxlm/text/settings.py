@@ -244,4 +244,7 @@ def _token(token: Any, name: str, special: bool = True) -> Json | None:
 
 
 def _json(content: Json) -> bytes:
-    return json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n"
+    try:
+        return json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:  # half characters in what is not read here
+        return json.dumps(content, indent=2).encode() + b"\n"

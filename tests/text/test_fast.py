@@ -165,6 +165,7 @@ def around_of(token: str, i: int, **more: object) -> dict:
         ({"added_tokens": [layout.added_token(0, "\ud800")]}, "half a character"),
         ({"added_tokens": [{"id": 0, "content": "<|endoftext|>"}]}, "not a whole tokenizer.json"),
         ({"added_tokens": {}, "decoder": {"type": "x"}}, "not a whole tokenizer.json"),
+        ({"added_tokens": [5]}, "entry 0 of its added_tokens has no content"),
         ({"model": 5}, "not a whole tokenizer.json: it has no model"),
     ],
 )

@@ -90,7 +90,7 @@ def test_added_tokens_far_from_the_vocabulary_are_refused(trained: dict[str, Tok
         lambda settings: FastTokenizer(settings.complete(trained["fast_bpe"].spec)),  # pyright: ignore
     ):
         with pytest.raises(UserError, match=f"'<x>' has the id {i}"):
-            make(Settings({}, {i: layout.added_token(i, "<x>")}))
+            make(Settings({}, {i: layout.added_token(i, "<x>"), 600: layout.added_token(600, "<y>")}))
 
 
 def test_a_foreign_text_begins_with_its_bos(shared: Path) -> None:
