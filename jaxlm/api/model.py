@@ -197,6 +197,8 @@ class LanguageModel:
 
     def _prompts(self, prompts: Any, mask_BT: Any) -> tuple[np.ndarray, np.ndarray]:
         prompts = [prompts] if isinstance(prompts, str) else prompts
+        if not isinstance(prompts, Sequence) and np.ndim(prompts) == 0:
+            raise UserError(f"prompts are texts, or rows of tokens, not a {type(prompts).__name__}")
         if len(prompts) == 0:
             raise UserError("no prompts were given")
         if not any(isinstance(prompt, str) for prompt in prompts):
@@ -209,11 +211,16 @@ class LanguageModel:
         return decoding.left_pad([self._needed_tokenizer().encode_prompt(text) for text in prompts])
 
     def _stops(self, stop: Any) -> tuple[tuple[int, ...], list[str]]:
-        stops = [] if stop is None else [stop] if isinstance(stop, str | int | np.integer) else list(stop)
+        stops = [] if stop is None else [stop] if isinstance(stop, str | int | np.integer) else stop
+        many = isinstance(stops, Sequence | np.ndarray) and getattr(stops, "ndim", 1) == 1
+        stops = [*stops] if many else [stops]
         if any(not isinstance(s, str | int | np.integer) or isinstance(s, bool) for s in stops):
             raise UserError(f"a stop is a text or a token id, not {stops!r:.100}")
         if "" in stops:
             raise UserError("a stop text must not be empty")
+        for s in stops:
+            if not isinstance(s, str) and not 0 <= s < self.config.V:
+                raise UserError(f"the stop {s} is no token id: ids lie in 0..{self.config.V - 1}")
         texts = [s for s in stops if isinstance(s, str)]
         special = {spelling: i for i, spelling in self._needed_tokenizer().specials.items()} if texts else {}
         ids = [special.get(s) if isinstance(s, str) else int(s) for s in stops]  # the texts leave special tokens out

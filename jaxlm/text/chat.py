@@ -103,8 +103,7 @@ def _run(
         given = _plain(given)
         size = len(marshal.dumps(given))
     given["messages"] = [
-        {key: value for key, value in message.items() if value is not None} if None in message.values() else message
-        for message in given["messages"]
+        {key: value for key, value in message.items() if value is not None} for message in given["messages"]
     ]
     if not all(map(_REASONING.isdisjoint, given["messages"])):
         given["messages"] = list(map(_with_reasoning, given["messages"]))
@@ -127,11 +126,15 @@ def _plain(value: Any) -> Any:
     """
     try:
         if isinstance(value, Mapping):
-            return {_plain(key): _plain(item) for key, item in value.items()}
+            return {str(key) if isinstance(key, tuple) else _plain(key): _plain(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [_plain(item) for item in value]
     except RecursionError:
         raise UserError("the conversation is nested too deeply") from None
+    except UserError:
+        raise
+    except Exception as error:  # of a mapping that is not Python's own
+        raise UserError(f"the conversation cannot be read: {str(error)[:200]}") from None
     if isinstance(value, np.generic):
         value = value.item()
     for kind in (bool, str, int, float):

@@ -12,8 +12,8 @@ FAR = 1 << 17  # ids that may be reserved between the vocabulary and an added to
 
 
 def check(spec: Any, name: str) -> None:
-    """UserError for what is no tokenizer.json, or would panic: a post_processor with a token that it does not define, merges that are shorter
-    than the prefix of continuing parts."""
+    """UserError for what is no tokenizer.json, or would panic: a post_processor with a token that it does not define,
+    merges that are shorter than the prefix of continuing parts."""
     if not isinstance(spec, dict) or not isinstance(spec.get("model"), dict):
         raise UserError(f"{name}: not a whole tokenizer.json: it has no model")
     for at, token in enumerate(spec.get("added_tokens") or ()):

@@ -249,6 +249,8 @@ def test_what_is_not_json_becomes_json_or_its_types_name() -> None:
         '[{"image": "<Picture>", "pair": [1, 2], "number": 1.5, "text": "t"}]'
     )
     assert render_chat("{{ x | tojson }}", [], x=np.int64(3)) == "3"
+    messages = [{"content": np.array([1, 2]), ("a", 1): None, ("b", 2): Picture()}]
+    assert render_chat("{{ messages[0] | length }}{{ messages[0]['content'] is string }}", messages) == "2True"
 
 
 def test_spans_are_where_the_text_is() -> None:
@@ -296,6 +298,13 @@ def test_a_conversation_that_holds_itself_is_refused() -> None:
     message["content"] = message
     with pytest.raises(UserError, match="nested too deeply"):
         render_chat("", [message])
+
+
+def test_a_message_of_any_length_is_one_short_line() -> None:
+    for template in ("{{ raise_exception('x' * 5000) }}", "{{ a " + "f" * 5000 + " }}"):
+        with pytest.raises(UserError, match=r"^chat template") as error:
+            render_chat(template, [])
+        assert len(str(error.value)) < 400
 
 
 def test_a_template_is_compiled_once() -> None:
