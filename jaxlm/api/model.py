@@ -211,7 +211,7 @@ class LanguageModel:
         return decoding.left_pad([self._needed_tokenizer().encode_prompt(text) for text in prompts])
 
     def _stops(self, stop: Any) -> tuple[tuple[int, ...], list[str]]:
-        stops = [] if stop is None else [stop] if isinstance(stop, str | int | np.integer) else stop
+        stops: Any = [] if stop is None else [stop] if isinstance(stop, str | int | np.integer) else stop
         many = isinstance(stops, Sequence | np.ndarray) and getattr(stops, "ndim", 1) == 1
         stops = [*stops] if many else [stops]
         if any(not isinstance(s, str | int | np.integer) or isinstance(s, bool) for s in stops):

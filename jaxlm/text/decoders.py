@@ -47,11 +47,15 @@ def spelled_for(decoder: dict[str, Any] | None, tokens: Sequence[str], added: It
     """The tokens as the decoder has to be given them: added ones, by their ids, in the visible characters of their
     bytes where it reads such. Else it would take one of Latin letters for bytes."""
     out = [*tokens]
-    if decoder is not None and any(step["type"] == "ByteLevel" for step in [decoder, *decoder.get("decoders", ())]):
+    if _reads_bytes(decoder):
         spell = byte_characters()
         for i in added:
             out[i] = "".join(spell[byte] for byte in tokens[i].encode())
     return out
+
+
+def _reads_bytes(decoder: dict[str, Any] | None) -> bool:
+    return bool(decoder) and (decoder["type"] == "ByteLevel" or any(map(_reads_bytes, decoder.get("decoders", ()))))
 
 
 def pieces(decoder: dict[str, Any] | None, tokens: Sequence[str]) -> Pieces | None:
@@ -60,7 +64,7 @@ def pieces(decoder: dict[str, Any] | None, tokens: Sequence[str]) -> Pieces | No
     kinds = [step["type"] for step in steps if step["type"] != "Fuse"]
     if not kinds:  # tokens are joined by spaces, or fused
         plain = [token.encode() for token in tokens]
-        return Pieces(plain, plain if steps else [b" " + piece for piece in plain])
+        return Pieces(plain, plain if decoder else [b" " + piece for piece in plain])
     if kinds == ["ByteLevel"]:
         return _same([_byte_level(token) for token in tokens])
     if kinds == ["Metaspace"]:

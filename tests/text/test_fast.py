@@ -85,12 +85,21 @@ def test_decoders_without_a_rule_of_their_own_still_stream() -> None:
     assert "".join(stream.push([i]) for i in ids) + stream.flush() == tokenizer.decode(ids)
 
 
+NOTHING = {"type": "Strip", "content": " ", "start": 0, "stop": 0}
+
+
 @pytest.mark.parametrize(
     ("decoder", "tokens", "text"),
     [
         ({"type": "BPEDecoder", "suffix": "</w>"}, ["ho", "la</w>", "a</w>"], "hola a"),
         (None, ["ho", "la"], "ho la"),
         ({"type": "Fuse"}, ["ho", "la"], "hola"),
+        ({"type": "Sequence", "decoders": []}, ["ho", "la"], "hola"),
+        (
+            {"type": "Sequence", "decoders": [{"type": "BPEDecoder", "suffix": "a"}, NOTHING]},
+            ["la", "ho", "la"],
+            "l hol",
+        ),
         ({"type": "WordPiece", "prefix": "##", "cleanup": True}, ["##la", "##la", "."], "##lala."),
         ({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}, ["▁▁a", "▁▁a"], "a  a"),
         ({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "never", "split": True}, ["▁a", "▁a"], " a a"),
@@ -111,7 +120,9 @@ WORDS_END = {"type": "Replace", "pattern": {"String": "</w>"}, "content": "Ġ"}
 
 @pytest.mark.parametrize("special", [True, False])
 @pytest.mark.parametrize(
-    "decoder", [LEVEL, {"type": "Sequence", "decoders": [WORDS_END, LEVEL]}], ids=["level", "clip"]
+    "decoder",
+    [LEVEL, {"type": "Sequence", "decoders": [WORDS_END, {"type": "Sequence", "decoders": [LEVEL]}]}],
+    ids=["level", "clip"],
 )
 @pytest.mark.parametrize("added", ["<año>", "čas", "Ġx", "éé", "日本", "ÿ\u0100", "a b", "\U0001f600"])
 def test_an_added_token_is_decoded_to_its_own_text(added: str, decoder: dict, special: bool) -> None:
