@@ -31,6 +31,9 @@ STOPS = [
 ]
 
 
+NO_STOPS = [[1.5], 1.5, {"a": 1}, [[1], [1, 2]], [None], True]
+
+
 def first_complete(text: str, stops) -> str:
     """Character by character: the text before the stop that is the first to stand there whole."""
     stops = sorted([stops] if isinstance(stops, str) else stops or [], key=len, reverse=True)
@@ -159,7 +162,9 @@ def test_other_parameters_are_seen():
         (lambda lm: lm.generate("a" * LENGTH), "a prompt of 129 tokens and 64 new ones exceed the 128 positions"),
         (lambda lm: lm.generate("a\udc80"), "lone surrogate"),
         (lambda lm: lm.generate("a", stop=""), "a stop text must not be empty"),
-        (lambda lm: lm.generate("a", stop=[1.5]), "a stop is a text or a token id"),
+        *((lambda lm, s=s: lm.generate("a", stop=s), "a stop is a text or a token id") for s in NO_STOPS),
+        *((lambda lm, s=s: lm.stream("a", stop=[s]), f"the stop {s} is no token id") for s in (264, -1, 10**30)),
+        *((lambda lm, p=p: lm.generate(p), "prompts are texts, or rows of tokens") for p in (None, 5, {"a": 1})),
         (lambda lm: lm.stream("a", 0), "max_new_tokens must be at least 1, got 0"),  # at once, before the first piece
         (lambda lm: lm.stream("a" * LENGTH), "exceed the 128 positions"),
         (lambda lm: lm.logits([[264]]), "token ids must lie in 0..263"),

@@ -40,7 +40,8 @@ class Generated:
 class LanguageModel:
     """A Flax module, its parameters, its config and its tokenizer (or None). Made by `load`.
 
-    `source` tells how to write a model that came in Hugging Face's layout as it was.
+    `source` tells how to write a model that came in Hugging Face's layout as it was, `stops` are the ids that end a
+    text where there is no tokenizer to say it.
     """
 
     def __init__(
@@ -49,8 +50,10 @@ class LanguageModel:
         params: Params,
         tokenizer: Tokenizer | None,
         source: convert.Source | None = None,
+        stops: tuple[int, ...] = (),
     ):
         self.config, self.params, self.tokenizer, self.source = config, params, tokenizer, source
+        self.stops = stops if tokenizer is None else tokenizer.stops
         self.model = models.LM(config)
         self._layers: tuple[Params, Any] | None = None
 
@@ -80,8 +83,10 @@ class LanguageModel:
     ) -> Generated:
         """Continues texts, or a (B, T) array of tokens, which `mask_BT` may show to be padded on the left.
 
-        A row ends at the tokenizer's end-of-text token, and at a `stop`: a token id, or a text, which is then cut from
-        the texts (and everything after it from the tokens). Raises UserError for what cannot be decoded.
+        A row ends at the end-of-text tokens that the model's files or its tokenizer name, and at a `stop`: a token id,
+        or a text, which is then cut from the texts (and everything after it from the tokens). A special token's
+        spelling is its id. A text that begins with the token that the tokenizer would put there, as `chat_text` makes
+        it, is read as `encode_chat` reads it. Raises UserError for what cannot be decoded.
         """
         tokens_BT, mask_BT = self._prompts(prompts, mask_BT)
         ids, stops = self._stops(stop)
@@ -193,6 +198,8 @@ class LanguageModel:
 
     def _prompts(self, prompts: Any, mask_BT: Any) -> tuple[np.ndarray, np.ndarray]:
         prompts = [prompts] if isinstance(prompts, str) else prompts
+        if not isinstance(prompts, Sequence) and np.ndim(prompts) == 0:
+            raise UserError(f"prompts are texts, or rows of tokens, not a {type(prompts).__name__}")
         if len(prompts) == 0:
             raise UserError("no prompts were given")
         if not any(isinstance(prompt, str) for prompt in prompts):
@@ -202,19 +209,23 @@ class LanguageModel:
             raise UserError("prompts must be all texts or all tokens")
         if mask_BT is not None:
             raise UserError("a mask goes with tokens: texts are padded and masked here")
-        return decoding.left_pad([self._needed_tokenizer().encode(text, special=True) for text in prompts])
+        return decoding.left_pad([self._needed_tokenizer().encode_prompt(text) for text in prompts])
 
     def _stops(self, stop: Any) -> tuple[tuple[int, ...], list[str]]:
-        stops = [] if stop is None else [stop] if isinstance(stop, str | int | np.integer) else list(stop)
-        texts = [s for s in stops if isinstance(s, str)]
-        if texts:
-            self._needed_tokenizer()
-        if "" in texts:
+        stops: Any = [] if stop is None else [stop] if isinstance(stop, str | int | np.integer) else stop
+        many = isinstance(stops, Sequence | np.ndarray) and getattr(stops, "ndim", 1) == 1
+        stops = [*stops] if many else [stops]
+        if any(not isinstance(s, str | int | np.integer) or isinstance(s, bool) for s in stops):
+            raise UserError(f"a stop is a text or a token id, not {stops!r:.100}")
+        if "" in stops:
             raise UserError("a stop text must not be empty")
-        if any(not isinstance(s, str | int | np.integer) for s in stops):
-            raise UserError(f"a stop is a text or a token id, not {stops!r}")
-        ends = () if self.tokenizer is None else self.tokenizer.stops
-        return tuple(int(s) for s in stops if not isinstance(s, str)) + ends, texts
+        for s in stops:
+            if not isinstance(s, str) and not 0 <= s < self.config.V:
+                raise UserError(f"the stop {s} is no token id: ids lie in 0..{self.config.V - 1}")
+        texts = [s for s in stops if isinstance(s, str)]
+        special = {spelling: i for i, spelling in self._needed_tokenizer().specials.items()} if texts else {}
+        ids = [special.get(s) if isinstance(s, str) else int(s) for s in stops]  # the texts leave special tokens out
+        return tuple(i for i in ids if i is not None) + self.stops, texts
 
     def _cut(self, prompt_T: np.ndarray, new_T: np.ndarray, stops: list[str]) -> tuple[int, str]:
         """How many of a row's new tokens stay, and their text before the stop text that is complete first."""

@@ -16,6 +16,7 @@ from jaxlm.models import lm as models
 from jaxlm.paths import expand
 from jaxlm.text import Tokenizer, load_tokenizer
 from jaxlm.text.load import has_tokenizer
+from jaxlm.text.settings import read_stops
 from jaxlm.train.checkpoint import load_params, steps
 from jaxlm.train.run import RunConfig
 
@@ -39,7 +40,7 @@ def load(
             raise UserError(f"{path} is a file: give the folder of a run, or one with config.json and {WEIGHTS}")
         if (path / "config.json").is_file() and "model_type" in read_json(path / "config.json"):
             config, params, source = convert.load(path, dtype, say, verify)
-            return LanguageModel(config, params, _tokenizer(path), source)
+            return LanguageModel(config, params, _tokenizer(path), source, read_stops(path))
         return _load_run(path, dtype)
     except OSError as error:
         raise UserError(f"cannot read {error.filename or path}: {error.strerror}") from error

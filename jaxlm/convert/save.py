@@ -26,11 +26,12 @@ from jaxlm.convert.names import Tensor
 from jaxlm.errors import UserError
 from jaxlm.models import LMConfig
 
-GENERATION = "generation_config.json"
-TOKENIZER = (  # the files that one may consist of
+GENERATION = "generation_config.json"  # where generation stops
+BESIDE = (  # that, and patterns of the files that a tokenizer may consist of
+    GENERATION,
     *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "vocab.txt", "chat_template.jinja", "chat_template.json"),
-    *("spiece.model", "tiktoken.model", "qwen.tiktoken"),
+    *("spiece.model", "tiktoken.model", "*.tiktoken", "additional_chat_templates/*.jinja"),
 )
 OURS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|" + re.escape(INDEX))
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -166,11 +167,11 @@ def _cast(name: str, array: np.ndarray, source: Source, dtype: str | None) -> np
 
 
 def _copy_beside(folder: Path, source: Source, tokenizer: Any, temporary: Callable[[str], Path]) -> None:
-    beside = [source.folder / name for name in (GENERATION, *TOKENIZER)] if source.folder else []
-    beside = [path for path in beside if path.is_file()]
-    for path in beside:
-        temporary(path.name).write_bytes(path.read_bytes())
-    if tokenizer is not None and not any(path.name in TOKENIZER for path in beside):  # made here, or its folder is gone
+    whence = source.folder
+    beside = {path for name in BESIDE for path in whence.glob(name) if path.is_file()} if whence else set()
+    for path in sorted(beside):
+        temporary(path.relative_to(whence or path).as_posix()).write_bytes(path.read_bytes())
+    if tokenizer is not None and not any(path.name != GENERATION for path in beside):  # made here, or its folder is gone
         tokenizer.save(folder)
 
 
@@ -188,7 +189,9 @@ def _replacing(folder: Path) -> Iterator[Callable[[str], Path]]:
     paths: dict[str, Path] = {}
 
     def temporary(name: str) -> Path:
-        paths[name] = folder / f".{name}.{os.getpid()}.tmp"
+        place = folder / name
+        place.parent.mkdir(exist_ok=True)
+        paths[name] = place.with_name(f".{place.name}.{os.getpid()}.tmp")
         return paths[name]
 
     try:

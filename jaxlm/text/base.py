@@ -134,6 +134,13 @@ class Tokenizer(ABC):
         """The ids of one text; see `encode_batch`."""
         return self.encode_batch([text], special, literal)[0]
 
+    def encode_prompt(self, text: str) -> list[int]:
+        """The ids of a text to be continued: as `encode` with `special`, but for a text that already begins with the
+        special token which that puts first, as chat templates write it; that one has its ids by `encode_marked`."""
+        first = self.encode("", special=True)[:1]
+        spelled = self.specials.get(first[0]) if first else None
+        return self.encode_marked(text)[0] if spelled and text.startswith(spelled) else self.encode(text, special=True)
+
     def encode_arrays(self, texts: Sequence[str], dtype: Any = np.uint32) -> list[np.ndarray]:
         """As `encode_batch` with `literal`, as numpy arrays of `dtype`, for writing to disk."""
         return [np.array(ids, dtype=dtype) for ids in self.encode_plain(texts, literal=True)]
@@ -159,16 +166,24 @@ class Tokenizer(ABC):
         ids: list[int] = []
         offsets: list[tuple[int, int]] | None = []
         at = 0
-        for part, i in split_at(text, {spelling: i for i, spelling in self.specials.items()}):
-            found = self.encode(part, literal=True) if i is None else [i]
-            spans = self._offsets(part, found) if i is None else [(0, len(part))]
+        for part, i in split_at(text, self._findable()):
+            found = self._between(part, at == 0) if i is None else [i]
+            spans = self._offsets(part, found, at == 0) if i is None else [(0, len(part))]
             offsets = None if offsets is None or spans is None else offsets + [(a + at, b + at) for a, b in spans]
             ids += found
             at += len(part)
         return ids, offsets
 
-    def _offsets(self, text: str, ids: list[int]) -> list[tuple[int, int]] | None:
-        """Offsets by the lengths of the pieces; None when they do not spell the text."""
+    def _findable(self) -> dict[str, int]:
+        """The spellings that become one id in a text, whatever the library does."""
+        return {spelling: i for i, spelling in self.specials.items()}
+
+    def _between(self, text: str, first: bool) -> list[int]:
+        """The ids of the text between two marks; `first` where none stands before it."""
+        return self.encode(text, literal=True)
+
+    def _offsets(self, text: str, ids: list[int], first: bool = True) -> list[tuple[int, int]] | None:
+        """Offsets by the lengths of the pieces; None when they do not spell the text. `first` as in `_between`."""
         parts, _ = self.parts(ids, skip_special=False)
         if b"".join(parts) != (data := text.encode()):
             return None
@@ -192,7 +207,10 @@ class Tokenizer(ABC):
         return b"".join(self.parts(ids, skip_special=True)[0])
 
     def parts(self, ids: Any, skip_special: bool, state: Any = None) -> tuple[list[bytes], Any]:
-        """The bytes of each id in a text, and the state to give with the ids that follow (None begins a text)."""
+        """The bytes of each id in a text, and the state to give with the ids that follow (None begins a text).
+
+        Some may be held back until they are sure: `rest` has them at the end.
+        """
         ids = self.checked(ids)
         parts = [self.pieces[i] for i in ids]
         if not skip_special:
@@ -200,6 +218,10 @@ class Tokenizer(ABC):
                 if i in self.specials:
                     parts[at] = self.specials[i].encode()
         return parts, None
+
+    def rest(self, state: Any) -> bytes:
+        """What `parts` has held back, when no more ids follow."""
+        return b""
 
     def checked(self, ids: Any) -> list[int]:
         """The ids as a list; UserError for what is not a flat list of ids below V."""
@@ -230,7 +252,9 @@ def _any_of(spellings: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def utf8(text: str) -> bytes:
-    """The text's UTF-8 bytes; a lone surrogate is the user's mistake and is named."""
+    """The text's UTF-8 bytes; a lone surrogate, or what is no text, is the user's mistake and is named."""
+    if not isinstance(text, str):
+        raise UserError(f"a text is a string, not a {type(text).__name__}")
     try:
         return text.encode()
     except UnicodeEncodeError as error:

@@ -29,7 +29,8 @@ def render_chat(
 
     Args:
         template: Jinja source, as in `tokenizer_config.json` or from `builtin_template`.
-        messages: mappings with a `role` and whatever else the template reads, mostly `content`.
+        messages: mappings with a `role` and whatever else the template reads, mostly `content`. A key whose value is
+            None is left out.
         tools: the JSON schemas of the functions that the model may call.
         add_generation_prompt: whether to end where the assistant's next message begins.
         **variables: what else the template reads: `bos_token`, `eos_token`, `documents`, `enable_thinking`, ...
@@ -101,6 +102,9 @@ def _run(
     except ValueError:
         given = _plain(given)
         size = len(marshal.dumps(given))
+    given["messages"] = [
+        {key: value for key, value in message.items() if value is not None} for message in given["messages"]
+    ]
     if not all(map(_REASONING.isdisjoint, given["messages"])):
         given["messages"] = list(map(_with_reasoning, given["messages"]))
     return *program.run(given, size + _MESSAGE * len(messages)), program.captures
@@ -122,11 +126,15 @@ def _plain(value: Any) -> Any:
     """
     try:
         if isinstance(value, Mapping):
-            return {_plain(key): _plain(item) for key, item in value.items()}
+            return {str(key) if isinstance(key, tuple) else _plain(key): _plain(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [_plain(item) for item in value]
     except RecursionError:
         raise UserError("the conversation is nested too deeply") from None
+    except UserError:
+        raise
+    except Exception as error:  # of a mapping that is not Python's own
+        raise UserError(f"the conversation cannot be read: {str(error)[:200]}") from None
     if isinstance(value, np.generic):
         value = value.item()
     for kind in (bool, str, int, float):

@@ -23,7 +23,8 @@ def chat_text(
 ) -> str:
     """The text of a conversation by the tokenizer's own chat template, or by `template`; see `render_chat`.
 
-    The template also gets the spellings of the special tokens, as `bos_token`, `eos_token` and so on.
+    The template also gets the spellings of the special tokens, as `bos_token`, `eos_token` and so on; those too that
+    the tokenizer's settings name, such as `image_token`.
 
     Raises:
         UserError: there is no template; also what `render_chat` raises.
@@ -75,5 +76,5 @@ def _template(tokenizer: "Tokenizer", tools: Messages | None, given: str | None)
 def _special(tokenizer: "Tokenizer") -> dict[str, str]:
     ids = {role: getattr(tokenizer, role) for role in ROLES}
     found = {role: tokenizer.token(i) for role, i in ids.items() if i is not None}
-    found |= {role: token["content"] for role, token in tokenizer.settings.roles.items()}
-    return {f"{role}_token": spelling for role, spelling in found.items()}
+    named = {name: token["content"] for name, token in tokenizer.settings.named.items()}
+    return {f"{role}_token": spelling for role, spelling in found.items()} | named

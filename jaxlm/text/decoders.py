@@ -1,6 +1,6 @@
 """What each token of a `tokenizer.json` stands for as bytes, so that text can be decoded as its tokens arrive."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,13 +43,28 @@ class Pieces:
         return parts, (begin, strip, space)
 
 
+def spelled_for(decoder: dict[str, Any] | None, tokens: Sequence[str], added: Iterable[int]) -> list[str]:
+    """The tokens as the decoder has to be given them: added ones, by their ids, in the visible characters of their
+    bytes where it reads such. Else it would take one of Latin letters for bytes."""
+    out = [*tokens]
+    if _reads_bytes(decoder):
+        spell = byte_characters()
+        for i in added:
+            out[i] = "".join(spell[byte] for byte in tokens[i].encode())
+    return out
+
+
+def _reads_bytes(decoder: dict[str, Any] | None) -> bool:
+    return bool(decoder) and (decoder["type"] == "ByteLevel" or any(map(_reads_bytes, decoder.get("decoders", ()))))
+
+
 def pieces(decoder: dict[str, Any] | None, tokens: Sequence[str]) -> Pieces | None:
     """The pieces of a vocabulary under the `decoder` of its tokenizer.json; None for one that is not known here."""
     steps = [] if decoder is None else decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]
     kinds = [step["type"] for step in steps if step["type"] != "Fuse"]
     if not kinds:  # tokens are joined by spaces, or fused
         plain = [token.encode() for token in tokens]
-        return Pieces(plain, plain if steps else [b" " + piece for piece in plain])
+        return Pieces(plain, plain if decoder else [b" " + piece for piece in plain])
     if kinds == ["ByteLevel"]:
         return _same([_byte_level(token) for token in tokens])
     if kinds == ["Metaspace"]:
@@ -70,7 +85,7 @@ def _same(both: list[bytes]) -> Pieces:
 def _byte_level(token: str) -> bytes:
     if all(character in BYTES for character in token):
         return b"".join(BYTES[character] for character in token)
-    return token.encode()  # an added token, spelled as it is
+    return token.encode()  # no bytes, as the library takes it
 
 
 def _wordpiece(step: dict[str, Any], tokens: Sequence[str]) -> Pieces:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from jaxlm.text.tiktoken import tiktoken_to_json
 
 # What a folder is opened by, the first that is there.
 NAMES = ("tokenizer.json", "tokenizer.model", "spiece.model", "tiktoken.model", "*.tiktoken", "vocab.json", "vocab.txt")
+BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
 MERGES = {"vocab.json": "merges.txt", "encoder.json": "vocab.bpe"}
 RANK = re.compile(rb"[A-Za-z0-9+/]+=* \d+\s")
 KINDS = "tokenizer.json, a SentencePiece .model, tiktoken ranks, vocab.json beside merges.txt, or vocab.txt"
@@ -71,8 +73,12 @@ def load_readable(path: str | Path) -> Any:
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether `load_tokenizer` has something to open there."""
-    return _find(folder) is not None or _is_ours(folder / "tokenizer_config.json") or (folder / "tokenizer").is_dir()
+    """Whether `load_tokenizer` has something to open there. Warns where only the files beside a vocabulary are."""
+    if _find(folder) is not None or _is_ours(folder / "tokenizer_config.json") or (folder / "tokenizer").is_dir():
+        return True
+    if beside := next((name for name in BESIDE if (folder / name).is_file()), None):
+        warnings.warn(f"{folder} has {beside}, but no tokenizer: no {KINDS}", stacklevel=4)
+    return False
 
 
 def _find(folder: Path) -> Path | None:
@@ -81,6 +87,13 @@ def _find(folder: Path) -> Path | None:
 
 def _open(path: Path, settings: Settings) -> Tokenizer:
     data, name = read_file(path), str(path)
+    try:
+        return _made(path, data, name, settings)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        raise UserError(f"{path}: not a whole tokenizer, or the files beside it are damaged") from None
+
+
+def _made(path: Path, data: bytes, name: str, settings: Settings) -> Tokenizer:
     if data[:1] != b"{" and not RANK.match(data) and path.suffix != ".txt":
         if path.suffix == ".model" or data[:1] == b"\n":
             return SentencePieceTokenizer(data, name, settings)
@@ -88,7 +101,7 @@ def _open(path: Path, settings: Settings) -> Tokenizer:
     spec = _spec(path, data, settings)
     try:
         whole = settings.complete(spec)
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         raise UserError(f"{path}: not a whole tokenizer.json") from None
     return FastTokenizer(whole, name, settings)
 
@@ -104,7 +117,7 @@ def _spec(path: Path, data: bytes, settings: Settings) -> Json:
         return vocab_txt_to_json(data, str(path), lowercase, config.get("strip_accents"), chinese)
     try:
         spec = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not whole JSON: {error}") from None
     if isinstance(spec.get("model"), dict):  # a vocabulary may have a token "model" too
         return spec

@@ -6,7 +6,7 @@ Kudo and Richardson 2018, "SentencePiece: A simple and language independent subw
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,14 @@ import numpy as np
 
 from jaxlm.errors import UserError
 from jaxlm.text.base import Tokenizer, split_at, utf8
+from jaxlm.text.fast_files import check_far
 from jaxlm.text.files import read_file, write_file
-from jaxlm.text.layout import Json
 from jaxlm.text.settings import Settings
 
-SPACE = "\u2581"  # how a model spells a space; in a text it is a character like any other
+SPACE = "\u2581"  # how a model spells a space
+# The end of a model file: its normalizer_spec again, with add_dummy_prefix false. Protocol buffers that follow each
+# other are read as one.
+NO_PREFIX = b"\x1a\x02\x18\x00"
 CHUNK = 1 << 16  # characters encoded in one call: 50 bytes of memory each, and unigram scores are float32 sums
 GROUP = 256  # chunks encoded at a time, on all cores
 
@@ -27,8 +30,10 @@ class SentencePieceTokenizer(Tokenizer):
     """A `.model` file (a path), or its bytes; `name` stands in error messages.
 
     The model's special tokens are never found in a text; those `added` by the files beside a model are, unless it is
-    taken literally. Where a model has byte pieces and normalises nothing, as ours, decoding an encoded text gives
-    exactly that text back. Models made elsewhere may normalise; their own rules are kept.
+    taken literally. A model that puts a space before a text puts it after an added token too, unless the files say
+    `legacy: false`, as for transformers. Where a model has byte pieces and normalises nothing, as ours, decoding an
+    encoded text gives exactly that text back, but for U+2581: the library spells a space so, and decodes it as one.
+    Models made elsewhere may normalise; their own rules are kept.
 
     Raises:
         UserError: no such file, or not a SentencePiece model.
@@ -57,16 +62,25 @@ class SentencePieceTokenizer(Tokenizer):
         )
         self.prefix = (self.eot,) if self.bos is not None or self.eos is not None else ()
         self.stops = tuple(dict.fromkeys(i for i in (self.eos, *self.prefix) if i is not None))
-        self._add(settings.added)
+        self._add(settings, name)
         self.describe(settings)
-        self._spelled = [sp.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE.encode()]
         self._find_stripping()
-        probe = " \n\t  a\u00a0\ufb01\u2460A\u030a  b  "
-        self._exact = not self.spaced and all(map(sp.is_byte, self._spelled)) and sp.decode(sp.encode(probe)) == probe
+        self._inner, self._filler = sp, ""
+        if settings.config.get("legacy") is False:
+            self._inner = SentencePieceProcessor(model_proto=self.model + NO_PREFIX)
+            if self._inner.encode(" a") == self._inner.encode("a"):  # it would lose the space after an added token
+                self._filler = sp.id_to_piece(sp.unk_id())
 
-    def _add(self, added: Mapping[int, Json]) -> None:
+    def _add(self, settings: Settings, name: str) -> None:
         """Makes room for tokens that are not in the model; the fields are those of a tokenizer.json."""
+        added, sp = dict(settings.added), self._processor
+        roles = [token["content"] for token in settings.roles.values()]
+        for token in settings.special_tokens():
+            i = sp.piece_to_id(token["content"])
+            if token["content"] not in roles and not sp.is_unknown(i):
+                added.setdefault(i, token)
         self._added = {token["content"]: i for i, token in added.items()}
+        check_far({i: token["content"] for i, token in added.items()}, self.V + len(added), name)
         self.specials |= {i: token["content"] for i, token in added.items() if token["special"]}
         pieces = [*self.pieces, *[b""] * (1 + max(added, default=-1) - self.V)]
         for i, token in added.items():
@@ -101,7 +115,10 @@ class SentencePieceTokenizer(Tokenizer):
 
     def _strip(self, ids: list[int], parts: list[bytes]) -> bool:
         """Takes the space that encoding adds from the first piece; whether there was one."""
+        after = () if self._inner is self._processor else self._added.values()  # no space is added after these
         for at, i in enumerate(ids):
+            if i in after:
+                return True
             if not parts[at]:
                 continue
             if i not in self.spaced:
@@ -113,29 +130,48 @@ class SentencePieceTokenizer(Tokenizer):
 
     def describe(self, settings: Settings) -> None:
         super().describe(settings)
-        if around := settings.around():
-            self.prefix, self.suffix = (tuple(i for t in tokens if (i := self.id(t)) is not None) for tokens in around)
-        elif str(settings.config.get("tokenizer_class")).startswith("T5") and self.eos is not None:
+        if str(settings.config.get("tokenizer_class")).startswith("T5") and self.eos is not None:
             self.prefix, self.suffix = (), (self.eos,)
+        elif "bos" in settings.roles and self.bos is not None:
+            self.prefix = (self.bos,)
+        around = settings.around(*([self.token(i) for i in side] for side in (self.prefix, self.suffix)))
+        self.prefix, self.suffix = (tuple(i for t in side if (i := self.id(t)) is not None) for side in around)
 
     def token(self, i: int) -> str:
         inside = i < self._processor.get_piece_size()
         return self._processor.id_to_piece(i) if inside else self.specials.get(i) or self.pieces[i].decode()
 
-    def _spellings(self, text: str, ids: list[int]) -> list[str]:
-        mapping = self._processor.encode(text, return_type="offset_mapping")
-        return mapping["pieces"] if mapping["ids"] == ids else super()._spellings(text, ids)
+    def _mapped(self, text: str, first: bool = True) -> tuple[list[int], list[str], list[tuple[int, int]]]:
+        """Ids, spellings and offsets of a part of a text, which begins it or stands after an added token."""
+        if first or self._inner is self._processor:
+            mapping = self._processor.encode(text, return_type="offset_mapping")
+            return mapping["ids"], mapping["pieces"], mapping["offsets"]
+        filler = self._filler if text.startswith(" ") else ""
+        at = len(self._inner.encode(filler)) if filler else 0
+        mapping = self._inner.encode(filler + text, return_type="offset_mapping")
+        offsets = [(a - len(filler), b - len(filler)) for a, b in mapping["offsets"][at:]]
+        return mapping["ids"][at:], mapping["pieces"][at:], offsets
 
-    def _offsets(self, text: str, ids: list[int]) -> list[tuple[int, int]] | None:
-        mapping = self._processor.encode(text, return_type="offset_mapping")
-        if mapping["ids"] != ids:  # a text with U+2581, which ours spell in byte pieces
-            return super()._offsets(text, ids)
-        offsets: list[tuple[int, int]] = mapping["offsets"]
+    def _spellings(self, text: str, ids: list[int]) -> list[str]:
+        found, spellings, _ = self._mapped(text)
+        return spellings if found == ids else super()._spellings(text, ids)
+
+    def _offsets(self, text: str, ids: list[int], first: bool = True) -> list[tuple[int, int]] | None:
+        found, _, offsets = self._mapped(text, first)
+        if found != ids:  # a long text, which is encoded in parts
+            return super()._offsets(text, ids, first)
         for at in reversed(range(len(ids) - 1)):  # the library gives a character to the last of its byte pieces
             start, stop = offsets[at]
             if start == stop and self._processor.is_byte(ids[at]):
                 offsets[at] = offsets[at + 1]
         return offsets
+
+    def _between(self, text: str, first: bool) -> list[int]:
+        usual = first or self._inner is self._processor
+        return self.encode(text, literal=True) if usual else self._mapped(text, first)[0]
+
+    def _findable(self) -> dict[str, int]:
+        return super()._findable() | self._added
 
     @property
     def fingerprint(self) -> str:
@@ -146,8 +182,9 @@ class SentencePieceTokenizer(Tokenizer):
         out: list[list[int]] = [[] for _ in texts]
         if self._added and not literal:
             for ids, text in zip(out, texts):
-                for part, i in split_at(text, self._added):
-                    ids += self.encode(part, literal=True) if i is None else [i]
+                utf8(text)  # refuses lone surrogates
+                for at, (part, i) in enumerate(split_at(text, self._added)):
+                    ids += self._between(part, at == 0) if i is None else [i]
             return out
         for i, ids in self._encode(texts):
             out[i] += ids
@@ -165,16 +202,12 @@ class SentencePieceTokenizer(Tokenizer):
         while group := list(itertools.islice(chunks, GROUP)):
             strings = [chunk for _, chunk in group]
             encoded = self._processor.encode(strings) if len(group) > 1 else [self._processor.encode(strings[0])]
-            for (i, chunk), ids in zip(group, encoded):
-                yield i, self._spelled if self._exact and chunk == SPACE else ids
+            yield from zip((i for i, _ in group), encoded)
 
     def _chunks(self, texts: Sequence[str]) -> Iterator[tuple[int, str]]:
         for i, text in enumerate(texts):
             utf8(text)  # refuses lone surrogates
-            for run, part in enumerate(text.split(SPACE) if self._exact else [text]):
-                if run:  # the library would decode U+2581 as a space, so it is spelled in byte pieces
-                    yield i, SPACE
-                yield from ((i, chunk) for chunk in self._cut(part))
+            yield from ((i, chunk) for chunk in self._cut(text))
 
     def _cut(self, text: str) -> Iterator[str]:
         """Long texts in chunks, cut before a space or after a newline: our pieces never reach across either."""

@@ -10,6 +10,7 @@ from jaxlm.errors import UserError
 from jaxlm.text import layout
 from jaxlm.text.files import write_file
 from jaxlm.text.layout import Json
+from jaxlm.text.reading import SURROGATE, around_of
 
 ROLES = ("bos", "eos", "pad", "unk")
 # Where no file tells the roles: how published vocabularies spell them, the likeliest first.
@@ -21,6 +22,10 @@ SPELLINGS = {
 }
 
 
+BESIDE = ("sep", "cls", "mask")
+FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+
+
 @dataclass(frozen=True)
 class Settings:
     """The settings of a folder; empty for a vocabulary that stands alone.
@@ -29,7 +34,7 @@ class Settings:
         config: tokenizer_config.json over special_tokens_map.json.
         added: added tokens beside the vocabulary: id to the fields of `added_tokens` in a tokenizer.json.
         chat_template: one Jinja source, or several by name.
-        stops: the end tokens of generation_config.json.
+        stops: the end tokens of generation_config.json, else of config.json.
     """
 
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -40,8 +45,30 @@ class Settings:
     @property
     def roles(self) -> dict[str, Json]:
         """The special token of each role, as in `added_tokens` of a tokenizer.json, without its id."""
-        named = {role: self.config.get(f"{role}_token") for role in (*ROLES, "sep", "cls", "mask")}
-        return {role: _token(token) for role, token in named.items() if token}
+        given = {role: self.config.get(f"{role}_token") for role in (*ROLES, *BESIDE)}
+        return {role: fields for role, token in given.items() if token and (fields := _token(token, f"{role}_token"))}
+
+    @property
+    def named(self) -> dict[str, Json]:
+        """The special tokens by the names that templates read, such as "bos_token" or "image_token"."""
+        given = {name: token for name, token in self.config.items() if name.endswith("_token")}
+        given = {name: token for name, token in given.items() if isinstance(token, str) or _has_content(token)}
+        extra = self.config.get("extra_special_tokens")
+        given |= extra if isinstance(extra, Mapping) else {}
+        found = {name: _token(token, name) for name, token in given.items() if token}
+        return {name: fields for name, fields in found.items() if fields} | {
+            f"{role}_token": fields for role, fields in self.roles.items()
+        }
+
+    def special_tokens(self) -> list[Json]:
+        """All special tokens that the settings name, `additional_special_tokens` and `extra_special_tokens` too."""
+        found = [*self.named.values()]
+        for name in ("additional_special_tokens", "extra_special_tokens"):
+            extra = self.config.get(name) or ()
+            if not isinstance(extra, list | tuple | Mapping):
+                raise UserError(f"{name} must be a list of special tokens, not {extra!r:.60}")
+            found += [] if isinstance(extra, Mapping) else [_token(token, name) for token in extra if token]
+        return [fields for fields in found if fields]
 
     def complete(self, spec: Json) -> Json:
         """A tokenizer.json with these added tokens, and with the bos and eos that the settings put around a text."""
@@ -49,25 +76,38 @@ class Settings:
         added = {token["content"]: token for token in spec.get("added_tokens") or ()}
         for i, token in self.added.items():
             added.setdefault(token["content"], {**token, "id": i})
-        for token in self.roles.values():
+        for token in self.special_tokens():
             if token["content"] in vocab:
                 added.setdefault(token["content"], {**token, "id": vocab[token["content"]]})
         if len(added) > len(spec.get("added_tokens") or ()):
             spec = {**spec, "added_tokens": sorted(added.values(), key=lambda token: token["id"])}
-        if around := self.around():
+        if not self._around_is_said():
+            return spec
+        try:
+            before = around_of(spec.get("post_processor"), "")
+        except UserError:  # more than tokens around a text
+            if len(self._around_is_said()) == 1:
+                return spec
+            before = [], []
+        if (around := self.around(*before)) != before:
             ids = {**vocab, **{content: token["id"] for content, token in added.items()}}
             spec = {**spec, "post_processor": layout.around(ids, *around, again=True)}
         return spec
 
-    def around(self) -> tuple[list[str], list[str]] | None:
-        """The special tokens that the settings put before and after a text; None where they say nothing of it."""
-        if "add_bos_token" not in self.config and "add_eos_token" not in self.config:
-            return None
-        bos, eos = (
-            [self.roles[r]["content"]] if self.config.get(f"add_{r}_token") and r in self.roles else []
-            for r in ROLES[:2]
-        )
-        return bos, eos
+    def _around_is_said(self) -> list[str]:
+        return [role for role in ROLES[:2] if self.config.get(f"add_{role}_token") is not None]
+
+    def around(self, prefix: list[str], suffix: list[str]) -> tuple[list[str], list[str]]:
+        """The special tokens before and after a text, which are these where the settings say nothing of bos or eos."""
+        sides = {"bos": [*prefix], "eos": [*suffix]}
+        for role in self._around_is_said():
+            side, token = sides[role], self.roles.get(role)
+            named = [token["content"]] if token else []
+            if not self.config[f"add_{role}_token"]:
+                sides[role] = [other for other in side if token and other not in named]
+            elif not {*named} & {*side}:
+                sides[role] = named + side if role == "bos" else side + named
+        return sides["bos"], sides["eos"]
 
     def save(self, folder: Path) -> None:
         """Writes the files that `read_settings` reads; none where there is nothing to say."""
@@ -94,28 +134,76 @@ def read_settings(folder: Path) -> Settings:
     Raises:
         UserError: a file is not JSON of the kind that its name promises.
     """
-    config = {**_read(folder / "special_tokens_map.json"), **_read(folder / "tokenizer_config.json")}
-    added = {i: _token(content, special=False) for content, i in _read(folder / "added_tokens.json").items()}
+    path = folder / "tokenizer_config.json"
+    config = {**_read(folder / "special_tokens_map.json"), **_read(path)}
+    template = _chat_template(folder, config.pop("chat_template", None))
+    added = {content: i for content, i in _read(folder / "added_tokens.json").items() if content}
     try:
-        added |= {int(i): _token(token) for i, token in (config.get("added_tokens_decoder") or {}).items()}
-    except (ValueError, TypeError, AttributeError, KeyError):
-        raise UserError(f"{folder / 'tokenizer_config.json'}: added_tokens_decoder is not ids with tokens") from None
-    stops = _read(folder / "generation_config.json").get("eos_token_id")
-    stops = () if stops is None else tuple(stops) if isinstance(stops, list) else (stops,)
-    return Settings(config, added, _chat_template(folder, config.pop("chat_template", None)), stops)
+        tokens = {_id(i): _token(content, "", special=False) for content, i in added.items()}
+    except UserError:
+        raise UserError(f"{folder / 'added_tokens.json'} is not tokens with their ids") from None
+    try:
+        decoder = config.get("added_tokens_decoder") or {}
+        tokens |= {_id(int(i)): _token(token, "", special=False) for i, token in decoder.items()}
+    except (UserError, ValueError, TypeError, AttributeError):
+        raise UserError(f"{path}: added_tokens_decoder is not ids with tokens") from None
+    settings = Settings(config, {i: t for i, t in tokens.items() if t}, template, read_stops(folder))
+    try:
+        settings.special_tokens()  # looks at every one
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return settings
+
+
+def read_stops(folder: Path) -> tuple[int, ...]:
+    """The ids that end a generated text, by generation_config.json, else by config.json; none where neither says.
+
+    Raises:
+        UserError: one of the files is not a JSON object, or its `eos_token_id` is neither an id nor a list of ids.
+    """
+    config = folder / "config.json"
+    whole = _read(config)
+    text = whole.get("text_config")
+    said = [(folder / "generation_config.json", _read(folder / "generation_config.json")), (config, whole)]
+    said += [(config, text)] if isinstance(text, dict) else []
+    path, stops = next(((p, s) for p, c in said if (s := c.get("eos_token_id")) is not None), (config, []))
+    try:
+        ids = [_id(i, least=-1) for i in (stops if isinstance(stops, list) else [stops])]
+    except UserError:
+        raise UserError(f"{path}: eos_token_id must be a token id or a list of them, not {stops!r:.60}") from None
+    return tuple(i for i in ids if i >= 0)  # some write -1 for none
+
+
+def _id(i: Any, least: int = 0) -> int:
+    if type(i) is not int or not least <= i < 1 << 31:
+        raise UserError(f"{i!r} is no token id")
+    return i
 
 
 def _chat_template(folder: Path, stated: Any) -> str | dict[str, str] | None:
     """Files go before the setting, which may be a list of named templates."""
-    found = {one["name"]: one["template"] for one in stated} if isinstance(stated, list) else {"default": stated}
+    found: Any = stated if isinstance(stated, dict) else {"default": stated}
+    try:
+        if isinstance(stated, list):
+            found = {one["name"]: one["template"] for one in stated}
+        wrong = any(not isinstance(name, str) or not isinstance(one, str | None) for name, one in found.items())
+    except (TypeError, KeyError):
+        wrong = True
+    if wrong:
+        raise UserError(
+            f"{folder / 'tokenizer_config.json'}: chat_template must be a template, or a list of objects that have a "
+            "name and a template"
+        )
     paths = {"default": folder / "chat_template.jinja"}
     paths |= {path.stem: path for path in sorted(folder.glob("additional_chat_templates/*.jinja"))}
     for name, path in paths.items():
         if path.is_file():
             try:
-                found[name] = path.read_text(encoding="utf-8")
+                found = {**found, name: path.read_text(encoding="utf-8")}
             except UnicodeDecodeError as error:
                 raise UserError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
+            except OSError as error:
+                raise UserError(f"cannot read {path}: {error.strerror}") from None
     found = {name: source for name, source in found.items() if source}
     return found.get("default") if set(found) <= {"default"} else found
 
@@ -125,19 +213,38 @@ def _read(path: Path) -> Json:
         return {}
     try:
         content = json.loads(path.read_bytes())
-    except ValueError as error:
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON: {error}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: not a JSON object")
     return content
 
 
-def _token(token: str | Json, special: bool = True) -> Json:
-    """The fields of an added token, given as them or as its spelling."""
-    given: Json = {"content": token} if isinstance(token, str) else token
-    usual = layout.added_token(-1, given["content"], given.get("special", special))
-    return {**usual, **{name: given[name] for name in usual if name in given}}
+def _has_content(token: Any) -> bool:
+    return isinstance(token, Mapping) and "content" in token
+
+
+def _token(token: Any, name: str, special: bool = True) -> Json | None:
+    """The fields of an added token, given as them or as its spelling; None for an empty one, which no text has.
+
+    Raises:
+        UserError: it is neither, or its spelling is not Unicode; `name` is that of the setting.
+    """
+    given = {"content": token} if isinstance(token, str) else token
+    if not isinstance(given, Mapping) or not isinstance(given.get("content"), str):
+        raise UserError(f"{name} must be a special token's spelling, or an object with its content, not {token!r:.60}")
+    if SURROGATE.search(given["content"]):
+        raise UserError(f"{name}: the token {given['content']!r} holds half a character (a lone surrogate): remove it")
+    usual = layout.added_token(-1, given["content"], given.get("special", special) is True)
+    if any(not isinstance(given.get(flag, False), bool) for flag in FLAGS):
+        raise UserError(f"{name}: the flags of a token are true or false: {token!r:.120}")
+    return {**usual, **{flag: given[flag] for flag in FLAGS if flag in given}} if given["content"] else None
 
 
 def _json(content: Json) -> bytes:
-    return json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n"
+    try:
+        return json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:  # half characters in what is not read here
+        return json.dumps(content, indent=2).encode() + b"\n"

@@ -30,6 +30,6 @@ class TextStream:
 
     def flush(self) -> str:
         """What is left, a character cut short as U+FFFD; afterwards the stream begins a new text."""
-        rest = self._decoder.decode(b"", final=True)
+        rest = self._decoder.decode(self._tokenizer.rest(self._state), final=True)
         self._start()
         return rest

@@ -99,7 +99,7 @@ class WordLevelTokenizer(JoinedTokenizer):
         around = ([self.token(i) for i in ids] for ids in (self.prefix, self.suffix))
         return document(model, specials, None, self.CUT, self.JOIN, *around)
 
-    def _offsets(self, text: str, ids: list[int]) -> list[tuple[int, int]]:
+    def _offsets(self, text: str, ids: list[int], first: bool = True) -> list[tuple[int, int]]:
         offsets, at = [], 0
         for part, special in split_at(text, self._special_ids):
             spans = [(0, len(part))] if special is not None else self.spans(part)

@@ -108,7 +108,7 @@ class WordPieceTokenizer(JoinedTokenizer):
             steps.append(Step(start, tuple(word[start:tried] for tried in stops), taken))
         return tuple(steps)
 
-    def _offsets(self, text: str, ids: list[int]) -> list[tuple[int, int]]:
+    def _offsets(self, text: str, ids: list[int], first: bool = True) -> list[tuple[int, int]]:
         """Where each token comes from in the text as it was given, before normalising."""
         offsets, at = [], 0
         for part, special in split_at(text, self._special_ids):

@@ -46,6 +46,8 @@ def mixed() -> dict[str, np.ndarray]:
 def test_what_was_loaded_is_written_bit_for_bit(tmp_path, tensors, size, files):
     source = checkpoints.write(tmp_path / "a", tensors, LLAMA)
     beside = {"generation_config.json": '{"eos_token_id": [2, 3]}', "tokenizer.json": TOKENIZER, "merges.txt": "a b"}
+    beside |= {"additional_chat_templates/rag.jinja": "{{ documents }}", "kimi.tiktoken": "YQ== 0"}
+    (source / "additional_chat_templates").mkdir()
     for file, text in beside.items():
         (source / file).write_text(text)
     lm = jaxlm.load(source)

@@ -160,6 +160,13 @@ def test_tool_calls_and_results(family: str) -> None:
     assert tools is None or json.dumps(TOOL, indent=4 if family == "llama3" else None) in text
 
 
+@pytest.mark.parametrize("family", TOOLS_EXPECTED)
+def test_arguments_that_are_json_already_are_written_as_they_are(family: str) -> None:
+    call = {**CALL, "function": {"name": "f", "arguments": '{"x": "ñ"}'}}
+    talk = [TOOL_TALK[0], {"role": "assistant", "content": None, "tool_calls": [call]}, *TOOL_TALK[2:]]
+    assert render_chat(builtin_template(family), talk) == render_chat(builtin_template(family), TOOL_TALK)
+
+
 @pytest.mark.parametrize(
     ("family", "messages", "tools", "says"),
     [
@@ -216,6 +223,12 @@ def test_the_variables() -> None:
     assert len(render_chat("{{ strftime_now('%Y-%m-%d') }}", [])) == 10
 
 
+def test_keys_without_a_value_are_left_out() -> None:
+    messages = [{"role": "assistant", "content": None, "call": {"x": None}}]
+    assert render_chat("{{ 'content' in messages[0] }} {{ messages[0].call }}", messages) == "False {'x': None}"
+    assert "content" in messages[0]
+
+
 def test_reasoning_is_there_under_the_names_that_templates_read() -> None:
     template = "{% for m in messages %}{{ m.reasoning_content }}/{{ m.thinking }};{% endfor %}"
     messages = [{"role": "assistant", name: name} for name in ("reasoning_content", "thinking", "reasoning", "other")]
@@ -236,6 +249,8 @@ def test_what_is_not_json_becomes_json_or_its_types_name() -> None:
         '[{"image": "<Picture>", "pair": [1, 2], "number": 1.5, "text": "t"}]'
     )
     assert render_chat("{{ x | tojson }}", [], x=np.int64(3)) == "3"
+    messages = [{"content": np.array([1, 2]), ("a", 1): None, ("b", 2): Picture()}]
+    assert render_chat("{{ messages[0] | length }}{{ messages[0]['content'] is string }}", messages) == "2True"
 
 
 def test_spans_are_where_the_text_is() -> None:
@@ -283,6 +298,13 @@ def test_a_conversation_that_holds_itself_is_refused() -> None:
     message["content"] = message
     with pytest.raises(UserError, match="nested too deeply"):
         render_chat("", [message])
+
+
+def test_a_message_of_any_length_is_one_short_line() -> None:
+    for template in ("{{ raise_exception('x' * 5000) }}", "{{ a " + "f" * 5000 + " }}"):
+        with pytest.raises(UserError, match=r"^chat template") as error:
+            render_chat(template, [])
+        assert len(str(error.value)) < 400
 
 
 def test_a_template_is_compiled_once() -> None:

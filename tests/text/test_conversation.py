@@ -6,7 +6,17 @@ from pathlib import Path
 import pytest
 
 from jaxlm.errors import UserError
-from jaxlm.text import ByteTokenizer, Tokenizer, builtin_template, chat_text, encode_chat, load_tokenizer, render_chat
+from jaxlm.text import (
+    ByteTokenizer,
+    FastTokenizer,
+    Tokenizer,
+    builtin_template,
+    chat_text,
+    encode_chat,
+    layout,
+    load_tokenizer,
+    render_chat,
+)
 from jaxlm.text.settings import Settings
 
 TALK = [
@@ -43,6 +53,25 @@ def test_the_settings_template_and_special_tokens_are_used() -> None:
     tokenizer.describe(dataclasses.replace(tokenizer.settings, chat_template=named))
     assert chat_text(tokenizer, TALK) == "plain" and chat_text(tokenizer, TALK, tools=[{"name": "f"}]) == "f"
     assert chat_text(tokenizer, TALK, template="given") == "given"
+
+
+def test_the_mask_covers_space_at_the_end_of_what_was_written() -> None:
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    model = layout.bpe({token: i for i, token in enumerate(layout.byte_characters())}, [])
+    template = "{% generation %}{{ messages[0].content }}{% endgeneration %}<end>"
+    for post in (level, {"type": "Sequence", "processors": [level]}):
+        spec = layout.document(model, {"<end>": 256}, None, *layout.byte_level(layout.GPT2)) | {"post_processor": post}
+        assert encode_chat(FastTokenizer(spec), [{"content": "a  "}], template=template)[1] == [1, 1, 1, 0]
+
+
+def test_a_prompt_that_begins_with_the_bos_has_the_ids_of_the_conversation(shared: Path, trained: dict) -> None:
+    llama = load_tokenizer(shared / "data/tokenizers/llama2_tokenizer.model")
+    for tokenizer, name in [(llama, "mistral"), (trained["fast_bpe"], "gemma"), (trained["bytes"], "gemma")]:
+        bos = tokenizer.token(tokenizer.eot)
+        text = render_chat(builtin_template(name), TALK, bos_token=bos)
+        ids, _ = encode_chat(tokenizer, TALK, template=builtin_template(name), bos_token=bos)
+        assert tokenizer.encode_prompt(text) == ids and ids.count(tokenizer.eot) == 1
+        assert tokenizer.encode_prompt("hola") == tokenizer.encode("hola", special=True)
 
 
 def test_llama2_finds_its_special_tokens_in_conversations_only(shared: Path) -> None:

@@ -85,12 +85,21 @@ def test_decoders_without_a_rule_of_their_own_still_stream() -> None:
     assert "".join(stream.push([i]) for i in ids) + stream.flush() == tokenizer.decode(ids)
 
 
+NOTHING = {"type": "Strip", "content": " ", "start": 0, "stop": 0}
+
+
 @pytest.mark.parametrize(
     ("decoder", "tokens", "text"),
     [
         ({"type": "BPEDecoder", "suffix": "</w>"}, ["ho", "la</w>", "a</w>"], "hola a"),
         (None, ["ho", "la"], "ho la"),
         ({"type": "Fuse"}, ["ho", "la"], "hola"),
+        ({"type": "Sequence", "decoders": []}, ["ho", "la"], "hola"),
+        (
+            {"type": "Sequence", "decoders": [{"type": "BPEDecoder", "suffix": "a"}, NOTHING]},
+            ["la", "ho", "la"],
+            "l hol",
+        ),
         ({"type": "WordPiece", "prefix": "##", "cleanup": True}, ["##la", "##la", "."], "##lala."),
         ({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}, ["▁▁a", "▁▁a"], "a  a"),
         ({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "never", "split": True}, ["▁a", "▁a"], " a a"),
@@ -103,6 +112,98 @@ def test_what_decoders_do_between_tokens(decoder: dict | None, tokens: list[str]
     ids = [vocab[token] for token in tokens]
     stream = TextStream(tokenizer)
     assert tokenizer.decode(ids) == text == "".join(stream.push([i]) for i in ids) + stream.flush()
+
+
+LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+WORDS_END = {"type": "Replace", "pattern": {"String": "</w>"}, "content": "Ġ"}
+
+
+@pytest.mark.parametrize("special", [True, False])
+@pytest.mark.parametrize(
+    "decoder",
+    [LEVEL, {"type": "Sequence", "decoders": [WORDS_END, {"type": "Sequence", "decoders": [LEVEL]}]}],
+    ids=["level", "clip"],
+)
+@pytest.mark.parametrize("added", ["<año>", "čas", "Ġx", "éé", "日本", "ÿ\u0100", "a b", "\U0001f600"])
+def test_an_added_token_is_decoded_to_its_own_text(added: str, decoder: dict, special: bool) -> None:
+    spec = byte_bpe(decoder=decoder)
+    spec["added_tokens"].append(layout.added_token(260, added, special))
+    tokenizer = FastTokenizer(spec)
+    text = f"á{added}holañ{added}"
+    ids = tokenizer.encode(text)
+    assert ids.count(260) == 2 and tokenizer.decode(ids) == text
+    left_out = text.replace(added, "") if special else text
+    assert tokenizer.decode(ids, skip_special=True) == left_out
+    for skip, wanted in [(False, text), (True, left_out)]:
+        stream = TextStream(tokenizer, skip)
+        assert "".join(stream.push([i]) for i in ids) + stream.flush() == wanted
+    assert tokenizer.byte_lengths_V[260] == (0 if special else len(added.encode()))
+    assert tokenizer.decode_bytes(ids) == left_out.encode()
+
+
+def test_special_tokens_that_the_library_normalises_are_left_out() -> None:
+    """As in the tokenizer.json of OpenLLaMA."""
+    normalizers = [{"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]
+    space = {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}
+    decoders = [space, {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]
+    tokens = ["<s>", "▁hola", "▁", *"hola"]
+    model = layout.bpe({token: i for i, token in enumerate(tokens)}, [])
+    spec = layout.document(model, {"<s>": 0}, {"type": "Sequence", "normalizers": normalizers})
+    spec |= {"decoder": {"type": "Sequence", "decoders": decoders}}
+    spec["added_tokens"][0]["normalized"] = True
+    tokenizer = FastTokenizer(spec)
+    for ids, kept, left in [([0, 1], "<s> hola", "hola"), ([1, 0, 1], "hola<s> hola", "hola hola"), ([0], "<s>", "")]:
+        for skip, wanted in [(False, kept), (True, left)]:
+            stream = TextStream(tokenizer, skip)
+            assert tokenizer.decode(ids, skip) == wanted == "".join(stream.push([i]) for i in ids) + stream.flush()
+
+
+def around_of(token: str, i: int, **more: object) -> dict:
+    return layout.around({token: i}, [token], []) | more
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"post_processor": around_of("<x>", 3, special_tokens={})},
+            "the post_processor names '<x>', which it does not",
+        ),
+        ({"post_processor": around_of("<x>", 900)}, "the post_processor puts the id 900 around a text"),
+        ({"continuing_subword_prefix": "##"}, r"the merge \['h', 'o'\] lacks the prefix '##'"),
+        ({"added_tokens": [layout.added_token(5 << 20, "<x>")]}, "'<x>' has the id 5242880, but there are only"),
+        ({"added_tokens": [layout.added_token(-1, "<x>")]}, "'<x>' has the id -1: ids are 0, 1, 2"),
+        ({"added_tokens": [layout.added_token(0, "\ud800")]}, "half a character"),
+        ({"added_tokens": [{"id": 0, "content": "<|endoftext|>"}]}, "not a whole tokenizer.json"),
+        ({"added_tokens": {}, "decoder": {"type": "x"}}, "not a whole tokenizer.json"),
+        ({"added_tokens": [5]}, "entry 0 of its added_tokens has no content"),
+        ({"model": 5}, "not a whole tokenizer.json: it has no model"),
+    ],
+)
+def test_what_the_library_would_panic_at_is_one_line(changes: dict, says: str, capfd: pytest.CaptureFixture) -> None:
+    spec = byte_bpe()
+    spec["model"] |= {name: value for name, value in changes.items() if name in spec["model"]}
+    with pytest.raises(UserError, match=rf"^x\.json: .*{says}") as error:
+        FastTokenizer({**spec, **changes}, "x.json")
+    assert "\n" not in str(error.value) and capfd.readouterr() == ("", "")
+
+
+def test_a_text_on_which_a_pattern_fails_is_one_line() -> None:
+    spec = byte_bpe()
+    spec["pre_tokenizer"]["pretokenizers"][0]["pattern"] = {"Regex": "(a+)+$"}
+    tokenizer = FastTokenizer(spec, "x.json")
+    text = "a" * 28 + "b"
+    for encode in (
+        tokenizer.encode,
+        tokenizer.encoding,
+        tokenizer.encode_marked,
+        lambda text: tokenizer.encode_batch([text]),
+    ):
+        with pytest.raises(UserError, match=r"^x\.json: .*cannot be encoded: .*retry-limit"):
+            encode(text)
+    assert tokenizer.decode(tokenizer.encode("abc")) == "abc"
+    with pytest.raises(UserError, match="a text is a string, not a int"):
+        tokenizer.encode(5)  # pyright: ignore[reportArgumentType]
 
 
 def test_a_lone_surrogate_is_named() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from jaxlm.errors import UserError
 from jaxlm.text import ByteTokenizer, FastTokenizer, Tokenizer, load_readable, load_tokenizer
+from jaxlm.text.load import has_tokenizer
 from jaxlm.text.readable import ReadableTokenizer
 
 
@@ -48,6 +49,14 @@ def test_a_vocabulary_without_its_merges_says_what_is_missing(tmp_path: Path) ->
     (tmp_path / "vocab.json").write_text('{"a": 0}')
     with pytest.raises(UserError, match=r"vocab\.json: not a tokenizer\.json, and no merges\.txt beside it"):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("beside", ["tokenizer_config.json", "merges.txt"])
+def test_files_beside_a_vocabulary_that_is_not_there_are_warned_of(tmp_path: Path, beside: str) -> None:
+    assert not has_tokenizer(tmp_path)
+    (tmp_path / beside).write_text("{}")
+    with pytest.warns(UserWarning, match=f"has {beside}, but no tokenizer: no tokenizer.json, a Sent"):
+        assert not has_tokenizer(tmp_path)
 
 
 def test_nothing_to_load_says_what_was_looked_for(tmp_path: Path) -> None:

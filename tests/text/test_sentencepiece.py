@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from jaxlm.errors import UserError
-from jaxlm.text import SentencePieceTokenizer, Tokenizer, sentencepiece, train_sentencepiece
+from jaxlm.text import FastTokenizer, SentencePieceTokenizer, Tokenizer, layout, sentencepiece, train_sentencepiece
+from jaxlm.text.settings import Settings
 
 
 def test_a_saved_model_is_the_same_tokenizer(tmp_path: Path, trained: dict[str, Tokenizer], strange: list[str]) -> None:
@@ -42,6 +43,56 @@ def test_random_ids_of_foreign_models_decode_as_the_library(shared: Path, name: 
     assert compared > 200
 
 
+@pytest.mark.parametrize("special", [True, False])
+def test_no_space_is_added_after_an_added_token_unless_the_model_is_legacy(shared: Path, special: bool) -> None:
+    """The pieces are those of transformers 5.23's LlamaTokenizer."""
+    model = (shared / "data/tokenizers/llama2_tokenizer.model").read_bytes()
+    added = {32000: {"content": "<im>", "special": special}}
+    tokenizer = SentencePieceTokenizer(model, settings=Settings({"legacy": False}, added))
+    for text, wanted in {
+        "<im>user": "<im>|user",
+        "<im> user": "<im>|▁user",
+        "user<im>user": "▁user|<im>|user",
+        "<im>\nuser": "<im>|<0x0A>|user",
+        " user": "▁|▁user",
+    }.items():
+        ids = tokenizer.encode(text)
+        assert "|".join(map(tokenizer.token, ids)) == wanted and tokenizer.decode(ids) == text
+        marked, spans = tokenizer.encode_marked(text)
+        assert marked == ids and spans is not None and spans[-1][1] == len(text)
+    for settings in (Settings({"legacy": True}, added), Settings({}, added)):
+        spelled = map((legacy := SentencePieceTokenizer(model, settings=settings)).token, legacy.encode("<im>user"))
+        assert [*spelled] == ["<im>", "▁user"]
+
+
+def test_space_after_an_added_token_is_kept_by_a_model_that_removes_it(shared: Path) -> None:
+    model = (shared / "data/tokenizers/sp_unigram_1k.model").read_bytes()
+    tokenizer = SentencePieceTokenizer(
+        model, settings=Settings({"legacy": False}, {1000: {"content": "<im>", "special": True}})
+    )
+    for text, wanted in {"<im>the": "<im>the", "<im> the": "<im>▁the", "<im>   the": "<im>▁the"}.items():
+        ids = tokenizer.encode(text)
+        assert "".join(map(tokenizer.token, ids)) == wanted
+        marked, spans = tokenizer.encode_marked(text)
+        assert marked == ids and spans is not None and (spans[0], spans[-1][1]) == ((0, 4), len(text))
+
+
+def test_the_mark_of_a_space_has_the_ids_of_the_library(trained: dict[str, Tokenizer]) -> None:
+    for kind in ("bpe", "unigram"):
+        assert trained[kind].encode("a▁b▁▁") == trained[kind]._processor.encode("a▁b▁▁")  # pyright: ignore
+        assert trained[kind].decode(trained[kind].encode("a▁b")) == "a b"
+
+
+@pytest.mark.parametrize("i", [500_000_000, -1])
+def test_added_tokens_far_from_the_vocabulary_are_refused(trained: dict[str, Tokenizer], i: int) -> None:
+    for make in (
+        lambda settings: SentencePieceTokenizer(trained["bpe"].model, settings=settings),  # pyright: ignore
+        lambda settings: FastTokenizer(settings.complete(trained["fast_bpe"].spec)),  # pyright: ignore
+    ):
+        with pytest.raises(UserError, match=f"'<x>' has the id {i}"):
+            make(Settings({}, {i: layout.added_token(i, "<x>"), 600: layout.added_token(600, "<y>")}))
+
+
 def test_a_foreign_text_begins_with_its_bos(shared: Path) -> None:
     tokenizer = SentencePieceTokenizer(shared / "data/tokenizers/llama2_tokenizer.model")
     assert (tokenizer.V, tokenizer.eot) == (32000, 1)
@@ -54,7 +105,7 @@ def test_long_texts_are_cut_without_changing_a_token(
     trained: dict[str, Tokenizer], texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = "\n".join(texts)[:60_000]
-    hard = text.replace(" ", " ▁") + "\n\n\n  " + "x" * 20_000 + " " * 20_000
+    hard = text + "\n\n\n  " + "x" * 20_000 + " " * 20_000
     whole = {kind: trained[kind].encode(text) for kind in ("bpe", "unigram")}
     monkeypatch.setattr(sentencepiece, "CHUNK", 6000)
     assert len(list(trained["bpe"]._cut(text))) >= 10  # pyright: ignore[reportAttributeAccessIssue]

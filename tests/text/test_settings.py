@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from jaxlm.errors import UserError
-from jaxlm.text import layout, load_tokenizer, train_sentencepiece
+from jaxlm.text import chat_text, layout, load_tokenizer, train_sentencepiece
 from jaxlm.text.settings import read_settings
 
 MERGES = [("h", "o"), ("l", "a"), ("ho", "la")]
@@ -54,6 +54,41 @@ def test_the_config_says_what_stands_around_a_text(folder: Path) -> None:
     assert (both.ids, both.types) == ([259, 258, 260] * 2, [0] * 3 + [1] * 3)
 
 
+@pytest.mark.parametrize(
+    ("said", "ids"),
+    [
+        ({}, [259, 258]),
+        ({"add_eos_token": False}, [259, 258]),
+        ({"add_eos_token": True}, [259, 258, 260]),
+        ({"add_bos_token": None, "add_eos_token": None}, [259, 258]),
+        ({"add_bos_token": True}, [259, 258]),
+        ({"add_bos_token": False}, [258]),
+    ],
+)
+def test_what_the_config_does_not_say_stays_around_a_text(folder: Path, said: dict, ids: list[int]) -> None:
+    spec = json.loads((folder / "tokenizer.json").read_text())
+    write(folder / "tokenizer.json", spec | {"post_processor": layout.around({"<s>": 259}, ["<s>"], [])})
+    write(folder / "tokenizer_config.json", {"bos_token": "<s>", "eos_token": "</s>", **said})
+    assert load_tokenizer(folder).encode("hola", special=True) == ids
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"additional_special_tokens": ["</s>", {"content": "nowhere"}]},
+        {"extra_special_tokens": ["</s>"]},
+        {"extra_special_tokens": {"user_token": "</s>"}},
+        {"user_token": {"content": "</s>"}, "add_x_token": True, "x_token": None},
+    ],
+)
+def test_special_tokens_that_stand_only_in_the_vocabulary(folder: Path, said: dict) -> None:
+    write(folder / "tokenizer_config.json", said)
+    tokenizer = load_tokenizer(folder)
+    assert tokenizer.encode("hola</s>") == [258, 260] and tokenizer.decode([258, 260], skip_special=True) == "hola"
+    named = "user_token" in str(said)
+    assert chat_text(tokenizer, [], template="{{ user_token }}") == "</s>" * named
+
+
 def test_added_tokens_beside_the_vocabulary(folder: Path) -> None:
     added = {"261": {"content": "<tool>", "special": False}, "300": {"content": "<end>", "special": True}}
     write(folder / "tokenizer_config.json", {"added_tokens_decoder": added, "eos_token": "<end>"})
@@ -81,10 +116,24 @@ def test_added_tokens_of_a_sentencepiece_folder(tmp_path: Path) -> None:
     assert tokenizer.fingerprint != model.fingerprint
 
 
+def test_special_tokens_that_stand_only_in_a_sentencepiece_model(tmp_path: Path) -> None:
+    model = train_sentencepiece(["hola, qué tal. el gato come pescado. " * 50], V=300)
+    model.save(tmp_path)
+    piece = next(model.token(i) for i in range(299, 0, -1) if model.token(i).isalpha() and len(model.token(i)) > 1)
+    write(tmp_path / "tokenizer_config.json", {"extra_special_tokens": [piece, "nowhere"], "unk_token": "<unk>"})
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.V == 300 and tokenizer.encode(f"{piece}.") == [model.id(piece), *model.encode(".")]
+    assert tokenizer.decode(tokenizer.encode(f"{piece}."), skip_special=True) == "."
+
+
 def test_generation_config_says_where_generation_stops(folder: Path) -> None:
     write(folder / "tokenizer_config.json", {"eos_token": "</s>"})
-    for stated, stops in [(7, (7,)), ([260, 258], (260, 258)), (None, (260,))]:
+    for stated, stops in [(7, (7,)), ([260, 258], (260, 258)), (None, (260,)), (-1, (260,)), ([], (260,))]:
         write(folder / "generation_config.json", {"eos_token_id": stated})
+        assert load_tokenizer(folder).stops == stops
+    write(folder / "generation_config.json", {})
+    for stated, stops in [({"eos_token_id": [5]}, (5,)), ({"text_config": {"eos_token_id": 6}}, (6,)), ({}, (260,))]:
+        write(folder / "config.json", stated)
         assert load_tokenizer(folder).stops == stops
 
 
@@ -122,8 +171,25 @@ def test_what_is_saved_says_the_same(folder: Path, tmp_path: Path) -> None:
         ("generation_config.json", b"[1]", "not a JSON object"),
         ("tokenizer_config.json", b'{"added_tokens_decoder": {"x": {"content": "y"}}}', "not ids with tokens"),
         ("tokenizer_config.json", b'{"added_tokens_decoder": {"1": {}}}', "not ids with tokens"),
+        ("tokenizer_config.json", b'{"added_tokens_decoder": {"1": {"content": "\\ud800"}}}', "not ids with tokens"),
+        ("tokenizer_config.json", b'{"added_tokens_decoder": {"1": {"content": "a", "special": 1}}}', "not ids with"),
+        ("tokenizer_config.json", b'{"added_tokens_decoder": {"-1": "a"}}', "not ids with tokens"),
+        ("added_tokens.json", b'{"a": "1"}', "not tokens with their ids"),
+        ("tokenizer_config.json", b'{"chat_template": ["x"]}', "chat_template must be a template, or a list"),
+        ("tokenizer_config.json", b'{"chat_template": [{}]}', "chat_template must be a template, or a list"),
+        ("tokenizer_config.json", b'{"chat_template": 1}', "chat_template must be a template, or a list"),
+        ("tokenizer_config.json", b'{"bos_token": 2}', "bos_token must be a special token's spelling.*not 2"),
+        ("tokenizer_config.json", b'{"extra_special_tokens": "x"}', "must be a list of special tokens, not 'x'"),
+        ("tokenizer_config.json", b'{"extra_special_tokens": [1]}', "extra_special_tokens must be a special token"),
+        *(
+            ("generation_config.json", b'{"eos_token_id": %s}' % eos, "must be a token id or a list of them, not")
+            for eos in (b'{"a": 1}', b'"x"', b"[null]", b"1.5", b"true", b"[[1]]", b"1%s" % (b"0" * 30))
+        ),
+        ("config.json", b'{"eos_token_id": "x"}', "must be a token id or a list of them, not"),
+        ("config.json", b"[" * 100_000, "not JSON"),
         ("chat_template.jinja", b"\xff", "is not UTF-8 text"),
     ],
+    ids=lambda value: str(value)[:50],
 )
 def test_damaged_settings_are_named(folder: Path, name: str, content: bytes, message: str) -> None:
     (folder / name).write_bytes(content)

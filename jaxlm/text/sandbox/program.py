@@ -13,6 +13,7 @@ from jaxlm.text.sandbox.environment import Marks, PayingContext, PayingEnvironme
 from jaxlm.text.sandbox.toll import add_tolls, captures_generation
 
 LONGEST_SOURCE = 200_000  # characters; published templates have up to about 20,000
+LONGEST_MESSAGE = 300  # characters of a template's own complaint
 _ENVIRONMENT = PayingEnvironment()
 
 
@@ -84,4 +85,6 @@ def _said(error: Exception) -> str:
 
 
 def _line(message: str, lineno: int | None = None) -> str:
-    return f"chat template{f', line {lineno}' if lineno else ''}: {' '.join(message.splitlines())}"
+    line = " ".join(message.splitlines())
+    short = line if len(line) <= LONGEST_MESSAGE else f"{line[:LONGEST_MESSAGE]}..."
+    return f"chat template{f', line {lineno}' if lineno else ''}: {short}"
