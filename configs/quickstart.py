@@ -30,7 +30,7 @@ def quickstart() -> RunConfig:
         steps=640,
         batch=8,
         eval_every=320,
-        eval_batches=40,
+        eval_tokens=40 * 8 * 256,
         save_every=320,
         sample_every=320,
         sample_tokens=120,

@@ -84,4 +84,4 @@ def train(run: RunConfig, folder: str | Path) -> None:
                     report.print(f"{stop}: saved step {step} and stopped; run it again to go on")
                     return
         scores = scores or evaluate(state.eval_params)
-    print(score_table(dataset, scores))
+    print(score_table(dataset, scores, run.eval_tokens))
