@@ -62,11 +62,13 @@ def test_bytes_are_those_of_the_sample(mixture: Dataset) -> None:
     assert rows.bytes == len(mixture.tokenizer.decode_bytes(labels)) < mixture.heldout_bytes
 
 
-def test_bytes_of_a_sample_where_pieces_are_not_the_text(folders: tuple[str, str], cache: str) -> None:
+def test_bytes_of_a_sample_where_pieces_are_not_the_text(
+    folders: tuple[str, str], cache: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A tokenizer that puts a space before each document: its byte is not the text's."""
     bpe = TokenizerConfig("bpe", 320)
     data = prepare(DataConfig((Source(folders[0]),), bpe, T=4, holdout=0.2, cache=cache))
-    data.tokenizer.__dict__["byte_lengths_V"] = data.tokenizer.byte_lengths_V * 3
+    monkeypatch.setattr(data.tokenizer, "byte_lengths_V", data.tokenizer.byte_lengths_V * 3)
     (shards,) = data.heldout
     halves = [heldout_rows(data.heldout, 4, data.tokenizer).starts[0][i::2] for i in (0, 1)]
     parts = [HeldoutRows((shards,), (half,), 4, data.tokenizer).bytes for half in halves]

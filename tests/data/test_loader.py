@@ -141,9 +141,9 @@ def test_states_of_other_data_are_refused(dataset: Dataset, mixture: Dataset) ->
 
 def test_a_batch_of_nothing_is_refused(dataset: Dataset) -> None:
     for batch in (0, -1, True, 1.5, "8", 2**31, 10**5000):
-        with pytest.raises(UserError, match="a batch of .* rows: it must be a positive integer below"):
+        with pytest.raises(UserError, match=r"a batch of .* rows: it must be a positive integer below"):
             dataset.train_batches(batch)  # pyright: ignore[reportArgumentType]
-        with pytest.raises(UserError, match="a batch of .* rows"):
+        with pytest.raises(UserError, match=r"a batch of .* rows"):
             dataset.heldout_batches(batch)  # pyright: ignore[reportArgumentType]
     for rows in ([], [8], [-1]):
         with pytest.raises(ValueError, match="are not some of the 8 of a batch"):
