@@ -93,7 +93,8 @@ class DataConfig:
         sources: mixed by weight; several windows of one source are never mixed inside a row.
         tokenizer: shared by all sources.
         T: positions in a training row; a row reads T + 1 consecutive tokens.
-        holdout: the share of documents kept for evaluation, chosen by a hash of their text.
+        holdout: the share of documents kept for evaluation, chosen by a hash of their text; of a source of so few that
+            this divides them badly, the share of each document, at its end.
         seed: of the order of training rows.
         limit: read at most so many bytes of text from each source; None reads all.
         cache: folder of tokenised data; None is `$JAXLM_CACHE`, else `jaxlm` in the user's cache folder.
