@@ -1,7 +1,7 @@
 """What data to train on, as a value."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxlm.config_tree import shorten
 from jaxlm.errors import UserError, unknown
@@ -41,6 +41,8 @@ class Source:
     sources of Python's own standard library. `weight` is its share of the training tokens, relative to the other
     sources. `field` is the key or column that holds the text in .jsonl and .parquet.
     """
+
+    SHORT: ClassVar[str] = "path"  # what a plain text in an override means
 
     path: str = "embedded"
     weight: float = 1.0

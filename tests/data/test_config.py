@@ -26,6 +26,39 @@ def test_configs_survive_json_and_overrides() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "sources"),
+    [
+        ("sources=web/*.jsonl", [Source("web/*.jsonl")]),
+        ("sources=a=b, c.txt", [Source("a=b"), Source("c.txt")]),
+        ("sources=[ab]*.txt", [Source("[ab]*.txt")]),
+        ('sources=["a, b.txt", {"path": "c", "weight": 2}]', [Source("a, b.txt"), Source("c", 2)]),
+        ('sources={"path": "c"}', [Source("c")]),
+        ("sources.0=a,b", [Source("a,b")]),
+        ("sources.0.path=a,b", [Source("a,b", 3.0, "body")]),
+    ],
+)
+def test_sources_are_written_as_paths_or_as_json(text: str, sources: list[Source]) -> None:
+    config = DataConfig(sources=(Source("x", 3.0, "body"),))
+    assert override(config, [text]) == dataclasses.replace(config, sources=tuple(sources))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sources=[1]", "must be a tuple of Source, not .*: 1 is none"),
+        ('sources=[["a"]]', r'must be a tuple of Source, not .*: \["a"\] is none'),
+        ("sources=[null]", "must be a tuple of Source"),
+        ('sources=["a",', "not valid JSON"),
+        ("sources=", "at least one Source"),
+        ("sources=a,,b", "path must be text, not ''"),
+    ],
+)
+def test_sources_that_are_none(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        override(DataConfig(), [text])
+
+
+@pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: Source(path=""), "path must be text"),
