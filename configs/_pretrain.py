@@ -31,7 +31,7 @@ def pretrain(model: LMConfig, *, T: int, tokens: float, batch: int, learning_rat
         steps=round(tokens / (batch * T)),
         batch=batch,
         eval_every=1000,
-        eval_batches=64,
+        eval_tokens=10_000_000,
         save_every=1000,
         sample_every=1000,
     )

@@ -86,7 +86,7 @@ def gpt(depth: int = 12, ratio: float = 20.0, T: int = 2048, V: int = 32_768, mu
         batch=rows,
         accumulate=min(rows, 2 ** max(0, round(math.log2(rows * T / 2**17)))),  # some 131,072 tokens a part
         eval_every=500,
-        eval_batches=16,
+        eval_tokens=2**21,
         save_every=1000,
         sample_every=1000,
     )

@@ -17,7 +17,7 @@ def model(N: int, D: int, H: int, dropout: float) -> LMConfig:
 def shakespeare() -> RunConfig:
     """Tiny Shakespeare by bytes, 4 layers x 128, context 64: a laptop's CPU, a few minutes.
 
-    jaxlm train shakespeare data.sources.0.path=tinyshakespeare.txt
+    jaxlm train shakespeare data.sources=tinyshakespeare.txt
     """
     return RunConfig(
         model=model(N=4, D=128, H=4, dropout=0.0),

@@ -8,6 +8,7 @@
     model.segments.*.dropout=0.1   every entry that has the rest of the path
     optim={"type": "jaxlm.optim.Muon", "lr": 0.02}    a whole config as JSON; "type" may be the bare class name, or be
                                    left out, where the annotation leaves no doubt
+    data.sources=web/*.jsonl,a.txt where a class says which field a plain text stands for (its SHORT)
 
 All overrides are applied before the config is built again, so fields that must agree can change together.
 """
@@ -122,6 +123,8 @@ def _missing(node: Any, path: str, part: str, key: str) -> UserError:
 def read(text: str, annotation: Any) -> Any:
     """The plain form of the value that `text` spells. Raises ValueError where it spells none of that type."""
     alternatives = members(annotation)
+    if len(alternatives) == 1 and _short(annotation) and not text.startswith("{"):
+        return _with_classes(text, annotation)
     if any(map(is_config_class, alternatives)) and (text.startswith("{") or len(alternatives) == 1):
         return _with_classes(_json_object(text), annotation)
     for member in sorted(alternatives, key=_breadth):
@@ -157,7 +160,7 @@ def _read_one(text: str, annotation: Any) -> Any:
     if annotation is str:
         return text
     if is_tuple(annotation):
-        return [_read_item(item, item_hint(annotation, i)) for i, item in enumerate(_items(text))]
+        return [_read_item(item, item_hint(annotation, i)) for i, item in enumerate(_items(text, annotation))]
     if is_dict(annotation):
         return {key: _read_item(item, value_hint(annotation)) for key, item in _json_object(text).items()}
     if is_config_class(annotation):
@@ -181,10 +184,13 @@ def _read_int(text: str) -> int:
     return int(number)
 
 
-def _items(text: str) -> list[Any]:
-    """The entries of a tuple: from a JSON list, a JSON object (pairs) or, as texts, a comma list."""
-    if text.startswith("["):
+def _items(text: str, annotation: Any = Any) -> list[Any]:
+    """The entries of a tuple: from a JSON list, a JSON object (pairs, or one config) or, as texts, a comma list."""
+    configs = is_config_class(item_hint(annotation, 0))
+    if text.startswith("[") and not (_short(item_hint(annotation, 0)) and _is_glob(text)):
         return _json(text)
+    if text.startswith("{") and configs:
+        return [_json_object(text)]
     if text.startswith("{"):
         return [list(pair) for pair in _json_object(text).items()]
     if text.startswith("(") and text.endswith(")"):
@@ -197,10 +203,17 @@ def _read_item(item: Any, annotation: Any) -> Any:
     """The plain form of an entry: JSON that is of the right type already stays what it is."""
     if annotation is not float and not isinstance(item, list | dict) and fits(item, annotation):
         return item
+    if is_config_class(annotation) and not isinstance(item, str | dict):
+        raise ValueError(f"{shorten(json.dumps(item))} is none")
     value = read(item if isinstance(item, str) else json.dumps(item), annotation)
     if isinstance(value, str) and not isinstance(item, str):  # str takes any text, but 1 is not "1" in JSON
         raise ValueError
     return value
+
+
+def _is_glob(text: str) -> bool:
+    """Whether a text that begins like a JSON list is the pattern of file names instead: "[ab]*.txt"."""
+    return '"' not in text and text.rstrip()[-1] != "]"
 
 
 def _json(text: str) -> Any:
@@ -228,6 +241,8 @@ def _with_classes(value: Any, annotation: Any = Any) -> Any:
     """The plain form of JSON data: classes found by "type" or annotation, defaults filled in, objects as pairs."""
     if isinstance(value, list):
         return [_with_classes(item, item_hint(annotation, i)) for i, item in enumerate(value)]
+    if isinstance(value, str) and (field := _short(annotation)):
+        return {"type": annotation, **_defaults(annotation), field: value}
     if not isinstance(value, dict):
         return value
     classes = {member.__name__: member for member in members(annotation) if is_config_class(member)}
@@ -241,6 +256,11 @@ def _with_classes(value: Any, annotation: Any = Any) -> Any:
     cls = classes[name] if name in list(classes) else find_class(name)
     fields = {key: _with_classes(item, hints(cls).get(key, Any)) for key, item in value.items() if key != "type"}
     return {"type": cls, **_defaults(cls), **fields}
+
+
+def _short(annotation: Any) -> str:
+    """The field of a config class that a plain text stands for, as its SHORT says; "" where it says none."""
+    return getattr(annotation, "SHORT", "") if is_config_class(annotation) else ""
 
 
 def _defaults(cls: type) -> dict[str, Any]:

@@ -43,7 +43,13 @@ def table(args: Args) -> None:
 def _fit_arguments(parser: Parser) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUNS", help="a .csv or .jsonl with a run a row, or run folders")
     parser.add_argument("--form", choices=FORMS, default=FORMS[0], help="of the law; tied: alpha = beta")
-    parser.add_argument("--drop", type=natural, default=0, metavar="N", help="leave out the N runs of the highest loss")
+    parser.add_argument(
+        "--drop",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="leave out the N runs of the highest loss",
+    )
     parser.add_argument("--hold", type=natural, default=0, metavar="N", help="... predict the N of the most compute")
     parser.add_argument("--plot", metavar="PNG", help="draw it")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

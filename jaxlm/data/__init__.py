@@ -13,6 +13,7 @@ from jaxlm.data.config import DataConfig, Source, TokenizerConfig
 from jaxlm.data.dataset import Dataset, prepare
 from jaxlm.data.pack import Batch, pack
 from jaxlm.data.sources import documents
+from jaxlm.data.summary import summary
 
 __all__ = [
     "Batch",
@@ -24,4 +25,5 @@ __all__ = [
     "documents",
     "pack",
     "prepare",
+    "summary",
 ]

@@ -1,19 +1,31 @@
 """What data to train on, as a value."""
 
-import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
+from jaxlm.config_tree import shorten
 from jaxlm.errors import UserError, unknown
 from jaxlm.text.sentencepiece_train import LEAST_V
 
+KINDS = ("bytes", "bpe", "unigram", "file")
+MOST = 2**31 - 1  # of a length or a seed: more overflows the indices of libraries
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+def is_count(value: Any, most: int = MOST) -> bool:
+    """Whether it is an int from 1 to `most`."""
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
 
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and value != ""
+
+
+def shown(value: Any) -> str:
+    """A value as an error message spells it, of bounded length."""
+    try:
+        return shorten(repr(value))
+    except ValueError:  # Python writes no integer of more than 4300 digits
+        return "a number of thousands of digits"
 
 
 def _check(good: bool, message: str) -> None:
@@ -30,15 +42,18 @@ class Source:
     sources. `field` is the key or column that holds the text in .jsonl and .parquet.
     """
 
+    SHORT: ClassVar[str] = "path"  # what a plain text in an override means
+
     path: str = "embedded"
     weight: float = 1.0
     field: str = "text"
 
     def __post_init__(self) -> None:
-        _check(_is_text(self.path), f"a data source's path must be text, not {self.path!r}")
-        good = isinstance(self.weight, int | float) and math.isfinite(self.weight) and self.weight > 0
-        _check(good, f"data source {self.path}: weight must be a positive number, not {self.weight!r}")
-        _check(_is_text(self.field), f"data source {self.path}: field must be text, not {self.field!r}")
+        _check(_is_text(self.path), f"a data source's path must be text, not {shown(self.path)}")
+        good = type(self.weight) in (int, float) and 1e-15 <= self.weight <= 1e15  # sums and ratios stay finite
+        said = f"weight must be a positive number, from 1e-15 to 1e15, not {shown(self.weight)}"
+        _check(good, f"data source {shorten(self.path)}: {said}")
+        _check(_is_text(self.field), f"data source {shorten(self.path)}: field must be text, not {shown(self.field)}")
 
 
 @dataclass(frozen=True)
@@ -54,17 +69,22 @@ class TokenizerConfig:
     path: str | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in (kinds := ("bytes", "bpe", "unigram", "file")):
-            raise unknown("tokenizer kind", str(self.kind), kinds)
-        _check(_is_count(self.V), f"tokenizer V must be a positive integer, not {self.V!r}")
+        if not isinstance(self.kind, str) or self.kind not in KINDS:
+            raise unknown("tokenizer kind", shown(self.kind).strip("'"), KINDS)
+        _check(is_count(self.V), f"tokenizer V must be a positive integer below 2**31, not {shown(self.V)}")
         if self.kind == "bytes":
-            _check(self.V == 257, f"the byte tokenizer has V=257, not {self.V}: leave V, or set kind to bpe or unigram")
+            _check(
+                self.V == 257,
+                f"the byte tokenizer has V=257, not {shown(self.V)}: leave V, or set kind to bpe or unigram",
+            )
         if self.kind in ("bpe", "unigram"):
-            _check(self.V >= LEAST_V, f"V={self.V} is too small for a {self.kind} tokenizer: set V, say to 4096")
+            _check(self.V >= LEAST_V, f"V={shown(self.V)} is too small for a {self.kind} tokenizer: set V, say to 4096")
         if self.kind == "file":
             _check(_is_text(self.path), "tokenizer kind 'file' needs a path")
         else:
-            _check(self.path is None, f"tokenizer kind {self.kind!r} takes no path: set kind to 'file' to load one")
+            _check(
+                self.path is None, f"tokenizer kind {shown(self.kind)} takes no path: set kind to 'file' to load one"
+            )
 
 
 @dataclass(frozen=True)
@@ -75,7 +95,8 @@ class DataConfig:
         sources: mixed by weight; several windows of one source are never mixed inside a row.
         tokenizer: shared by all sources.
         T: positions in a training row; a row reads T + 1 consecutive tokens.
-        holdout: the share of documents kept for evaluation, chosen by a hash of their text.
+        holdout: the share of documents kept for evaluation, chosen by a hash of their text; of a source of so few that
+            this divides them badly, the share of each document, at its end.
         seed: of the order of training rows.
         limit: read at most so many bytes of text from each source; None reads all.
         cache: folder of tokenised data; None is `$JAXLM_CACHE`, else `jaxlm` in the user's cache folder.
@@ -92,10 +113,11 @@ class DataConfig:
     def __post_init__(self) -> None:
         good = isinstance(self.sources, tuple) and all(isinstance(source, Source) for source in self.sources)
         _check(good and bool(self.sources), "data.sources must be a tuple with at least one Source")
-        _check(_is_count(self.T), f"data.T must be a positive integer, not {self.T!r}")
+        _check(is_count(self.T), f"data.T must be a positive integer below 2**31, not {shown(self.T)}")
         good = isinstance(self.holdout, float) and 0 < self.holdout < 1
-        _check(good, f"data.holdout must be between 0 and 1, say 0.02, not {self.holdout!r}")
-        good = isinstance(self.seed, int) and 0 <= self.seed < 2**31
-        _check(good, f"data.seed must be an integer from 0 to 2**31 - 1, not {self.seed!r}")
-        _check(self.limit is None or _is_count(self.limit), f"data.limit must be a number of bytes, not {self.limit!r}")
-        _check(self.cache is None or _is_text(self.cache), f"data.cache must be a folder, not {self.cache!r}")
+        _check(good, f"data.holdout must be between 0 and 1, say 0.02, not {shown(self.holdout)}")
+        good = type(self.seed) is int and 0 <= self.seed <= MOST
+        _check(good, f"data.seed must be an integer from 0 to 2**31 - 1, not {shown(self.seed)}")
+        good = self.limit is None or is_count(self.limit, 2**62)
+        _check(good, f"data.limit must be a number of bytes, not {shown(self.limit)}")
+        _check(self.cache is None or _is_text(self.cache), f"data.cache must be a folder, not {shown(self.cache)}")

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxlm.data import sources, tokenize
-from jaxlm.data.config import DataConfig
-from jaxlm.data.pack import Batch, pack
+from jaxlm.data.config import MOST, DataConfig, is_count, shown
+from jaxlm.data.heldout import HeldoutRows, heldout_rows, in_order
+from jaxlm.data.pack import Batch
 from jaxlm.data.shards import Shards
 from jaxlm.errors import UserError
 from jaxlm.text import Tokenizer
+
+ORDER = 1  # raise it when the same tokens would come in another order
 
 if TYPE_CHECKING:
     from jaxlm.data.loader import TrainBatches
@@ -43,6 +46,10 @@ def prepare(config: DataConfig, progress: sources.Progress | None = None, verify
                 f"{source.path}: {train.tokens} training tokens are fewer than one row of T+1 = {config.T + 1}: "
                 "lower data.T, or add text"
             )
+        if train.tokens // config.T > MOST:
+            raise UserError(
+                f"{source.path}: {train.tokens} tokens are too many rows of data.T={config.T}: raise data.T"
+            )
     train, heldout = zip(*splits)
     return Dataset(config, tokenizer, train, heldout)
 
@@ -60,7 +67,7 @@ class Dataset:
     def fingerprint(self) -> str:
         """A hash of the tokens, the mixture, T and the seed: where it agrees, a saved position means the same."""
         parts = [(shards.digest, source.weight) for shards, source in zip(self.train, self.config.sources)]
-        content = json.dumps([tokenize.FORMAT, parts, self.config.T, self.config.seed, self.tokenizer.fingerprint])
+        content = json.dumps([ORDER, parts, self.config.T, self.config.seed, self.tokenizer.fingerprint])
         return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
     @property
@@ -84,8 +91,8 @@ class Dataset:
         return sum(shards.bytes for shards in self.train) / self.train_tokens
 
     def heldout_texts(self) -> Iterator[str]:
-        """The held-out documents in order, decoded from their tokens."""
-        for shards in self.heldout:
+        """The held-out documents, decoded from their tokens; sources in an order that no config decides."""
+        for shards in in_order(self.heldout):
             for ids in _split(shards.blocks(), self.tokenizer.eot):
                 yield self.tokenizer.decode(ids)
 
@@ -114,37 +121,23 @@ class Dataset:
             fingerprint=self.fingerprint,
         )
 
-    def heldout_batches(
-        self, batch: int, limit: int | None = None, rows: Sequence[int] | None = None
-    ) -> Iterator[Batch]:
-        """The held-out split in order: at most `limit` batches, every token but a source's first a label once.
+    def heldout_rows(self, tokens: int = 0) -> HeldoutRows:
+        """What to score a model on: all held-out rows, or as many as hold `tokens` labels, spread over every source."""
+        return heldout_rows(self.heldout, self.config.T, self.tokenizer, tokens)
 
-        All batches have the same shape; what the text does not fill has weight 0. Arguments and errors as in
-        `train_batches`.
+    def heldout_batches(self, batch: int, tokens: int = 0, rows: Sequence[int] | None = None) -> Iterator[Batch]:
+        """The rows of `heldout_rows` in finite batches of one shape; what the text does not fill has weight 0.
+
+        Arguments and errors as in `train_batches`.
         """
-        return self._heldout_batches(batch, limit, _rows(batch, rows))
-
-    def _heldout_batches(self, batch: int, limit: int | None, rows: Sequence[int]) -> Iterator[Batch]:
-        T, eot = self.config.T, self.tokenizer.eot
-        every = [(shards, start) for shards in self.heldout for start in range(0, shards.tokens - 1, T)]
-        for first in list(range(0, len(every), batch))[:limit]:
-            windows = np.full((len(rows), T + 1), eot, self.heldout[0].dtype)
-            lengths = np.zeros(len(rows), np.int32)
-            for row, at in enumerate(rows):
-                if first + at >= len(every):
-                    continue
-                shards, start = every[first + at]
-                window = shards.window(start, T + 1)
-                windows[row, : len(window)] = window
-                lengths[row] = len(window) - 1
-            yield pack(windows, eot, lengths)
+        return self.heldout_rows(tokens).batches(batch, _rows(batch, rows))
 
 
 def _rows(batch: int, rows: Sequence[int] | None) -> Sequence[int]:
-    if batch < 1:
-        raise UserError(f"a batch of {batch} rows: it needs at least one")
+    if not is_count(batch):
+        raise UserError(f"a batch of {shown(batch)} rows: it must be a positive integer below 2**31")
     rows = range(batch) if rows is None else rows
-    if not rows or min(rows) < 0 or max(rows) >= batch:
+    if not rows or (rows != range(batch) and (min(rows) < 0 or max(rows) >= batch)):
         raise ValueError(f"rows {rows} are not some of the {batch} of a batch")
     return rows
 

@@ -14,6 +14,7 @@ from jaxlm.data.shards import Shards
 from jaxlm.errors import UserError
 
 AHEAD = 4  # batches made before they are asked for
+ENDLESS = 2**52  # rows; grain divides lengths as floats, and what it says is endless would overflow
 
 
 class Windows:
@@ -39,7 +40,7 @@ class Part:
         self._whole, self._batch, self._rows = whole, batch, rows
 
     def __len__(self) -> int:
-        return len(self._whole) // self._batch * len(self._rows)
+        return min(len(self._whole) // self._batch * len(self._rows), ENDLESS)
 
     def __getitem__(self, index: int) -> np.ndarray:
         group, row = divmod(int(index), len(self._rows))
@@ -117,7 +118,7 @@ class TrainBatches:
             UserError: not such a state, or one of other data, another mixture, or another batch size.
         """
         at = state.get("next_index")
-        if not isinstance(at, int) or at < 0:
+        if not isinstance(at, int) or isinstance(at, bool) or not 0 <= at < ENDLESS // self._identity["batch"]:
             raise UserError(f"not a state of the training data: {state}")
         for key, value in self._identity.items():
             if state.get(key, value) != value:

@@ -6,29 +6,26 @@
 | .jsonl, .jsonl.gz | the string `field` of the object on each line; a line has at most 64 MiB |
 | .parquet | each value of the string column `field` |
 
-All text is UTF-8; a byte order mark at the start of a file is dropped. Empty documents are passed over.
+All text is UTF-8; a byte order mark at the start of a file is dropped. Empty documents and nulls are passed over.
 """
 
 import codecs
 import contextlib
-import glob
 import gzip
 import hashlib
 import json
-import os
 import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from jaxlm.data import corpus
+from jaxlm.data import corpus, files
 from jaxlm.errors import UserError
 from jaxlm.text.base import utf8
 
 Progress = Callable[[int, int | None, str], None]  # done, total or None if unknown, unit
 
-SUFFIXES = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".parquet")
 LINE_LIMIT = 64 * 2**20  # bytes
 BLOCK = 2**22  # bytes between two reports of progress
 
@@ -40,14 +37,15 @@ def documents(
 ) -> Iterator[tuple[str, str]]:
     """(name, text) of the documents of a file, a folder, a glob, or the collection "embedded".
 
-    A folder is read with all below it, hidden names left out, sorted by path, as is a glob; both leave out files of
-    other kinds. `limit` stops after so many bytes of text, within a document if need be.
+    A folder is read with all below it, hidden names left out, sorted by path, as is a glob; links to folders are
+    followed; both pass over files of other kinds (see `files.find`). `limit` stops after so many bytes of text, within
+    a document if need be.
 
     Raises:
         UserError: naming the file, and the line or the byte: nothing there, an unknown kind of file, not text, not
             UTF-8, not JSON, no such field or column, a line too long, or no document at all.
     """
-    return corpus.take(_documents(path, field, find(path), limit, progress or (lambda *_: None)), limit)
+    return corpus.take(_documents(path, field, files.find(path).files, limit, progress or (lambda *_: None)), limit)
 
 
 def passages(path: str, field: str = "text", progress: Progress | None = None) -> Iterator[str]:
@@ -62,17 +60,17 @@ def passages(path: str, field: str = "text", progress: Progress | None = None) -
             yield text
             heard(at, None, "bytes read")
         return
-    files = find(path) if not Path(path).is_file() or _kind(Path(path)) else [(path, Path(path))]
-    total = sum(_size(file) for _, file in files)
-    for name, file in files:
-        if path == "embedded" or (_kind(file) or ".txt").startswith((".jsonl", ".parquet")):
+    found = files.find(path, any_kind=True).files
+    total = sum(files.size(file) for _, file in found)
+    for name, file in found:
+        if path == "embedded" or (files.kind(file) or ".txt").startswith((".jsonl", ".parquet")):
             records = ((text, at) for _, text, at in _records(path, name, file, field, None))
         else:
             records = _text_blocks(file)
         for text, at in records:
             yield text
             heard(done + at, total, "bytes read")
-        done += _size(file)
+        done += files.size(file)
 
 
 def _text_blocks(file: Path) -> Iterator[tuple[str, int]]:
@@ -99,40 +97,13 @@ def _blocks(where: str, stream: IO[bytes]) -> Iterator[tuple[str, int]]:
         yield _decode(held, where, offset), offset + len(held)
 
 
-def find(path: str) -> list[tuple[str, Path]]:
-    """(name, path) of the files that `documents` reads, in order. Raises UserError if there are none."""
-    if path == "embedded":
-        return corpus.files()
-    base, known = Path(path).expanduser(), ", ".join(SUFFIXES)
-    if base.is_dir():
-        walk = ((Path(folder), _prune(folders), names) for folder, folders, names in os.walk(base, onerror=_refuse))
-        found = [folder / name for folder, _, names in walk for name in names if not name.startswith(".")]
-        found = [file for file in found if _kind(file)]
-        if not found:
-            raise UserError(f"{path}: no file of a known kind in this folder ({known})")
-    elif base.is_file():
-        if not _kind(base):
-            raise UserError(f"{path}: unknown kind of file: use one of {known}")
-        found = [base]
-    elif base.exists():
-        raise UserError(f"{path}: neither a file nor a folder")
-    elif glob.has_magic(path):
-        matches = [file for file in map(Path, glob.glob(str(base), recursive=True)) if file.is_file()]
-        found = [file for file in matches if _kind(file)]
-        if not found:
-            raise UserError(f"{path}: matches {'no file' if not matches else f'no file of a known kind ({known})'}")
-    else:
-        raise UserError(f"{path}: no such file or folder")
-    return [(str(file), file) for file in sorted(found)]
-
-
 def digest(path: str, progress: Progress | None = None) -> str:
     """A hash of the contents of the files that `documents` reads; their names and places do not matter."""
-    files = find(path)
-    total = sum(_size(file) for _, file in files)
+    found = files.find(path).files
+    total = sum(files.size(file) for _, file in found)
     done, content = 0, hashlib.blake2b(digest_size=16)
-    for _, file in files:
-        content.update(f"{_kind(file)} {_size(file)}\n".encode())
+    for _, file in found:
+        content.update(f"{files.kind(file)} {files.size(file)}\n".encode())
         with _open(file, unpack=False) as (stream, _):
             while block := stream.read(BLOCK):
                 content.update(block)
@@ -142,31 +113,12 @@ def digest(path: str, progress: Progress | None = None) -> str:
     return content.hexdigest()
 
 
-def _kind(file: Path) -> str | None:
-    return next((suffix for suffix in SUFFIXES if file.name.lower().endswith(suffix)), None)
-
-
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except OSError as error:  # a link to nothing
-        raise UserError(f"{file}: cannot read it: {error.strerror}") from None
-
-
-def _refuse(error: OSError) -> None:
-    raise UserError(f"{error.filename}: cannot read this folder: {error.strerror}")
-
-
-def _prune(folders: list[str]) -> None:
-    folders[:] = [folder for folder in folders if not folder.startswith(".")]
-
-
 def _documents(
-    path: str, field: str, files: list[tuple[str, Path]], limit: int | None, progress: Progress
+    path: str, field: str, found: list[tuple[str, Path]], limit: int | None, progress: Progress
 ) -> Iterator[tuple[str, str]]:
-    total = sum(_size(file) for _, file in files)
+    total = sum(files.size(file) for _, file in found)
     base = reported = characters = 0
-    for name, file in files:
+    for name, file in found:
         for document, text, at in _records(path, name, file, field, limit):
             if text:
                 yield document, text
@@ -175,15 +127,15 @@ def _documents(
             if done - reported >= BLOCK:
                 progress(done, most, "bytes read")
                 reported = done
-        base += _size(file)
+        base += files.size(file)
     if not characters:
         raise UserError(f"{path}: no text here: " + ("the file is empty" if total == 0 else "every document is empty"))
 
 
 def _records(path: str, name: str, file: Path, field: str, limit: int | None) -> Iterator[Record]:
     if path == "embedded":
-        return ((*document, _size(file)) for document in corpus.read(name, file))
-    kind = _kind(file) or ""
+        return ((*document, files.size(file)) for document in corpus.read(name, file))
+    kind = files.kind(file) or ""
     if kind.startswith(".txt"):
         return _text(file, limit)
     return _jsonl(file, field) if kind.startswith(".jsonl") else _parquet(file, field)
@@ -247,6 +199,8 @@ def _field(line: str, field: str, where: str) -> str:
     if field not in record:
         names = ", ".join(map(repr, list(record)[:10])) or "none"
         raise UserError(f"{where}: no field {field!r} (it has {names}): set the source's field")
+    if record[field] is None:
+        return ""
     if not isinstance(record[field], str):
         raise UserError(f"{where}: the field {field!r} is a JSON {_named(record[field])}, not a string")
     try:
@@ -265,7 +219,7 @@ def _parquet(file: Path, field: str) -> Iterator[Record]:
     import pyarrow as pa  # heavy, and only this kind of file needs it
     import pyarrow.parquet as pq
 
-    size = _size(file)
+    size = files.size(file)
     try:
         with pq.ParquetFile(file) as table:
             schema = table.schema_arrow
@@ -273,7 +227,13 @@ def _parquet(file: Path, field: str) -> Iterator[Record]:
                 names = ", ".join(map(repr, schema.names[:10]))
                 raise UserError(f"{file}: no column {field!r} (it has {names}): set the source's field")
             kind = schema.field(field).type
-            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+            kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+            if not (
+                pa.types.is_string(kind)
+                or pa.types.is_large_string(kind)
+                or pa.types.is_string_view(kind)
+                or pa.types.is_null(kind)
+            ):
                 raise UserError(f"{file}: the column {field!r} holds {kind}, not strings")
             row = 0
             for batch in table.iter_batches(batch_size=128, columns=[field]):

@@ -2,9 +2,8 @@
 
 import hashlib
 import heapq
-import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,8 @@ from jaxlm.errors import UserError
 from jaxlm.text import ByteTokenizer, SentencePieceTokenizer, Tokenizer, load_tokenizer, train_sentencepiece
 from jaxlm.text.sentencepiece_train import LIMITS
 
-FORMAT = 1  # raise it when the same config would give other tokens
+FORMAT = 2  # of tokens: raise it when the same config and tokenizer would give others
+MANY = 1000  # documents of which a share by number is one by size too
 BATCH = 2**22  # characters encoded at a time
 
 
@@ -25,20 +25,41 @@ def hash_fraction(text: str, purpose: str = "holdout") -> float:
     return int.from_bytes(content.digest(), "little") / 2**64
 
 
-def split(texts: Iterable[str], holdout: float) -> Iterator[tuple[str, bool]]:
-    """Each text, and whether it is held out: when its hash is below `holdout`, whatever the others are.
+def split(read: Callable[[], Iterator[str]], holdout: float) -> Iterator[tuple[str, bool]]:
+    """Each of the texts that `read` begins to read anew, and whether it is held out: when its hash is below `holdout`,
+    whatever the others are.
 
-    A text that is alone is cut in two instead, at a line break where there is one, and its end is held out.
+    Where that leaves a side without a text, or of few texts the larger part on the wrong side, as with a single text,
+    each is cut in two instead, and its end held out (see `cut`).
     """
-    texts = iter(texts)
-    first, second = next(texts, None), next(texts, None)
-    if first is not None and second is None:
-        most = round(len(first) * (1 - holdout))
-        at = first.rfind("\n", 0, most) + 1 or most
-        yield from ((part, held) for part, held in ((first[:at], False), (first[at:], True)) if part)
+    if _by_hash(read(), holdout):
+        for text in read():
+            yield text, hash_fraction(text) < holdout
         return
-    for text in itertools.chain([t for t in (first, second) if t is not None], texts):
-        yield text, hash_fraction(text) < holdout
+    for text in read():
+        at = cut(text, holdout)
+        yield from ((part, held) for part, held in ((text[:at], False), (text[at:], True)) if part)
+
+
+def _by_hash(texts: Iterator[str], holdout: float) -> bool:
+    """Whether hashes divide these texts as they should; as many are read as that takes."""
+    sizes = [0, 0]
+    for count, text in enumerate(texts, 1):
+        sizes[hash_fraction(text) < holdout] += len(text)
+        if count >= MANY and all(sizes):
+            return True
+    return all(sizes) and sizes[True] <= sum(sizes) * (1 + holdout) / 2
+
+
+def cut(text: str, holdout: float) -> int:
+    """Where the held-out end of a text begins: behind a line break, else a space, that is near to where `holdout` wants
+    it, which is no further than half of that end; else right there. Both parts have a character if the text has two."""
+    wanted = max(min(round(len(text) * (1 - holdout)), len(text) - 1), 1)
+    least = max(wanted - (len(text) - wanted) // 2, 1)
+    for mark in ("\n", " "):
+        if at := text.rfind(mark, least - 1, wanted) + 1:
+            return at
+    return wanted
 
 
 def make_tokenizer(config: DataConfig, digests: list[str], progress: sources.Progress | None = None) -> Tokenizer:
@@ -55,7 +76,7 @@ def make_tokenizer(config: DataConfig, digests: list[str], progress: sources.Pro
     if wanted.kind == "file":
         return load_tokenizer(wanted.path or "")
     content = [(digest, source.field, source.weight) for digest, source in zip(digests, config.sources)]
-    key = _key(wanted.kind, wanted.V, config.holdout, config.limit, content)
+    key = _key(1, wanted.kind, wanted.V, config.holdout, config.limit, content)
     folder = cache.cache_root(config.cache) / "tokenizers" / key
 
     def make(temporary: Path) -> None:
@@ -81,8 +102,7 @@ def _sample(config: DataConfig, progress: sources.Progress | None) -> Iterator[s
         room = round(LIMITS[config.tokenizer.kind] * source.weight / total)
         kept: list[tuple[float, int, str]] = []  # a heap: the document with the largest hash leaves first
         size = 0
-        documents = sources.documents(source.path, source.field, config.limit, progress)
-        for text, held_out in split((text for _, text in documents), config.holdout):
+        for text, held_out in split(lambda source=source: _texts(config, source, progress), config.holdout):
             if held_out:
                 continue
             heapq.heappush(kept, (-hash_fraction(text, "sample"), len(text.encode()), text))
@@ -94,6 +114,10 @@ def _sample(config: DataConfig, progress: sources.Progress | None) -> Iterator[s
             room -= length
             if room <= 0:
                 break
+
+
+def _texts(config: DataConfig, source: Source, progress: sources.Progress | None) -> Iterator[str]:
+    return (text for _, text in sources.documents(source.path, source.field, config.limit, progress))
 
 
 def make_shards(
@@ -112,12 +136,12 @@ def make_shards(
     Raises:
         UserError: a split would have no document; also what `sources.documents` raises.
     """
-    key = _key(digest, source.field, tokenizer.fingerprint, config.holdout, config.limit)
+    key = _key(FORMAT, digest, source.field, tokenizer.fingerprint, config.holdout, config.limit)
     folder = cache.cache_root(config.cache) / "tokens" / key
 
     def make(temporary: Path) -> None:
-        documents = sources.documents(source.path, source.field, config.limit, progress)
-        _write(temporary, source.path, (text for _, text in documents), tokenizer, config.holdout)
+        parts = split(lambda: _texts(config, source, progress), config.holdout)
+        _write(temporary, source.path, parts, tokenizer)
 
     def valid(folder: Path) -> bool:
         return all(shards.intact(folder / side, verify) for side in ("train", "heldout"))
@@ -126,24 +150,21 @@ def make_shards(
     return shards.Shards(folder / "train"), shards.Shards(folder / "heldout")
 
 
-def _write(folder: Path, name: str, texts: Iterable[str], tokenizer: Tokenizer, holdout: float) -> None:
+def _write(folder: Path, name: str, parts: Iterable[tuple[str, bool]], tokenizer: Tokenizer) -> None:
     dtype = shards.dtype_for(tokenizer.V)
     train, heldout = (shards.ShardWriter(folder / side, dtype) for side in ("train", "heldout"))
-    least, most = 1.0, 0.0
     try:
-        for batch in _batches(split(texts, holdout)):
+        for batch in _batches(parts):
             arrays = tokenizer.encode_arrays([text for text, _ in batch], dtype)
             for (text, held_out), ids in zip(batch, arrays):
-                fraction = hash_fraction(text)
-                least, most = min(least, fraction), max(most, fraction)
                 side = heldout if held_out else train
                 side.documents += 1
                 side.bytes += len(text.encode())
                 side.write(np.array([tokenizer.eot], dtype))
                 side.write(ids)
-        count = train.documents + heldout.documents
         if not (train.documents and heldout.documents):
-            raise UserError(f"{name}: {_lopsided(count, heldout.documents, holdout, least, most)}")
+            said = "this one text is" if train.documents == 1 else "these texts are"
+            raise UserError(f"{name}: {said} too short to hold a part of it out: add text")
         for side in (train, heldout):
             side.write(np.array([tokenizer.eot], dtype))
             side.close()
@@ -164,23 +185,5 @@ def _batches(texts: Iterable[tuple[str, bool]]) -> Iterator[list[tuple[str, bool
         yield batch
 
 
-def _lopsided(count: int, held_out: int, holdout: float, least: float, most: float) -> str:
-    if least == most:
-        return "this one text is too short to hold a part of it out: add text, or change data.holdout"
-    if held_out:
-        return f"all {count} documents are held out at holdout={holdout}: set data.holdout to {_below(most):g} or less"
-    return (
-        f"none of the {count} documents is held out at holdout={holdout}: set data.holdout to {_above(least):g} or more"
-    )
-
-
-def _above(fraction: float) -> float:
-    return min(np.ceil(fraction * 1000 + 1e-6) / 1000, 0.999)
-
-
-def _below(fraction: float) -> float:
-    return max(np.floor(fraction * 1000) / 1000, 0.001)
-
-
 def _key(*parts: object) -> str:
-    return hashlib.blake2b(json.dumps([FORMAT, *parts]).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()

@@ -70,7 +70,8 @@ class ChinchillaForm:
         return log_loss, np.concatenate([shares, slopes], -1)
 
     def law(self, theta: np.ndarray) -> Chinchilla:
-        E, A, B = np.exp(np.moveaxis(theta[..., :3], -1, 0))
+        with np.errstate(over="ignore"):  # a resample that knows no bound
+            E, A, B = np.exp(np.moveaxis(theta[..., :3], -1, 0))
         return Chinchilla(E, A, B, theta[..., 3][()], theta[..., -1][()])
 
 
@@ -98,7 +99,8 @@ class KaplanForm:
         return alpha_D * total, np.stack(slopes, -1)
 
     def law(self, theta: np.ndarray) -> Kaplan:
-        N_c, D_c = np.exp(np.moveaxis(theta[..., :2], -1, 0))
+        with np.errstate(over="ignore"):
+            N_c, D_c = np.exp(np.moveaxis(theta[..., :2], -1, 0))
         return Kaplan(N_c, D_c, theta[..., 2][()], theta[..., 3][()])
 
 

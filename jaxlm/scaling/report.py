@@ -88,12 +88,14 @@ def predictions(fit: Fit, runs: Runs) -> list[dict[str, float]]:
 
 def facts(fit: Fit, isoflops: IsoFLOPs | None, held: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """`fitted` as plain values."""
-    found: dict[str, Any] = {name: dataclasses.asdict(e) for name, e in fit.constants().items()}
+    found: dict[str, Any] = {name: _plain(e) for name, e in fit.constants().items()}
     return {
         "runs": len(fit.runs),
         "constants": found,
-        "exponent": dataclasses.asdict(fit.estimate(lambda law: law.exponent)),
+        "exponent": _plain(fit.estimate(lambda law: law.exponent)),
         "mean_error": float(np.abs(fit.errors()).mean()),
+        "undetermined": fit.undetermined(),
+        "drop": fit.far_off(),
         "isoflops": isoflops and {
             "curves": [{k: getattr(v, k) for k in ("flops", "parameters", "tokens", "loss")} for v in isoflops.valleys],
             "parameters": dataclasses.asdict(isoflops.parameters),
@@ -119,6 +121,12 @@ def fitted(fit: Fit, isoflops: IsoFLOPs | None, held: Sequence[Mapping[str, floa
     ]
     if isoflops is not None:
         lines[-1] += f"; {len(isoflops.valleys)} isoFLOP curves"
+    if count := fit.far_off():
+        runs = "run of the highest loss is" if count == 1 else f"{count} runs of the highest loss are"
+        lines.append(f"the {runs} far off, and few runs move all constants: try --drop {count}")
+    if open_ := fit.undetermined():
+        names, verb = ", ".join(open_), "is" if len(open_) == 1 else "are"
+        lines.append(f"{names} {verb} not determined by these {len(fit.runs)} runs: foretell no loss far from theirs")
     for run in held:
         lines.append(
             f"held out: {short(run['parameters'])} parameters, {short(run['tokens'])} tokens: loss {run['loss']:.4f}, "
@@ -169,4 +177,4 @@ def plan_facts(facts: Mapping[str, Any], served: Mapping[str, Any] | None, sizes
 
 
 def _plain(estimate: Estimate) -> dict[str, float | None]:
-    return {name: None if np.isnan(value) else value for name, value in dataclasses.asdict(estimate).items()}
+    return {name: value if np.isfinite(value) else None for name, value in dataclasses.asdict(estimate).items()}

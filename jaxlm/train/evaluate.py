@@ -21,23 +21,23 @@ BASELINE_BYTES, BASELINE_TOKENS = 50_000_000, 1_000_000_000  # held-out and trai
 def make_evaluator(run: RunConfig, dataset: Dataset, mesh: Mesh) -> Callable[[Params], dict[str, float]]:
     """params -> held-out loss in nats per token, perplexity, and bits per byte of the text.
 
-    Bits per byte compare models of any vocabulary: nats per token / ln 2 x tokens per byte of the held-out text.
+    Bits per byte compare models of any vocabulary: nats / ln 2 / bytes of the text that was scored, which is the same
+    whatever the batch (see `Dataset.heldout_rows`).
     """
     eval_step = jax.jit(steps.make_eval_step(run.model))
     rows = run.batch // run.accumulate
-    here = steps.rows_here(mesh, rows)
+    here, heldout = steps.rows_here(mesh, rows), dataset.heldout_rows(run.eval_tokens)
 
     def evaluate(params: Params) -> dict[str, float]:
         sums = []
-        for batch in dataset.heldout_batches(rows, run.eval_batches or None, here):
+        for batch in heldout.batches(rows, here):
             sums.append(eval_step(params, steps.place(batch, mesh)))
             jax.block_until_ready(sums[-2:-1])  # so that two batches are under way, not all of them
-        loss = math.fsum(float(s.nll) for s in sums) / math.fsum(float(s.weight) for s in sums)
-        labels = dataset.heldout_tokens - len(dataset.heldout)  # the first token of a source is none
+        loss = math.fsum(float(s.nll) for s in sums) / heldout.labels
         return {
             "loss": loss,
             "perplexity": math.exp(min(loss, 700.0)),
-            "bits_per_byte": loss / math.log(2) * labels / dataset.heldout_bytes,
+            "bits_per_byte": loss / math.log(2) * heldout.labels / heldout.bytes,
         }
 
     return evaluate
@@ -65,10 +65,16 @@ def sample(run: RunConfig, params: Params, tokenizer: Tokenizer, step: int) -> l
     return [prompt + text for prompt, text in zip(run.prompts, texts, strict=True)]
 
 
-def score_table(dataset: Dataset, scores: dict[str, float]) -> str:
-    """Held-out bits per byte of the model beside what needs no learning; of large texts only what costs nothing."""
+def score_table(dataset: Dataset, scores: dict[str, float], tokens: int = 0) -> str:
+    """Held-out bits per byte of the model beside what needs no learning; of large texts only what costs nothing.
+
+    `tokens` is the size of the sample that the model was scored on, 0 for all; the others are of the whole text.
+    """
     small = dataset.heldout_bytes < BASELINE_BYTES and dataset.train_tokens < BASELINE_TOKENS
     rows = baselines(dataset) if small else {"uniform": 8.0}
     rows["this model"] = scores["bits_per_byte"]
     lines = (f"  {name:<12}{value:8.3f}" for name, value in rows.items())
-    return "\n".join([f"held-out bits per byte ({dataset.heldout_bytes:,} bytes of text):", *lines])
+    whole, heldout = f"{dataset.heldout_bytes:,} bytes of text", dataset.heldout_rows(tokens)
+    if heldout.share < 1:
+        whole += f"; this model on a sample of {heldout.labels:,} tokens, {heldout.share:.0%} of it"
+    return "\n".join([f"held-out bits per byte ({whole}):", *lines])

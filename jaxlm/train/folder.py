@@ -40,6 +40,7 @@ MAY_CHANGE = (
     "prompts",
     "log_every",
     "eval_every",
+    "eval_tokens",
     "eval_batches",
     "save_every",
     "sample_every",

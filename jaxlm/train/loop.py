@@ -37,6 +37,7 @@ def train(run: RunConfig, folder: str | Path) -> None:
             dataset = data.prepare(run.data, progress)
         processes.agree("the data", dataset.fingerprint, "give all of them the same files")
         check_tokenizer(run, dataset.tokenizer)
+        print(data.summary(dataset, run.steps * run.batch), flush=True)
         count, device = sum(x.size for x in jax.tree.leaves(layout.params)), mesh.devices.flat[0].device_kind
         print(f"{count:,} parameters on {mesh.size} x {device}: compiling the training step", flush=True)
         train_step = compile_step(run, mesh)  # refuses what does not fit before anything is there
@@ -84,4 +85,4 @@ def train(run: RunConfig, folder: str | Path) -> None:
                     report.print(f"{stop}: saved step {step} and stopped; run it again to go on")
                     return
         scores = scores or evaluate(state.eval_params)
-    print(score_table(dataset, scores))
+    print(score_table(dataset, scores, run.eval_tokens))

@@ -37,7 +37,7 @@ class RunConfig:
     skips: int = 10  # non-finite steps in a row after which the run stops
     log_every: int = 10
     eval_every: int = 200
-    eval_batches: int = 0  # held-out batches per evaluation; 0: all
+    eval_tokens: int = 0  # held-out tokens per evaluation, a fixed sample spread over all sources; 0: all
     save_every: int = 200
     keep: int = 2  # newest checkpoints kept, beside the best
     sample_every: int = 200
@@ -46,6 +46,7 @@ class RunConfig:
     profile_at: int = 0  # first step of a profiler window (opens in TensorBoard or Perfetto); 0: none
     profile_steps: int = 3
     writers: tuple[str, ...] = ("jsonl", "tensorboard")  # and "wandb"
+    eval_batches: int = 0  # the same in batches of batch / accumulate rows, as saved runs have it; becomes eval_tokens
 
     def __post_init__(self):
         if self.batch < 1 or self.accumulate < 1 or self.batch % self.accumulate:
@@ -53,9 +54,12 @@ class RunConfig:
         for name in ("steps", "skips", "log_every", "keep", "sample_tokens", "profile_steps"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("eval_every", "eval_batches", "save_every", "sample_every", "profile_at"):
+        for name in ("eval_every", "eval_tokens", "eval_batches", "save_every", "sample_every", "profile_at"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 0")
+        if self.eval_batches:
+            object.__setattr__(self, "eval_tokens", self.eval_batches * (self.batch // self.accumulate) * self.data.T)
+            object.__setattr__(self, "eval_batches", 0)
         if not 0 <= self.ema < 1 or not 0 <= self.label_smoothing < 1:
             raise UserError(f"ema={self.ema} and label_smoothing={self.label_smoothing} must lie in [0, 1)")
         if self.mup_base is not None and (changed := diff(self.model, mup.scaled(self.model, self.mup_base))):

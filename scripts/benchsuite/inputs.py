@@ -71,7 +71,7 @@ def starvation(tiny: bool, steps: int) -> dict:
         batch=batch,
         log_every=10,
         eval_every=0,
-        eval_batches=1,
+        eval_tokens=1,
         save_every=0,
         sample_every=0,
         sample_tokens=1,

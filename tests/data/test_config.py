@@ -26,14 +26,53 @@ def test_configs_survive_json_and_overrides() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "sources"),
+    [
+        ("sources=web/*.jsonl", [Source("web/*.jsonl")]),
+        ("sources=a=b, c.txt", [Source("a=b"), Source("c.txt")]),
+        ("sources=[ab]*.txt", [Source("[ab]*.txt")]),
+        ('sources=["a, b.txt", {"path": "c", "weight": 2}]', [Source("a, b.txt"), Source("c", 2)]),
+        ('sources={"path": "c"}', [Source("c")]),
+        ("sources.0=a,b", [Source("a,b")]),
+        ("sources.0.path=a,b", [Source("a,b", 3.0, "body")]),
+    ],
+)
+def test_sources_are_written_as_paths_or_as_json(text: str, sources: list[Source]) -> None:
+    config = DataConfig(sources=(Source("x", 3.0, "body"),))
+    assert override(config, [text]) == dataclasses.replace(config, sources=tuple(sources))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sources=[1]", "must be a tuple of Source, not .*: 1 is none"),
+        ('sources=[["a"]]', r'must be a tuple of Source, not .*: \["a"\] is none'),
+        ("sources=[null]", "must be a tuple of Source"),
+        ('sources=["a",', "not valid JSON"),
+        ("sources=", "at least one Source"),
+        ("sources=a,,b", "path must be text, not ''"),
+    ],
+)
+def test_sources_that_are_none(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        override(DataConfig(), [text])
+
+
+@pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: Source(path=""), "path must be text"),
-        (lambda: Source("x", weight=0), "x: weight must be a positive number, not 0"),
+        (lambda: Source("x", weight=0), "x: weight must be a positive number, .*, not 0"),
         (lambda: Source("x", weight=float("nan")), "weight must be a positive number"),
         (lambda: Source("x", weight=float("inf")), "weight must be a positive number"),
+        (lambda: Source("x", weight=True), "weight must be a positive number"),
+        (lambda: Source("x", weight=1e300), "from 1e-15 to 1e15, not 1e.300"),
+        (lambda: Source("x", weight=10**5000), "not a number of thousands of digits"),
+        (lambda: Source("x" * 5000, weight=-1), r"data source x+\.\.\.: weight"),
         (lambda: Source("x", field=""), "field must be text"),
         (lambda: TokenizerConfig(kind="bite"), "unknown tokenizer kind 'bite': did you mean 'bytes'"),
+        (lambda: TokenizerConfig(kind=["bpe"]), "unknown tokenizer kind"),  # pyright: ignore[reportArgumentType]
+        (lambda: TokenizerConfig("bpe", 2**31), "V must be a positive integer below"),
         (lambda: TokenizerConfig(V=300), "the byte tokenizer has V=257, not 300"),
         (lambda: TokenizerConfig("bpe"), "V=257 is too small for a bpe tokenizer"),
         (lambda: TokenizerConfig("unigram", V=0), "V must be a positive integer"),
@@ -41,8 +80,14 @@ def test_configs_survive_json_and_overrides() -> None:
         (lambda: TokenizerConfig("bpe", 400, path="x"), "takes no path"),
         (lambda: DataConfig(sources=()), "at least one Source"),
         (lambda: DataConfig(sources=("a.txt",)), "at least one Source"),  # pyright: ignore[reportArgumentType]
-        (lambda: DataConfig(T=0), "data.T must be a positive integer, not 0"),
+        (lambda: DataConfig(T=0), "data.T must be a positive integer .*, not 0"),
         (lambda: DataConfig(T=True), "data.T must be a positive integer"),
+        (lambda: DataConfig(T=2**31), "data.T must be a positive integer below"),
+        (lambda: DataConfig(T=10**5000), "data.T must be .* not a number of thousands of digits"),
+        (lambda: DataConfig(holdout=float("nan")), "data.holdout must be between 0 and 1"),
+        (lambda: DataConfig(seed=2**31), "data.seed must be"),
+        (lambda: DataConfig(seed=True), "data.seed must be"),
+        (lambda: DataConfig(limit=2**63), "data.limit must be a number of bytes"),
         (lambda: DataConfig(holdout=0.0), "data.holdout must be between 0 and 1"),
         (lambda: DataConfig(holdout=1.0), "data.holdout must be between 0 and 1"),
         (lambda: DataConfig(seed=-1), "data.seed must be"),

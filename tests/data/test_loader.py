@@ -78,6 +78,15 @@ def test_any_rows_of_a_batch_are_those_of_the_whole(request: pytest.FixtureReque
 
 
 @pytest.mark.parametrize("name", ["dataset", "mixture"])
+def test_a_batch_may_have_one_row(request: pytest.FixtureRequest, name: str) -> None:
+    data = request.getfixturevalue(name)
+    assert rows(take(data, 16, batch=1)) == rows(take(data, 2, batch=8))
+    with data.train_batches(1) as batches:
+        batches.set_state({"next_index": 2**40})
+        assert next(batches)["tokens"].shape == (1, 16)
+
+
+@pytest.mark.parametrize("name", ["dataset", "mixture"])
 def test_resuming_equals_going_on(request: pytest.FixtureRequest, name: str) -> None:
     data = request.getfixturevalue(name)
     whole = rows(take(data, 100))
@@ -121,6 +130,8 @@ def test_states_of_other_data_are_refused(dataset: Dataset, mixture: Dataset) ->
             ({}, "not a state of the training data"),
             ({"next_index": -1}, "not a state"),
             ({"next_index": "7"}, "not a state"),
+            ({"next_index": True}, "not a state"),
+            ({"next_index": 2**70}, "not a state"),
         ):
             with pytest.raises(UserError, match=message):
                 batches.set_state(state)
@@ -129,8 +140,11 @@ def test_states_of_other_data_are_refused(dataset: Dataset, mixture: Dataset) ->
 
 
 def test_a_batch_of_nothing_is_refused(dataset: Dataset) -> None:
-    with pytest.raises(UserError, match="a batch of 0 rows"):
-        dataset.train_batches(0)
+    for batch in (0, -1, True, 1.5, "8", 2**31, 10**5000):
+        with pytest.raises(UserError, match=r"a batch of .* rows: it must be a positive integer below"):
+            dataset.train_batches(batch)  # pyright: ignore[reportArgumentType]
+        with pytest.raises(UserError, match=r"a batch of .* rows"):
+            dataset.heldout_batches(batch)  # pyright: ignore[reportArgumentType]
     for rows in ([], [8], [-1]):
         with pytest.raises(ValueError, match="are not some of the 8 of a batch"):
             dataset.train_batches(8, rows)

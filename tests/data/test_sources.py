@@ -30,6 +30,8 @@ def test_a_jsonl_file_has_a_document_a_line(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(lines({"text": "one", "n": 1}, {"text": ""}) + b"\n" + lines({"text": "a\nb\0"}))
     path = str(tmp_path / "a.jsonl")
     assert list(documents(path)) == [(f"{path}:1", "one"), (f"{path}:4", "a\nb\0")]
+    (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + lines({"text": None}, {"text": "one"}))
+    assert list(documents(path)) == [(f"{path}:2", "one")]
     (tmp_path / "a.jsonl").write_bytes(lines({"body": "\u20ac"})[:-1])
     assert texts(path, field="body") == ["\u20ac"]
 
@@ -44,6 +46,8 @@ def test_a_parquet_file_has_a_document_a_row(tmp_path: Path) -> None:
     rows = [f"row {i}" for i in range(300)]
     pq.write_table(pa.table({"text": [*rows, None, ""], "n": [1] * 302}), tmp_path / "a.parquet", row_group_size=100)
     assert texts(tmp_path / "a.parquet") == rows
+    pq.write_table(pa.table({"text": pa.array([None, "x"]).dictionary_encode()}), tmp_path / "b.parquet")
+    assert texts(tmp_path / "b.parquet") == ["x"]
     pq.write_table(pa.table({"body": pa.array(["x"], pa.large_string())}), tmp_path / "b.parquet")
     assert list(documents(str(tmp_path / "b.parquet"), field="body")) == [(f"{tmp_path}/b.parquet:1", "x")]
 
@@ -85,7 +89,7 @@ def test_a_limit_stops_reading_early(tmp_path: Path, name: str) -> None:
         ("a.jsonl", b'"x"', r"a\.jsonl:1: a JSON string, not an object"),
         ("a.jsonl", b'{"id": 1, "body": ""}', r"a\.jsonl:1: no field 'text' \(it has 'id', 'body'\)"),
         ("a.jsonl", b"{}", r"a\.jsonl:1: no field 'text' \(it has none\)"),
-        ("a.jsonl", b'{"text": null}', r"a\.jsonl:1: the field 'text' is a JSON null, not a string"),
+        ("a.jsonl", b'{"text": null}', r"a\.jsonl: no text here: every document is empty"),
         ("a.jsonl", b'{"text": 3}', r"the field 'text' is a JSON number, not a string"),
         ("a.jsonl", b'{"text": "a\\ud800"}', r"a\.jsonl:1: field 'text': .*lone surrogate U\+D800 at character 1"),
         ("a.jsonl", b"[" * 100_000, r"a\.jsonl:1: JSON that cannot be read"),
@@ -139,6 +143,9 @@ def test_columns_that_are_not_there_or_not_text_are_refused(tmp_path: Path) -> N
         texts(tmp_path / "a.parquet")
     with pytest.raises(UserError, match=r"a\.parquet: the column 'id' holds int64, not strings"):
         texts(tmp_path / "a.parquet", field="id")
+    pq.write_table(pa.table({"text": [None, None]}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="no text here: every document is empty"):
+        texts(tmp_path / "a.parquet")
     pq.write_table(pa.table({"text": ["some text"] * 100}), tmp_path / "b.parquet")
     damaged = bytearray((tmp_path / "b.parquet").read_bytes())
     damaged[4:40] = b"\xff" * 36

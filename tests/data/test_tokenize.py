@@ -64,27 +64,78 @@ def test_a_documents_side_depends_on_its_text_alone(tmp_path: Path) -> None:
     assert abs(np.mean([hash_fraction(f"{i}") for i in range(4000)]) - 0.5) < 0.02
 
 
-def test_both_sides_need_a_document(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("1")
-    with pytest.raises(UserError, match=r"a\.txt: this one text is too short to hold a part of it out"):
-        prepare(config(str(tmp_path / "a.txt"), tmp_path / "cache"))
-    for i in range(5):
-        (tmp_path / f"{i}.txt").write_text(f"{i}" * 100)
-    for holdout, suggestion in ((0.001, "or more"), (0.999, "or less")):
-        with pytest.raises(UserError, match=rf"of the 6 documents|all 6 documents.*{suggestion}") as error:
-            prepare(config(str(tmp_path), tmp_path / "cache", holdout=holdout))
-        better = float(str(error.value).split("set data.holdout to ")[1].split()[0])
-        assert prepare(config(str(tmp_path), tmp_path / "cache", holdout=better)).heldout_tokens
-    assert len(cached(tmp_path / "cache")) == 2
+def parts(texts: list[str], holdout: float) -> list[tuple[str, bool]]:
+    return list(tokenize.split(lambda: iter(texts), holdout))
+
+
+def write(path: Path, texts: list[str]) -> str:
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return str(path)
+
+
+@pytest.mark.parametrize("texts", [["1"], ["a", "b"], ["x"] * 3], ids=str)
+def test_texts_too_short_to_cut_are_refused(tmp_path: Path, texts: list[str]) -> None:
+    said = "this one text is" if len(texts) == 1 else "these texts are"
+    with pytest.raises(UserError, match=rf"a\.jsonl: {said} too short to hold a part of it out: add text"):
+        prepare(config(write(tmp_path / "a.jsonl", texts), tmp_path / "cache", holdout=1e-9))
+    assert cached(tmp_path / "cache") == []
+
+
+LINES = "".join(f"line {i}\n" for i in range(200))  # 1690 characters
+
+
+@pytest.mark.parametrize(
+    ("texts", "holdout"),
+    [
+        ([LINES], 0.25),
+        (["x" * 5000], 0.02),
+        (["short\n" * 100 + "x" * 100_000], 0.02),  # a line break far before the wanted place
+        (["short\n" * 100 + "x" * 100_000], 0.9),
+        (["x" * 100_000 + "\n" + "y" * 10], 0.02),
+        ([LINES] * 7, 0.1),  # identical: one hash for all
+        ([f"document {i} " * 20 for i in range(10)], 0.001),  # so few that none is held out
+        ([f"document {i} " * 20 for i in range(10)], 0.999),
+        (["x" * 100_000, "y" * 100, "z" * 100], 0.5),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_few_texts_are_cut_where_hashes_would_divide_them_badly(texts: list[str], holdout: float) -> None:
+    found = parts(texts, holdout)
+    assert "".join(text for text, _ in found) == "".join(texts)
+    sizes = {side: sum(len(text) for text, held in found if held == side) for side in (False, True)}
+    wanted = holdout * sum(map(len, texts))
+    assert min(sizes.values()) > 0 and 0.9 * wanted - 20 <= sizes[True] <= 1.6 * wanted + 20
+
+
+def test_the_larger_part_is_trained_on_whatever_its_hash() -> None:
+    large = next(text for i in range(999) if hash_fraction(text := f"{i}" * 500) < 0.02)
+    small = [f"{i}" for i in range(20)]
+    assert not any(hash_fraction(text) < 0.02 for text in small)
+    found = parts([large, *small], 0.02)
+    assert 0.01 < sum(len(text) for text, held in found if held) / len("".join([large, *small])) < 0.04
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ("x" * 20, 10),
+        ("xxxxxxx\n xxxxxxxxxxx", 8),
+        ("xxxxxxx xxxxxxxxxxxx", 8),
+        ("xxx\nxxxx xxxxxxxxxxx", 9),  # the line break is too far away
+        ("xxxxxxxxxxxx\nxxxxxxx", 10),
+        ("ab", 1),
+    ],
+)
+def test_cut_near_the_wanted_place(text: str, at: int) -> None:
+    assert tokenize.cut(text, 0.5) == at
 
 
 def test_a_single_text_is_cut_at_a_line_and_its_end_is_held_out(tmp_path: Path) -> None:
-    lines = [f"line {i}\n" for i in range(200)]
-    (tmp_path / "a.txt").write_text("".join(lines))
+    (tmp_path / "a.txt").write_text(LINES)
     dataset = prepare(config(str(tmp_path / "a.txt"), tmp_path / "cache", holdout=0.25))
     (heldout,) = dataset.heldout_texts()
-    assert "".join(lines).endswith(heldout) and heldout in ["".join(lines[i:]) for i in range(140, 155)]
-    assert dataset.train_tokens + dataset.heldout_tokens == len("".join(lines)) + 4
+    assert LINES.endswith(heldout) and heldout.startswith("line 15")
+    assert dataset.train_tokens + dataset.heldout_tokens == len(LINES) + 4
 
 
 def test_the_work_is_done_once(folders: tuple[str, str], tmp_path: Path) -> None:

@@ -101,6 +101,38 @@ def test_a_seed_gives_the_same_again_and_another_another():
     assert first == again and first.value == other.value and first.low != other.low
 
 
+@pytest.mark.parametrize(("count", "seed"), [(6, 0), (9, 0), (9, 1)])
+def test_few_runs_do_not_determine_E(count, seed):
+    """Their intervals are wide, hold the truth, and say so."""
+    chance = np.random.default_rng(seed)
+    parameters = 10 ** chance.uniform(7, 9, count)
+    tokens = parameters * chance.uniform(10, 60, count)
+    loss = synthetic.LAW.loss(parameters, tokens) * np.exp(chance.normal(0, 0.01, count))
+    found = fit(Runs(parameters, tokens, loss), resamples=40)
+    E = found.constants()["E"]
+    assert E.low < synthetic.LAW.E < E.high and E.high - E.low > 0.5 and "E" in found.undetermined()
+
+
+def test_enough_or_exact_runs_determine_all():
+    assert fit(synthetic.runs(noise=0.002), resamples=60).undetermined() == []
+    assert fit(synthetic.runs(budgets=3, sizes=3), resamples=10).undetermined() == []
+
+
+def test_runs_far_off_are_counted():
+    runs = synthetic.runs(noise=0.002)
+    assert fit(runs, resamples=4).far_off() == 0
+    highest = np.argsort(-runs.loss)
+    runs.loss[highest[:2]] *= 1.2
+    assert fit(runs, resamples=4).far_off() == 2
+    runs.loss[highest[40]] *= 1.5  # the highest now
+    assert fit(runs, resamples=4).far_off() == 3
+    runs.loss[highest[:8]] *= 1.2  # more than a few
+    assert fit(runs, resamples=4).far_off() == 0
+    exact = synthetic.runs()
+    exact.loss[highest[0]] *= 1.0001
+    assert fit(exact, resamples=4).far_off() == 0
+
+
 def test_an_estimate_is_of_percentiles():
     e = Estimate.of(1.0, np.linspace(0, 1, 101))
     assert (e.low, e.high) == pytest.approx((0.025, 0.975)) and e.error == pytest.approx(0.2915, abs=1e-3)
@@ -131,9 +163,13 @@ def test_the_replication_of_chinchilla(shared):
     They leave out the five runs of the highest loss. Theirs is where their search stopped: its objective on these runs
     is 0.4 % above the minimum.
     """
-    runs = published.chinchilla(shared).without_highest(5)
+    runs = published.chinchilla(shared)
+    every = fit(runs, resamples=4)
+    assert every.far_off() == 5 and every.law.beta == pytest.approx(0.453, abs=0.002)
+    runs = runs.without_highest(5)
     assert len(runs) == 240 and runs.loss.max() < 3.43
     found = fit(runs, resamples=300)
+    assert found.far_off() == 0 and found.undetermined() == []
     constants = found.constants()
     for name, value, error in (
         ("E", 1.8172, 0.03),

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,6 +43,24 @@ def test_a_fit_is_told_and_drawn(table, capsys, tmp_path):
     assert alpha["low"] < synthetic.LAW.alpha < alpha["high"] and alpha["error"] < 0.05
     assert facts["exponent"]["value"] == pytest.approx(synthetic.LAW.exponent, abs=0.03)
     assert len(facts["isoflops"]["curves"]) == 6 and facts["held"] == []
+
+
+def test_a_fit_says_what_it_does_not_know(capsys, tmp_path):
+    runs = synthetic.runs(noise=0.01, budgets=2, sizes=4)
+    runs.loss[runs.loss.argmax()] *= 1.3
+    rows = zip(runs.parameters, runs.tokens, runs.loss)
+    path = tmp_path / "few.csv"
+    path.write_text("\n".join(["parameters,tokens,loss", *(f"{n},{d},{loss}" for n, d, loss in rows)]))
+    out = say(capsys, "fit", str(path))
+    assert "E, " in out and " not determined by these 8 runs" in out
+
+
+def test_a_fit_suggests_what_to_leave_out(table, capsys, tmp_path):
+    path = tmp_path / "runs.csv"
+    path.write_text(Path(table).read_text() + "\n1e8,1e9,30\n1e8,2e9,28")
+    assert "the 2 runs of the highest loss are far off, and few runs move all constants: try --drop 2" in say(
+        capsys, "fit", str(path)
+    )
 
 
 def test_other_forms(table, capsys):

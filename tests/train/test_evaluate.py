@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import types
 
 import jax
 import numpy as np
@@ -71,20 +72,46 @@ def test_every_held_out_token_counts_once(text, dataset):
 
 
 # A batch of 8 rows in 2 parts is evaluated 4 rows at a time, so that it needs no more memory than training.
+# A sample is the same rows there.
 @pytest.mark.parametrize("mesh", [MeshConfig(2, 2, 2), MeshConfig(1, 4, 2, explicit=False)], ids=name)
 def test_the_same_on_a_mesh(text, dataset, mesh):
-    run = tiny.run(text, batch=8, accumulate=2)
+    run = tiny.run(text, batch=8, accumulate=2, eval_tokens=1000)
     alone = score(run, dataset, one())
     there = score(run, dataset, make_mesh(mesh))
     assert alone.keys() == there.keys()
     np.testing.assert_allclose([*there.values()], [*alone.values()], rtol=1e-5)
 
 
-def test_fewer_batches_on_request(text, dataset):
-    run = tiny.run(text)
-    few, all_of_it = score(dataclasses.replace(run, eval_batches=2), dataset, one()), score(run, dataset, one())
-    assert few["loss"] != all_of_it["loss"]
-    assert score(dataclasses.replace(run, eval_batches=10_000), dataset, one()) == all_of_it
+def test_a_sample_is_of_every_source_whatever_their_order_and_the_batch(tmp_path, monkeypatch):
+    """A model that pays 3 nats for a digit and 1 for anything else, on a source of digits and one without."""
+
+    def pays(model):
+        def step(params, batch):
+            digit = (batch["labels"] >= ord("0")) & (batch["labels"] <= ord("9"))
+            nll = (batch["weights"] * (1 + 2 * digit)).sum()
+            return types.SimpleNamespace(nll=nll, weight=batch["weights"].sum())
+
+        return step
+
+    monkeypatch.setattr(room.steps, "make_eval_step", pays)
+    monkeypatch.setattr(room.jax, "jit", lambda f: f)
+    places = [tmp_path / "letters.txt", tmp_path / "digits.txt"]
+    for place, line in zip(places, ("to be or not to be\n", "3141592653\n")):
+        place.write_text(line * 300)
+    sources = tuple(data.Source(str(place)) for place in places)
+
+    def scores(places, **changes):
+        run = tiny.run(eval_tokens=640, **changes)
+        prepared = data.prepare(dataclasses.replace(run.data, sources=places))
+        return room.make_evaluator(run, prepared, one())({}), prepared.heldout_rows(run.eval_tokens)
+
+    (first, heldout), (second, _) = scores(sources), scores(sources[::-1], batch=8, accumulate=2)
+    assert first == second
+    assert first["bits_per_byte"] == pytest.approx(first["loss"] * heldout.labels / heldout.bytes / math.log(2))
+    alone = [scores((source,))[0]["loss"] for source in sources]
+    share = 10 / 29  # of the bytes that are digits' lines, to a row
+    assert first["loss"] == pytest.approx(alone[0] * (1 - share) + alone[1] * share, abs=0.1)
+    assert alone[0] == 1 and alone[1] > 2.7 and 1.4 < first["loss"] < 1.9
 
 
 def test_a_hopeless_model_has_a_perplexity_too(text, dataset):
@@ -121,6 +148,15 @@ def test_table(dataset):
     rows = {line[:14].strip(): float(line[14:]) for line in table[1:]}
     assert list(rows) == ["uniform", "unigram", "zlib", "this model"]
     assert rows["uniform"] == 8 and rows["this model"] == 1.25 and 0 < rows["zlib"] < rows["unigram"] < 8
+
+
+def test_table_of_a_sample_says_its_share(dataset):
+    first = room.score_table(dataset, {"bits_per_byte": 1.25}, 320).splitlines()[0]
+    labels, whole = 320, dataset.heldout_tokens - 1
+    assert first == (
+        f"held-out bits per byte ({dataset.heldout_bytes:,} bytes of text; "
+        f"this model on a sample of {labels:,} tokens, {labels / whole:.0%} of it):"
+    )
 
 
 def test_table_of_a_large_text(dataset, monkeypatch):

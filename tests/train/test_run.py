@@ -27,7 +27,9 @@ def test_at_least_one(name):
         tiny.run(**{name: 0})
 
 
-@pytest.mark.parametrize("name", ["eval_every", "eval_batches", "save_every", "sample_every", "profile_at"])
+@pytest.mark.parametrize(
+    "name", ["eval_every", "eval_tokens", "eval_batches", "save_every", "sample_every", "profile_at"]
+)
 def test_at_least_zero(name):
     assert getattr(tiny.run(**{name: 0}), name) == 0
     with pytest.raises(UserError, match=f"^{name}=-1 must be at least 0$"):
@@ -48,6 +50,18 @@ def test_at_least_zero(name):
 def test_what_cannot_be(change, line):
     with pytest.raises(UserError, match=line):
         tiny.run(**change)
+
+
+def test_batches_of_evaluation_are_read_as_tokens(tmp_path):
+    """Saved runs have them."""
+    run = tiny.run(batch=8, accumulate=2, eval_batches=3)
+    assert (run.eval_tokens, run.eval_batches) == (3 * 4 * 32, 0) and run == tiny.run(
+        batch=8, accumulate=2, eval_tokens=3 * 4 * 32
+    )
+    assert config.override(run, ["eval_batches=1"]).eval_tokens == 4 * 32
+    saved = config.to_dict(run) | {"eval_batches": 5}
+    del saved["eval_tokens"]
+    assert config.from_dict(saved).eval_tokens == 5 * 4 * 32
 
 
 def test_a_model_is_enough():
