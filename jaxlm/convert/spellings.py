@@ -10,6 +10,8 @@ from jaxlm.ops import rope
 
 ACTIVATIONS = {"gelu_tanh": "gelu_pytorch_tanh"}  # the others have the same names
 
+TINY = 1e-100  # no scale of scores, whose square must be invertible
+
 
 def spellings(config: LMConfig) -> Iterator[dict[str, Any]]:
     """Two, where a model has experts and dense layers too: "intermediate_size" may be the width of either. None where
@@ -70,7 +72,7 @@ def _layers(blocks: list[Any]) -> dict[str, Any]:
             "no_rope_layers": [int(x.rope is not None) for x in mixers],
             "use_bidirectional_attention": not m.causal,
             "attention_multiplier": m.K**-0.5 if m.scale is None else m.scale,
-            "query_pre_attn_scalar": None if m.scale is None else _whole(round(m.scale**-2, 6)),
+            "query_pre_attn_scalar": None if m.scale is None or abs(m.scale) < TINY else _whole(round(m.scale**-2, 6)),
             "scale_attn_weights": m.scale is None,
             "scale_attn_by_inverse_layer_idx": m.by_depth,
             "attn_logit_softcapping": m.softcap,
@@ -158,7 +160,7 @@ def _stretched(c: RopeConfig) -> int | None:
     """Positions of the model, where its scaling tells."""
     length = getattr(c.scaling, "length", None)
     factor = 1 if isinstance(c.scaling, rope.DynamicNTK) else getattr(c.scaling, "factor", 1)
-    return None if length is None else math.ceil(length * factor)
+    return None if length is None or not math.isfinite(length * factor) else math.ceil(length * factor)
 
 
 SCALINGS: Mapping[type, Any] = {

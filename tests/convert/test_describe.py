@@ -25,8 +25,10 @@ from jaxlm.nn import (
     MoEConfig,
     QKNormConfig,
     RMSNormConfig,
+    RopeConfig,
     SegmentConfig,
 )
+from jaxlm.ops.rope import Yarn
 from jaxlm.text import ByteTokenizer
 from tests import tiny
 from tests.test_api import write_run
@@ -109,17 +111,20 @@ def test_a_model_of_no_family(tmp_path, changes):
 
 
 @pytest.mark.parametrize(
-    "config",
+    "config, kind",
     [
-        tiny.model(logit_scale=0.0),
-        tiny.model(segments=(SegmentConfig((BlockConfig(LinearAttentionConfig(4, 8), RELU2),), 2),)),
-        tiny.model(segments=(SegmentConfig((BLOCK, dataclasses.replace(BLOCK, mixer=LATENT)), 1),)),
+        (tiny.model(logit_scale=0.0), "jaxlm"),
+        (changed(tiny.model(), scale=0.0), "granite"),
+        (changed(tiny.model(), scale=1e-300), "granite"),
+        (changed(tiny.model(), rope=RopeConfig(scaling=Yarn(1e308, 64)), by_depth=True), "jaxlm"),
+        (tiny.model(segments=(SegmentConfig((BlockConfig(LinearAttentionConfig(4, 8), RELU2),), 2),)), "jaxlm"),
+        (tiny.model(segments=(SegmentConfig((BLOCK, dataclasses.replace(BLOCK, mixer=LATENT)), 1),)), "jaxlm"),
     ],
-    ids=["logits scaled by zero", "linear attention", "two kinds of attention"],
+    ids=["no logits", "no scores", "nearly none", "stretched for ever", "linear", "two kinds"],
 )
-def test_what_no_family_can_say(config):
+def test_unusual_models_have_a_layout_too(config, kind):
     source = describe(config)
-    assert source.fields["model_type"] == "jaxlm" and len(list(source.tensors(config))) > 5
+    assert source.fields["model_type"] == kind and len(list(source.tensors(config))) > 5
 
 
 def diff_of_files(a, b) -> list[str]:
