@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 
 from jaxlm.errors import UserError
 from jaxlm.text.base import EOT
+from jaxlm.text.fast_files import FAR
 from jaxlm.text.layout import CL100K, GPT2, QWEN2, Json, bpe, byte_characters, byte_level, document
 
 NEVER = 1 << 60
+DIGITS = 12  # of a rank at most
 
 
 def _by_case(but: str, line_end: str) -> str:
@@ -128,14 +130,15 @@ def read_ranks(data: bytes, name: str = "this rank file") -> dict[bytes, int]:
     """The rank of each token of a rank file. Ranks may leave gaps, where encodings have special tokens.
 
     Raises:
-        UserError: a line that is not base64 and a number, a token or a rank given twice, or a byte without a rank.
+        UserError: a line that is not base64 and a number, a token or a rank given twice, a byte without a rank, or a
+            rank far above the number of tokens.
     """
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(data.splitlines(), 1):
         try:
             spelled, rank = line.split()
             token = base64.b64decode(spelled, validate=spelled != b"=")  # "=" is the empty token of Whisper's file
-            if not rank.isdigit():
+            if not rank.isdigit() or len(rank) > DIGITS:
                 raise ValueError
         except (ValueError, binascii.Error):
             if not line.strip():
@@ -148,6 +151,8 @@ def read_ranks(data: bytes, name: str = "this rank file") -> dict[bytes, int]:
         owner: dict[int, bytes] = {}
         token, rank = next((t, r) for t, r in ranks.items() if owner.setdefault(r, t) != t)
         raise UserError(f"{name}: tokens {owner[rank]!r} and {token!r} share the rank {rank}: give each its own")
+    if (top := max(ranks.values(), default=0)) > len(ranks) + FAR:
+        raise UserError(f"{name}: there is a rank {top}, but there are only {len(ranks)} tokens: is it damaged?")
     lacking = next((byte for byte in range(256) if bytes([byte]) not in ranks), None)
     if lacking is not None:
         raise UserError(f"{name}: the byte {lacking:#04x} has no rank: not a whole tiktoken file")

@@ -141,6 +141,16 @@ def test_an_added_token_is_decoded_to_its_own_text(added: str, decoder: dict, sp
     assert tokenizer.decode_bytes(ids) == left_out.encode()
 
 
+def test_a_character_cut_short_comes_with_the_flush() -> None:
+    steps = [LEVEL, {"type": "Strip", "content": " ", "start": 0, "stop": 0}]
+    tokenizer = FastTokenizer(byte_bpe(decoder={"type": "Sequence", "decoders": steps}))
+    first, second = tokenizer.encode("é")
+    stream = TextStream(tokenizer)
+    for ids, pushed, rest in [([first, second], ["", "é"], ""), ([259, first], ["hola", ""], "\ufffd")]:
+        assert [stream.push([i]) for i in ids] == pushed and stream.flush() == rest
+        assert tokenizer.decode_bytes(ids).decode() == "".join(pushed) + rest
+
+
 def test_special_tokens_that_the_library_normalises_are_left_out() -> None:
     """As in the tokenizer.json of OpenLLaMA."""
     normalizers = [{"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]
@@ -193,12 +203,7 @@ def test_a_text_on_which_a_pattern_fails_is_one_line() -> None:
     spec["pre_tokenizer"]["pretokenizers"][0]["pattern"] = {"Regex": "(a+)+$"}
     tokenizer = FastTokenizer(spec, "x.json")
     text = "a" * 28 + "b"
-    for encode in (
-        tokenizer.encode,
-        tokenizer.encoding,
-        tokenizer.encode_marked,
-        lambda text: tokenizer.encode_batch([text]),
-    ):
+    for encode in (tokenizer.encode, lambda text: tokenizer.encode_batch([text])):
         with pytest.raises(UserError, match=r"^x\.json: .*cannot be encoded: .*retry-limit"):
             encode(text)
     assert tokenizer.decode(tokenizer.encode("abc")) == "abc"

@@ -129,6 +129,8 @@ def test_patterns_mean_the_same_to_all_three(pattern: str, strange: list[str], t
         (rank_file(BYTES) + b"YWI= 300 3\n", "line 257 is not base64"),
         (rank_file(BYTES) + b"YQ== 300\n", "token b'a' has the rank 158 already"),
         (rank_file(BYTES) + b"YWI= 158\n", "tokens b'a' and b'ab' share the rank 158"),
+        (rank_file(BYTES) + b"YWI= 500000000\n", "a rank 500000000, but there are only 257 tokens"),
+        (rank_file(BYTES) + b"YWI= " + b"9" * 5000, "line 257 is not base64"),
         (rank_file(BYTES)[:-20], "byte 0xfe has no rank|line"),
         (rank_file(BYTES), "no known encoding has 256 ranks"),
     ],
