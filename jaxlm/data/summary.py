@@ -16,7 +16,7 @@ def summary(dataset: Dataset, rows: int) -> str:
         share = source.weight / total
         epochs = rows * share / ((shards.tokens - 1) // config.T)
         mixed = f", {share:.3g} of the mixture" if len(config.sources) > 1 else ""
-        lines.append(f"{source.path}: {_counts([shards])} to train on{mixed}; the run reads them {epochs:.3g} times")
+        lines.append(f"{source.path}: {_counts([shards])} to train on{mixed}; {epochs:.3g} epochs in this run")
         if skipped := files.find(source.path).skipped:
             lines.append(f"{source.path}: {sum(skipped.values()):,} files passed over ({files.listed(skipped)})")
     return "\n".join([*lines, f"held out: {_counts(dataset.heldout)}"])

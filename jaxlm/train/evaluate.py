@@ -37,7 +37,8 @@ def make_evaluator(run: RunConfig, dataset: Dataset, mesh: Mesh) -> Callable[[Pa
         return {
             "loss": loss,
             "perplexity": math.exp(min(loss, 700.0)),
-            "bits_per_byte": loss / math.log(2) * heldout.labels / heldout.bytes,
+            # A sample of a few tokens may be of nothing but separators.
+            "bits_per_byte": loss / math.log(2) * heldout.labels / (heldout.bytes or math.nan),
         }
 
     return evaluate

@@ -9,7 +9,7 @@ def test_one_source(dataset: Dataset) -> None:
     rows = (train.tokens - 1) // 16
     assert summary(dataset, 3 * rows).splitlines() == [
         f"{dataset.config.sources[0].path}: {train.documents} documents, {train.tokens:,} tokens to train on; "
-        "the run reads them 3 times",
+        "3 epochs in this run",
         f"held out: {held.documents} documents, {held.tokens:,} tokens",
     ]
 
@@ -18,7 +18,7 @@ def test_a_mixture_has_a_line_a_source(mixture: Dataset) -> None:
     lines = summary(mixture, 100).splitlines()
     assert len(lines) == 3 and ["0.75 of the mixture" in line for line in lines] == [True, False, False]
     for line, share, shards in zip(lines, (0.75, 0.25), mixture.train):
-        assert line.endswith(f"the run reads them {100 * share / ((shards.tokens - 1) // 16):.3g} times")
+        assert line.endswith(f"{100 * share / ((shards.tokens - 1) // 16):.3g} epochs in this run")
     assert f"{sum(shards.tokens for shards in mixture.heldout):,} tokens" in lines[2]
 
 

@@ -114,6 +114,15 @@ def test_a_sample_is_of_every_source_whatever_their_order_and_the_batch(tmp_path
     assert alone[0] == 1 and alone[1] > 2.7 and 1.4 < first["loss"] < 1.9
 
 
+def test_a_sample_of_separators_alone_has_no_bits_per_byte(dataset, monkeypatch):
+    step = types.SimpleNamespace(nll=2.0, weight=1.0)
+    monkeypatch.setattr(room.steps, "make_eval_step", lambda model: lambda params, batch: step)
+    monkeypatch.setattr(room.jax, "jit", lambda f: f)
+    monkeypatch.setattr(type(dataset.heldout_rows()), "bytes", 0.0)
+    scores = room.make_evaluator(tiny.run(), dataset, one())({})
+    assert math.isnan(scores["bits_per_byte"]) and scores["loss"] > 0
+
+
 def test_a_hopeless_model_has_a_perplexity_too(text, dataset):
     run = tiny.run(text)
     weights = params(run, one())
