@@ -1,6 +1,6 @@
 """Configs: frozen dataclasses made by Python functions, found by name, overridden by text, saved as JSON.
 
-    config = resolve("gpt2.py:gpt2_124m", ["optim.lr=3e-4", "steps=1000"])
+    config = resolve("gpt2.py:gpt2_124m", ["optimizer.learning_rate=3e-4", "steps=1000"])
     save(config, folder / "config.json")
     assert load(folder) == config
 
