@@ -47,7 +47,7 @@ def test_a_run_and_a_checkpoint_of_it():
     assert said.endswith('jaxlm generate run --prompt "..."')
     assert told("run/config.json").splitlines()[1:] == said.splitlines()[1:]
     assert told("run/checkpoints/4").startswith("run/checkpoints/4: checkpoint 4 of a run, 2B\n  run        run: a run")
-    assert "5 of a run, 0 B, not whole" in told("run/checkpoints/5")
+    assert "5 of a run, 0B, not whole" in told("run/checkpoints/5")
     assert told(".") == ".: a folder of 1 models or runs\n  folders  run"
 
 
