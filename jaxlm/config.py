@@ -29,6 +29,9 @@ from jaxlm.errors import UserError, nearest, unknown
 __all__ = ["describe", "diff", "from_dict", "list_configs", "load", "override", "resolve", "save", "to_dict"]
 
 
+LARGEST = 2**24  # bytes of a saved config
+
+
 def resolve(name: str, overrides: Iterable[str] = ()) -> Any:
     """The config called `name`, with `key.path=value` overrides applied.
 
@@ -77,8 +80,10 @@ def save(config: Any, path: str | os.PathLike) -> None:
 def load(path: str | os.PathLike) -> Any:
     """The config that `save` wrote to this file, or to `config.json` in this folder. Raises UserError if unreadable."""
     path = Path(path)
-    path = path / "config.json" if path.is_dir() else path
     try:
+        path = path / "config.json" if path.is_dir() else path
+        if path.exists() and not (path.is_file() and path.stat().st_size < LARGEST):
+            raise UserError("not a config: it must be a small file of JSON")
         return from_dict(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise UserError(f"cannot read the config {path}: {error.strerror}") from error
@@ -246,7 +251,7 @@ def _naming_the_line(file: Path) -> Iterator[None]:
         raise
     except SyntaxError as error:
         raise UserError(f"{error.filename or file}:{error.lineno}: {error.msg}") from error
-    except Exception as error:  # the file is the user's code: it may raise anything
+    except (Exception, SystemExit) as error:  # the file is the user's code: it may raise anything
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
         where = f"{file}:{lines[-1]}" if lines else str(file)
         raise UserError(f"{where}: {type(error).__name__}: {' '.join(str(error).split())}") from error

@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import re
 from collections.abc import Iterable, Iterator
 
 WORD, LINE = 160, 600  # the most characters of one word of a message, and of all of it
@@ -23,8 +24,9 @@ class UserError(Exception):
 
 def one_line(text: str) -> str:
     """A text of any origin in one printable line of at most LINE characters; what is too long loses its middle."""
-    words = (_cut(word, WORD) for word in text.split())
-    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(words))
+    text = re.sub(r"\s*[^\S ]\s*", " ", text.strip("\n"))  # spaces alone may be what it is about
+    text = re.sub(rf"\S{{{WORD},}}", lambda word: _cut(word[0], WORD), text)
+    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return _cut("".join(shown), LINE)
 
 

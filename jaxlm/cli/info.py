@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxlm.cli.verb import Args, Parser, Verb
 from jaxlm.errors import UserError, one_line
+from jaxlm.paths import expand
 
 if TYPE_CHECKING:
     from jaxlm.models import LMConfig
@@ -39,14 +40,17 @@ def info(args: Args) -> None:
 
 def describe(path: str) -> list[str]:
     """At most ten lines on what is at `path`, or on the config of that name. Raises UserError where nothing is."""
-    facts = [(name, one_line(text)) for name, text in _facts(path)]
+    try:
+        facts = [(name, one_line(text)) for name, text in _facts(path)]
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
     width = max(len(name) for name, _ in facts[1:]) if facts[1:] else 0
     lines = [f"{facts[0][0]}: {facts[0][1]}", *(f"  {name:{width}}  {text}" for name, text in facts[1:])]
     return [line if len(line) <= WIDTH else line[: WIDTH - 3] + "..." for line in lines[:LINES]]
 
 
 def _facts(name: str) -> Facts:
-    path = Path(name).expanduser()
+    path = expand(name)
     if path.is_file() and path.suffix != ".py":
         return _file(path)
     if path.is_dir():
@@ -195,7 +199,7 @@ def _hugging_face(path: Path, file: Path, content: dict[str, Any]) -> Facts:
 
     kind, folder = str(content.get("model_type")), file.parent
     yield str(path), f"a model in Hugging Face's layout, {kind}" if path.is_dir() else f"the config of a {kind} model"
-    said = content.get("dtype") or content.get("torch_dtype") or content.get("text_config", {}).get("dtype")
+    said = next(filter(None, _said(content, "dtype", "torch_dtype")), None)
     opened = False
     try:
         config = families.lm_config(content, file.name)
@@ -216,7 +220,7 @@ def _hugging_face(path: Path, file: Path, content: dict[str, Any]) -> Facts:
 
 
 def _quantised(folder: Path, content: dict[str, Any]) -> str:
-    found = content.get("quantization_config") or content.get("text_config", {}).get("quantization_config")
+    found = next(filter(None, _said(content, "quantization_config")), None)
     if found is None and (folder / "hf_quant_config.json").is_file():
         found = _json(folder / "hf_quant_config.json").get("quantization", {})
     if found is None:
@@ -224,6 +228,13 @@ def _quantised(folder: Path, content: dict[str, Any]) -> str:
     found = found if isinstance(found, dict) else {}
     said = (found.get(name) for name in ("quant_method", "quant_algo", "fmt", "bits"))
     return f"{', '.join(str(one) for one in said if one is not None) or 'somehow'}: dequantise it first"
+
+
+def _said(content: dict[str, Any], *names: str) -> Iterator[Any]:
+    """What a config.json says under these names, also of its text model."""
+    text = content.get("text_config")
+    for part in (content, text if isinstance(text, dict) else {}):
+        yield from (part.get(name) for name in names)
 
 
 def _weights(folder: Path) -> str:

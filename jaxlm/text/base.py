@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxlm import arguments
 from jaxlm.errors import UserError
 from jaxlm.text.settings import ROLES, SPELLINGS, Settings
 
@@ -119,24 +120,26 @@ class Tokenizer(ABC):
         Raises:
             UserError: a text holds a lone surrogate, which is not a Unicode character and has no UTF-8 form.
         """
-        plain = self.encode_plain(texts, literal)
+        plain = self.encode_plain(arguments.texts(texts), literal)
         return [[*self.prefix, *ids, *self.suffix] for ids in plain] if special else plain
 
     def id(self, token: str) -> int | None:
         """The id with this spelling in the vocabulary; None where there is none."""
+        arguments.text(token, "a token's spelling")
         return next((i for i in range(self.V) if self.token(i) == token), None)
 
     def spell(self, i: int) -> str:
         """How a token reads inside a text, its spaces included; bytes that are no whole character as \\xe2."""
+        i = self.checked_id(i)
         return self.specials.get(i) or self.pieces[i].decode("utf-8", "backslashreplace")
 
     def encode(self, text: str, special: bool = False, literal: bool = False) -> list[int]:
         """The ids of one text; see `encode_batch`."""
-        return self.encode_batch([text], special, literal)[0]
+        return self.encode_batch([arguments.text(text, "a text to encode")], special, literal)[0]
 
     def encode_arrays(self, texts: Sequence[str], dtype: Any = np.uint32) -> list[np.ndarray]:
         """As `encode_batch` with `literal`, as numpy arrays of `dtype`, for writing to disk."""
-        return [np.array(ids, dtype=dtype) for ids in self.encode_plain(texts, literal=True)]
+        return [np.array(ids, dtype=dtype) for ids in self.encode_plain(arguments.texts(texts), literal=True)]
 
     def encoding(self, text: str, pair: str | None = None, special: bool = False) -> Encoding:
         """A text, and a second one where the tokenizer can join two, with spellings and offsets; see `Encoding`."""
@@ -201,9 +204,20 @@ class Tokenizer(ABC):
                     parts[at] = self.specials[i].encode()
         return parts, None
 
+    def checked_id(self, i: Any) -> int:
+        """The id; UserError for what is no integer, or not below V."""
+        if type(i) is not int:
+            i = arguments.integer(i, "a token id")
+        if not 0 <= i < self.V:
+            raise UserError(f"token id {i} is outside this tokenizer's vocabulary of {self.V}")
+        return i
+
     def checked(self, ids: Any) -> list[int]:
         """The ids as a list; UserError for what is not a flat list of ids below V."""
-        array = np.asarray(ids)
+        try:
+            array = np.asarray(ids)
+        except (TypeError, ValueError, OverflowError):
+            raise UserError("token ids must be one flat list of integers") from None
         if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
             raise UserError(f"token ids must be one flat list of integers, got shape {array.shape} of {array.dtype}")
         if array.size and (array.min() < 0 or array.max() >= self.V):
@@ -230,7 +244,9 @@ def _any_of(spellings: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def utf8(text: str) -> bytes:
-    """The text's UTF-8 bytes; a lone surrogate is the user's mistake and is named."""
+    """The text's UTF-8 bytes; a lone surrogate, or what is no text, is the user's mistake and is named."""
+    if not isinstance(text, str):
+        raise UserError(f"a text is a string, not a {type(text).__name__}")
     try:
         return text.encode()
     except UnicodeEncodeError as error:

@@ -34,7 +34,7 @@ class ByteTokenizer(Tokenizer):
         return hashlib.blake2b(json.dumps(CONFIG).encode(), digest_size=16).hexdigest()
 
     def token(self, i: int) -> str:
-        return EOT if i == self.eos else f"<0x{i:02X}>"
+        return EOT if self.checked_id(i) == self.eos else f"<0x{i:02X}>"
 
     def encode_plain(self, texts: Sequence[str], literal: bool) -> list[list[int]]:
         return [list(utf8(text)) for text in texts]

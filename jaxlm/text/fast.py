@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from jaxlm import arguments
 from jaxlm.errors import UserError
 from jaxlm.text import layout
 from jaxlm.text.base import Encoding, Tokenizer, utf8
@@ -79,7 +80,7 @@ class FastTokenizer(Tokenizer):
         return hashlib.blake2b(b"tokenizers" + self._json, digest_size=16).hexdigest()
 
     def token(self, i: int) -> str:
-        return self._tokens[i]
+        return self._tokens[self.checked_id(i)]
 
     def id(self, token: str) -> int | None:
         return self._library.token_to_id(token)
@@ -97,7 +98,7 @@ class FastTokenizer(Tokenizer):
         try:
             return [encoding.ids for encoding in library.encode_batch_fast(texts, add_special_tokens=special)]
         except (TypeError, UnicodeEncodeError):
-            for text in texts:
+            for text in arguments.texts(texts):
                 utf8(text)
             raise
 
@@ -105,7 +106,7 @@ class FastTokenizer(Tokenizer):
         return self.encode_batch(texts, literal=literal)
 
     def encoding(self, text: str, pair: str | None = None, special: bool = False) -> Encoding:
-        for given in (text, pair or ""):
+        for given in (text, "" if pair is None else pair):
             utf8(given)
         found = self._library.encode(text, pair, add_special_tokens=special)
         return Encoding(found.ids, found.tokens, found.offsets, found.type_ids)

@@ -119,7 +119,7 @@ class SentencePieceTokenizer(Tokenizer):
             self.prefix, self.suffix = (), (self.eos,)
 
     def token(self, i: int) -> str:
-        inside = i < self._processor.get_piece_size()
+        inside = (i := self.checked_id(i)) < self._processor.get_piece_size()
         return self._processor.id_to_piece(i) if inside else self.specials.get(i) or self.pieces[i].decode()
 
     def _spellings(self, text: str, ids: list[int]) -> list[str]:

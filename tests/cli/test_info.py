@@ -101,6 +101,11 @@ def test_configs():
         ("cut.json", "cut.json is not valid JSON"),
         ("other.json", "other.json: the config of neither a run (it has no type) nor a model"),
         ("cut.safetensors", "cut.safetensors is not a whole safetensors file"),
+        ("~no_such_user/x", "no such user here"),
+        ("x" * 5000, "too long for a path"),
+        ("a\0b", "is no path"),
+        ("stop.py", "stop.py:1: SystemExit: 3"),
+        ("list.json", "list.json must hold a JSON object"),
         ("gone.py", "gone.py: no such file or folder, and unknown config file"),
     ],
 )
@@ -109,12 +114,19 @@ def test_what_is_nothing_is_one_line(path, said, capsys):
     for name in ("file.bin", "cut.safetensors"):
         Path(name).write_bytes(b"\x89PN")
     Path("cut.json").write_text('{"a": ')
+    Path("list.json").write_text("[]")
+    Path("stop.py").write_text("def f(): raise SystemExit(3)")
     Path("other.json").write_text('{"a": 1}')
     assert main(["info", path]) == 2
     err = capsys.readouterr().err
     assert said in err and err.count("\n") == 1
     with pytest.raises(UserError):
         describe(path)
+
+
+def test_odd_parts_of_a_config_hide_nothing():
+    Path("odd.json").write_text('{"model_type": "llama", "text_config": [1], "quantization_config": [2]}')
+    assert "family     not opened here: odd.json: " in told("odd.json") and "quantised  somehow" in told("odd.json")
 
 
 def make(folder: str) -> Path:
