@@ -42,6 +42,14 @@ def number(value: Any, name: str) -> float:
         raise UserError(f"{name} must be a number, got {kind(value)}") from None
 
 
+def positive(value: Any, name: str) -> float:
+    """A finite number above 0."""
+    found = number(value, name)
+    if not 0 < found < float("inf"):
+        raise UserError(f"{name} must be a positive number, got {found:g}")
+    return found
+
+
 def text(value: Any, name: str) -> str:
     if not isinstance(value, str):
         raise UserError(f"{name} must be a text, got {kind(value)}")

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from jaxlm import arguments as checks
 from jaxlm import config_call
 from jaxlm.config_override import override
 from jaxlm.config_tree import from_dict, is_config, join, plain, to_dict
@@ -41,7 +42,7 @@ def resolve(name: str, overrides: Iterable[str] = ()) -> Any:
     UserError for an unknown or ambiguous name, arguments that do not fit, a mistake in a config file (naming its line),
     and whatever `override` refuses.
     """
-    called, arguments = config_call.split(name)
+    called, arguments = config_call.split(checks.text(name, "the name of a config"))
     path, _, function = called.rpartition(":") if ".py:" in called else (called, "", "")
     if path.endswith(".py"):
         config = _call(_find_file(path), function, arguments)

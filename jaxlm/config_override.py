@@ -20,6 +20,7 @@ import typing
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
+from jaxlm import arguments
 from jaxlm.config_names import misnamed
 from jaxlm.config_tree import (
     build,
@@ -50,7 +51,7 @@ def override(config: Config, overrides: Iterable[str]) -> Config:
     """
     tree = plain(config)
     for text in overrides:
-        key, equals, value = text.partition("=")
+        key, equals, value = arguments.text(text, "an override").partition("=")
         if not equals or not key:
             raise UserError(f"{text!r} is not an override: write key.path=value, such as steps=100")
         try:

@@ -296,6 +296,7 @@ def test_an_installed_package_finds_the_configs_inside_it(tmp_path):
     (tmp_path / "jaxlm" / "configs").mkdir(parents=True)
     for name in (
         "__init__.py",
+        "arguments.py",
         "errors.py",
         "config.py",
         "config_tree.py",

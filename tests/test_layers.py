@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "axes": {"errors"},
     "errors": set(),
     "host": set(),
-    "config": {"errors", "config", "paths"},
+    "config": {"arguments", "errors", "config", "paths"},
     "chips": {"errors"},
     "paths": {"errors"},
     "processes": GROUND,
@@ -55,7 +55,15 @@ MAY_IMPORT = {
     "__init__": APPS,  # lazily: see LIGHT
 }
 
-LIGHT = {"__init__", "cli", "config", "errors", "host", "paths"}  # importing these must not import an array library
+LIGHT = {
+    "__init__",
+    "arguments",
+    "cli",
+    "config",
+    "errors",
+    "host",
+    "paths",
+}  # importing these must not import an array library
 HEAVY = {"jax", "flax", "optax", "orbax", "grain", "numpy", "matplotlib", "pyarrow", "sentencepiece", "rich"}
 BANNED = {"torch", "transformers", "tensorflow", "pickle", "cloudpickle"}
 NOT_BESIDE = {"jax", "flax", "optax", "orbax", "chex"}

@@ -3,7 +3,7 @@
 import bisect
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +191,7 @@ class LanguageModel:
         """The tree. Raises UserError where it is not like the parameters."""
         shapes = lambda tree: jax.tree.map(np.shape, tree)
         try:
-            alike = shapes(tree) == shapes(self.params)
+            alike = isinstance(tree, Mapping) and shapes(tree) == shapes(self.params)
         except ValueError:  # leaves that are ragged lists
             alike = False
         if not alike:

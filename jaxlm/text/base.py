@@ -159,6 +159,7 @@ class Tokenizer(ABC):
 
     def encode_marked(self, text: str) -> tuple[list[int], list[tuple[int, int]] | None]:
         """The ids and offsets of a text in which all special tokens are found, whatever the library does."""
+        utf8(text)
         ids: list[int] = []
         offsets: list[tuple[int, int]] | None = []
         at = 0

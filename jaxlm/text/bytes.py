@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxlm import arguments
 from jaxlm.text.base import EOT, Tokenizer, utf8
 from jaxlm.text.cells import Cell, Explanation
 from jaxlm.text.files import write_file
@@ -41,11 +42,12 @@ class ByteTokenizer(Tokenizer):
 
     def explain(self, text: str) -> Explanation:
         """The characters of a text with the bytes of their UTF-8 form. Print it, or `draw` it."""
+        utf8(text)
         ids = [(character, tuple(utf8(character))) for character in text]
         return Explanation(tuple(Cell(character, tuple(map(self.token, i)), i) for character, i in ids))
 
     def encode_arrays(self, texts: Sequence[str], dtype: Any = np.uint32) -> list[np.ndarray]:
-        return [np.frombuffer(utf8(text), np.uint8).astype(dtype) for text in texts]
+        return [np.frombuffer(utf8(text), np.uint8).astype(dtype) for text in arguments.texts(texts)]
 
     def save(self, folder: str | Path) -> None:
         write_file(Path(folder) / "tokenizer_config.json", json.dumps(CONFIG, indent=2).encode() + b"\n")

@@ -83,6 +83,7 @@ class FastTokenizer(Tokenizer):
         return self._tokens[self.checked_id(i)]
 
     def id(self, token: str) -> int | None:
+        utf8(token)
         return self._library.token_to_id(token)
 
     def encode(self, text: str, special: bool = False, literal: bool = False) -> list[int]:
