@@ -22,7 +22,7 @@ SPREAD = 4.0  # sizes of a sweep lie within this factor of the best
 
 def budget(chips: int, chip: str, hours: float, mfu: float) -> float:
     """FLOPs = chips x peak x seconds x the share of the peak that training reaches (model FLOPs utilisation)."""
-    chips, chip = arguments.integer(chips, "chips"), arguments.text(chip, "chip")
+    chips, chip = arguments.integer(chips, "chips", most=2**63), arguments.text(chip, "chip")
     hours, mfu = arguments.number(hours, "hours"), arguments.number(mfu, "mfu")
     if chips < 1 or not hours > 0 or not 0 < mfu <= 1:
         raise UserError(f"a budget needs chips >= 1, hours > 0 and 0 < mfu <= 1, got {chips}, {hours:g} and {mfu:g}")
