@@ -1,6 +1,6 @@
 """Configs: frozen dataclasses made by Python functions, found by name, overridden by text, saved as JSON.
 
-    config = resolve("gpt2.py:gpt2_124m", ["optim.lr=3e-4", "steps=1000"])
+    config = resolve("gpt2.py:gpt2_124m", ["optimizer.learning_rate=3e-4", "steps=1000"])
     save(config, folder / "config.json")
     assert load(folder) == config
 
@@ -21,12 +21,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from jaxlm import arguments as checks
 from jaxlm import config_call
 from jaxlm.config_override import override
 from jaxlm.config_tree import from_dict, is_config, join, plain, to_dict
 from jaxlm.errors import UserError, nearest, unknown
 
 __all__ = ["describe", "diff", "from_dict", "list_configs", "load", "override", "resolve", "save", "to_dict"]
+
+
+LARGEST = 2**24  # bytes of a saved config
 
 
 def resolve(name: str, overrides: Iterable[str] = ()) -> Any:
@@ -38,7 +42,7 @@ def resolve(name: str, overrides: Iterable[str] = ()) -> Any:
     UserError for an unknown or ambiguous name, arguments that do not fit, a mistake in a config file (naming its line),
     and whatever `override` refuses.
     """
-    called, arguments = config_call.split(name)
+    called, arguments = config_call.split(checks.text(name, "the name of a config"))
     path, _, function = called.rpartition(":") if ".py:" in called else (called, "", "")
     if path.endswith(".py"):
         config = _call(_find_file(path), function, arguments)
@@ -77,8 +81,10 @@ def save(config: Any, path: str | os.PathLike) -> None:
 def load(path: str | os.PathLike) -> Any:
     """The config that `save` wrote to this file, or to `config.json` in this folder. Raises UserError if unreadable."""
     path = Path(path)
-    path = path / "config.json" if path.is_dir() else path
     try:
+        path = path / "config.json" if path.is_dir() else path
+        if path.exists() and not (path.is_file() and path.stat().st_size < LARGEST):
+            raise UserError("not a config: it must be a small file of JSON")
         return from_dict(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise UserError(f"cannot read the config {path}: {error.strerror}") from error
@@ -246,7 +252,7 @@ def _naming_the_line(file: Path) -> Iterator[None]:
         raise
     except SyntaxError as error:
         raise UserError(f"{error.filename or file}:{error.lineno}: {error.msg}") from error
-    except Exception as error:  # the file is the user's code: it may raise anything
+    except (Exception, SystemExit) as error:  # the file is the user's code: it may raise anything
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
         where = f"{file}:{lines[-1]}" if lines else str(file)
         raise UserError(f"{where}: {type(error).__name__}: {' '.join(str(error).split())}") from error

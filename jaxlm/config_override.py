@@ -1,13 +1,13 @@
 """Overrides: `key.path=value` texts, read by the annotations of the fields they name.
 
     steps=1e6                      an int (also 1_000_000), a float, a bool (true, false) or a string
-    optim.clip=none                where the field may be None
-    optim.betas=0.9,0.95           a tuple; also a JSON list; () for none
-    data.weights={"a": 0.7}        a dict, or a tuple of pairs, as JSON
-    model.segments.0.repeats=12    an entry of a tuple (-1 is the last)
-    model.segments.*.dropout=0.1   every entry that has the rest of the path
-    optim={"type": "jaxlm.optim.Muon", "lr": 0.02}    a whole config as JSON; "type" may be the bare class name, or be
-                                   left out, where the annotation leaves no doubt
+    optimizer.clip=none            where the field may be None
+    prompts=To be,Once upon        a tuple; also a JSON list; () for none
+    optimizer.options={"b2": 0.95} a dict, or a tuple of pairs, as JSON
+    model.segments.0.repeat=12     an entry of a tuple (-1 is the last)
+    model.segments.*.blocks.*.dropout=0.1    every entry that has the rest of the path
+    optimizer={"name": "lion", "learning_rate": 1e-4}    a whole config as JSON, with its "type" where the annotation
+                                   leaves a doubt: {"type": "jaxlm.nn.mlp.MLPConfig", "F": 512}, or the bare class name
     data.sources=web/*.jsonl,a.txt where a class says which field a plain text stands for (its SHORT)
 
 All overrides are applied before the config is built again, so fields that must agree can change together.
@@ -21,6 +21,8 @@ import typing
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
+from jaxlm import arguments
+from jaxlm.config_names import misnamed
 from jaxlm.config_tree import (
     build,
     find_class,
@@ -35,7 +37,6 @@ from jaxlm.config_tree import (
     plain,
     shorten,
     spell,
-    unknown_key,
     value_hint,
 )
 from jaxlm.errors import UserError
@@ -51,11 +52,21 @@ def override(config: Config, overrides: Iterable[str]) -> Config:
     """
     tree = plain(config)
     for text in overrides:
-        key, equals, value = text.partition("=")
+        key, equals, value = arguments.text(text, "an override").partition("=")
         if not equals or not key:
             raise UserError(f"{text!r} is not an override: write key.path=value, such as steps=100")
-        _assign(tree, type(config), "", key.split("."), key, value)
+        try:
+            _assign(tree, type(config), "", key.split("."), key, value)
+        except _Misnamed as missing:
+            raise misnamed(tree, missing.path, missing.part, missing.known, key, value) from None
     return build(tree)
+
+
+class _Misnamed(Exception):
+    """A part that is no key below a path, where the keys are `known`."""
+
+    def __init__(self, path: str, part: str, known: list[str]):
+        self.path, self.part, self.known = path, part, known
 
 
 def _assign(node: Any, annotation: Any, path: str, parts: list[str], key: str, text: str) -> None:
@@ -78,7 +89,10 @@ def _assign(node: Any, annotation: Any, path: str, parts: list[str], key: str, t
             node[index] = read(text, below)
         except ValueError as error:
             reason = f": {error}" if str(error) else ""
-            raise UserError(f"{key} must be {spell(below)}, not {shorten(repr(text))}{reason}") from error
+            names = _entries(node[index]) if isinstance(node[index], dict) else {}
+            right = f"{key}.{text}" if text.partition("=")[0] in names else ""
+            message = f"{key} must be {spell(below)}, not {shorten(repr(text))}{reason}"
+            raise UserError(message, right=right, wrong=(f"{key}={text}",)) from error
 
 
 def _entries(node: Any) -> dict[str, Any]:
@@ -106,9 +120,9 @@ def _has(node: Any, parts: list[str]) -> bool:
     return parts[0] in entries and _has(node[entries[parts[0]]], parts[1:])
 
 
-def _missing(node: Any, path: str, part: str, key: str) -> UserError:
+def _missing(node: Any, path: str, part: str, key: str) -> Exception:
     if isinstance(node, dict):
-        return unknown_key(path, part, _entries(node))
+        return _Misnamed(path, part, list(_entries(node)))
     if isinstance(node, list):
         entries = f"entries 0 to {len(node) - 1}" if node else "no entries"
         return UserError(f"unknown key {key!r}: {path} is a tuple with {entries}, it has no {part!r}")

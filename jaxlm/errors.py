@@ -2,18 +2,45 @@
 
 import difflib
 import errno
+import re
 from collections.abc import Iterable, Iterator
+
+WORD, LINE = 160, 600  # the most characters of one word of a message, and of all of it
+LISTED = 300  # the most characters of a list of choices
 
 
 class UserError(Exception):
     """Bad input from outside: one clear line that names the culprit and what to do.
 
-    The command line prints it and exits with 2; a library caller sees an ordinary exception.
+    The command line prints it and exits with 2; a library caller sees an ordinary exception. Whatever the message
+    quotes, it stays one line (`one_line`). Where an argument of the command line would mend it, that is `right`, in
+    place of the arguments `wrong`: the command line then shows the whole command.
     """
+
+    def __init__(self, message: str = "", right: str = "", wrong: tuple[str, ...] = ()):
+        super().__init__(one_line(str(message)))
+        self.right, self.wrong = right, wrong
+
+
+def one_line(text: str) -> str:
+    """A text of any origin in one printable line of at most LINE characters; what is too long loses its middle."""
+    text = re.sub(r"\s*[^\S ]\s*", " ", text.strip("\n"))  # spaces alone may be what it is about
+    text = re.sub(rf"\S{{{WORD},}}", lambda word: _cut(word[0], WORD), text)
+    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return _cut("".join(shown), LINE)
+
+
+def _cut(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    end = most // 3
+    return f"{text[: most - end - 5]} ... {text[-end:]}"
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
     """The one of `words` most like `word`, upper and lower case alike; "" when there are none."""
+
+    word = str(word)[:WORD]  # likeness takes the square of the length
 
     def likeness(other: str) -> float:
         return difflib.SequenceMatcher(None, word.lower(), other.lower()).ratio()
@@ -22,10 +49,17 @@ def nearest(word: str, words: Iterable[str]) -> str:
 
 
 def unknown(kind: str, word: str, words: Iterable[str]) -> UserError:
-    """The error for a name that is not one of `words`: says the nearest, and all of them."""
-    words = list(words)
-    offer = f"did you mean {nearest(word, words)!r}? ({', '.join(words)})" if words else "there are none"
-    return UserError(f"unknown {kind} {word!r}: {offer}")
+    """The error for a name that is not one of `words`: says the nearest, and all of them where they are few."""
+    return UserError(f"unknown {kind} {word!r}: {did_you_mean(word, words)}")
+
+
+def did_you_mean(word: str, words: Iterable[str]) -> str:
+    """The nearest of `words`, and all of them where they are few; private ones are not for offering."""
+    words = [other for other in words if not other.startswith("_")]
+    if not words:
+        return "there are none"
+    listed = ", ".join(words)
+    return f"did you mean {nearest(word, words)!r}?" + (f" ({listed})" if len(listed) <= LISTED else "")
 
 
 def machine_trouble(error: BaseException) -> str | None:

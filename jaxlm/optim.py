@@ -62,7 +62,8 @@ def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
         raise unknown("optimizer schedule", config.schedule, SCHEDULES)
     if config.warmup < 0 or rest <= 0:
         raise UserError(
-            f"optimizer warmup={config.warmup} must be at least 0 and less than the {steps} steps of the run"
+            f"optimizer warmup={config.warmup} must be at least 0 and less than the {steps} steps of the run",
+            right=f"optimizer.warmup={steps // 10}",
         )
     if config.schedule == "constant":
         parts, starts = [optax.constant_schedule(peak)], [0]
@@ -169,7 +170,7 @@ def _factories() -> dict[str, Callable]:
     found = {}
     for module in (optax.contrib, optax):  # a name that is in both is optax's own
         for name, f in inspect.getmembers(module, inspect.isfunction):
-            if "learning_rate" in inspect.signature(f).parameters and not name.startswith("scale_by_"):
+            if "learning_rate" in inspect.signature(f).parameters and not name.startswith(("_", "scale_by_")):
                 found[name] = f
     return {name: f for name, f in found.items() if name not in NEED_THE_LOSS}
 

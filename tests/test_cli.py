@@ -67,7 +67,7 @@ def test_version(capsys):
         (["--verson"], "unknown verb '--verson'"),
         (["tokenizer"], "unknown verb 'tokenizer': did you mean 'tokenizer "),
         (["tokenizer", "encod"], "unknown verb 'tokenizer encod': did you mean 'tokenizer encode'?"),
-        (["train"], "train: the following arguments are required: config (see `jaxlm train --help`)"),
+        (["train"], "train: the following arguments are required: config, such as: jaxlm train quickstart steps=200"),
         (["train", "x", "--rum", "y"], "train: unexpected '--rum': the nearest is '--run'"),
         (["train", "x", "--run"], "train: argument --run: expected one argument"),
         (["configs", "x"], "configs: unexpected 'x'"),

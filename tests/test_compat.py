@@ -55,7 +55,9 @@ def test_an_old_jax_is_one_line_at_import(tmp_path):
     code = f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(tmp_path)!r}]; import jaxlm"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("ImportError: jaxlm needs jax 0.7.2 or newer, and this is 0.6.0: pip")
+    assert done.stderr.splitlines()[-1].startswith(
+        "ImportError: jaxlm needs jax 0.7.2 or newer, and this is 0.6.0: pip"
+    )
 
 
 def test_devices_say_their_platform():

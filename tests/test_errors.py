@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm.errors import machine_trouble, nearest, unknown
+from jaxlm.errors import LINE, UserError, machine_trouble, nearest, one_line, unknown
 
 
 def test_nearest_is_the_likest_whatever_its_case():
@@ -20,6 +20,21 @@ def test_unknown_names_the_nearest_and_all():
         str(unknown("verb", "trian", ["plan", "train"])) == "unknown verb 'trian': did you mean 'train'? (plan, train)"
     )
     assert str(unknown("file", "x", [])) == "unknown file 'x': there are none"
+
+
+def test_private_names_are_not_offered_and_long_lists_left_out():
+    assert str(unknown("file", "_x.py", ["_pretrain.py", "gpt.py"])).endswith("did you mean 'gpt.py'? (gpt.py)")
+    many = [f"a_rather_long_name_{i}" for i in range(40)]
+    assert str(unknown("name", "a_rather_long_name_7", many)).endswith("did you mean 'a_rather_long_name_7'?")
+
+
+def test_messages_are_one_printable_line_whatever_they_quote():
+    said = one_line("not " + "x" * 10_000 + "\n\x1b[31m\udc80 é '  two spaces': do this")
+    assert said.startswith("not xxx") and said.endswith(r"xxx \x1b[31m\udc80 é '  two spaces': do this")
+    assert len(said) < 300 and said.isprintable()
+    assert len(str(UserError("many words " * 1000 + "end"))) <= LINE and str(UserError("a " * 999 + "end")).endswith(
+        "end"
+    )
 
 
 def caught(call) -> BaseException:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm import ops
+from jaxlm import arguments, ops
 from jaxlm.axes import Array, Params
 from jaxlm.errors import UserError
 from jaxlm.text import Tokenizer
@@ -20,18 +20,19 @@ def vectors(params: Params, tokenizer: Tokenizer, words: Sequence[str]) -> Array
 
 def neighbours(params: Params, tokenizer: Tokenizer, word: str, k: int) -> Scored:
     """The k tokens nearest to `word`; errors as in `vectors`, and for a k larger than the vocabulary has others."""
-    table_VD, (i,) = _table(params, tokenizer), ids(tokenizer, [word])
+    table_VD, (i,), k = _table(params, tokenizer), ids(tokenizer, [word]), arguments.integer(k, "k", 1)
     return _scored(tokenizer, ops.nearest_neighbours(table_VD, table_VD[i], k, exclude=[i]))
 
 
 def analogy(params: Params, tokenizer: Tokenizer, a: str, b: str, c: str, k: int) -> Scored:
     """The k tokens nearest to a - b + c, see `ops.analogy`; errors as in `neighbours`."""
-    a_id, b_id, c_id = ids(tokenizer, [a, b, c])
+    (a_id, b_id, c_id), k = ids(tokenizer, [a, b, c]), arguments.integer(k, "k", 1)
     return _scored(tokenizer, ops.analogy(_table(params, tokenizer), a_id, b_id, c_id, k))
 
 
 def ids(tokenizer: Tokenizer, words: Sequence[str]) -> list[int]:
     """The one token that each word is, a space before it included."""
+    words = arguments.texts(words, "words")
     for word, tokens in zip(words, encoded := tokenizer.encode_batch(words)):
         if len(tokens) != 1 or tokens[0] == tokenizer.unk:
             raise UserError(_not_one(tokenizer, word, tokens))

@@ -3,7 +3,7 @@
 import bisect
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm import convert
+from jaxlm import arguments, convert
 from jaxlm import decode as decoding
 from jaxlm.api import embeddings
 from jaxlm.axes import Array, Params
@@ -60,15 +60,15 @@ class LanguageModel:
     def logits(self, tokens_BT: Any, mask_BT: Any = None, params: Params | None = None) -> Array:
         """float32 (B, T, V). Rows may be padded on the left: `mask_BT` is 1 on real tokens. Differentiable in `params`
         (any tree like `self.params`). Raises UserError for ids outside the vocabulary."""
-        params = self.params if params is None else params
+        params = self.params if params is None else self._alike(params, "params")
         if not isinstance(tokens_BT, jax.core.Tracer):
-            tokens_BT = self._checked(tokens_BT)
+            tokens_BT = decoding.check_tokens(tokens_BT, self.config.V)
         tokens_BT = jnp.asarray(tokens_BT, jnp.int32)
         if mask_BT is None:
             return _logits(self.model, params, tokens_BT, None, None)
+        if not isinstance(mask_BT, jax.core.Tracer):
+            mask_BT = decoding.check_mask(mask_BT, tokens_BT)
         mask_BT = jnp.asarray(mask_BT, jnp.int32)
-        if mask_BT.shape != tokens_BT.shape:
-            raise UserError(f"the mask's shape {mask_BT.shape} is not that of the tokens, {tokens_BT.shape}")
         positions_BT = jnp.maximum(jnp.cumsum(mask_BT, -1) - 1, 0)
         return _logits(self.model, params, tokens_BT, positions_BT, mask_BT)
 
@@ -123,7 +123,8 @@ class LanguageModel:
         Errors are raised, and the prompt is read, before the first piece is asked for.
         """
         tokenizer, (ids, stops) = self._needed_tokenizer(), self._stops(stop)
-        tokens_BT, mask_BT = self._prompts(prompt, None)
+        tokens_BT, mask_BT = self._prompts(arguments.text(prompt, "the prompt of a stream"), None)
+        max_new_tokens = decoding.check_length(self.config, mask_BT, max_new_tokens)
         config, layers = self._prepared()
         sampler = self._known(sampler)
         state, how = decoding.prefill(config, layers, tokens_BT, mask_BT, max_new_tokens, sampler, key, ids)
@@ -152,7 +153,8 @@ class LanguageModel:
     def vectors(self, words: str | Sequence[str]) -> Array:
         """The vectors (words, D) of words in the embedding table. Raises UserError for a word that is not one token,
         as it is written: a space before it counts."""
-        return embeddings.vectors(self.params, self._needed_tokenizer(), [words] if isinstance(words, str) else words)
+        words = [words] if isinstance(words, str) else arguments.texts(words, "words")
+        return embeddings.vectors(self.params, self._needed_tokenizer(), words)
 
     def neighbours(self, word: str, k: int = 8) -> list[tuple[str, float]]:
         """The k tokens whose vectors are nearest to that of `word`, and their cosines, best first."""
@@ -164,7 +166,8 @@ class LanguageModel:
 
     def to_hf(self, tree: Params | None = None) -> dict[str, np.ndarray]:
         """The parameters, or any tree like them (gradients), by Hugging Face's names and in its layout."""
-        return dict(convert.to_hf(self.params if tree is None else tree, self.config, self._source()))
+        tree = self.params if tree is None else self._alike(tree, "the tree")
+        return dict(convert.to_hf(tree, self.config, self._source()))
 
     def save(
         self,
@@ -190,21 +193,37 @@ class LanguageModel:
             raise UserError("this model has no tokenizer: give tokens, not text")
         return self.tokenizer
 
+    def _alike(self, tree: Any, name: str) -> Params:
+        """The tree. Raises UserError where it is not like the parameters."""
+        shapes = lambda tree: jax.tree.map(np.shape, tree)
+        try:
+            alike = isinstance(tree, Mapping) and shapes(tree) == shapes(self.params)
+        except ValueError:  # leaves that are ragged lists
+            alike = False
+        if not alike:
+            raise UserError(f"{name} must be a tree of arrays like lm.params, got {arguments.kind(tree)}")
+        return tree
+
     def _known(self, sampler: Sampler) -> Sampler:
         """The sampler kept from ids that the tokenizer has not, where the model's vocabulary is larger."""
+        sampler = decoding.checked(sampler)
         if self.tokenizer is None or self.tokenizer.V >= self.config.V:
             return sampler
         return Known(self.tokenizer.V) | sampler
 
     def _prompts(self, prompts: Any, mask_BT: Any) -> tuple[np.ndarray, np.ndarray]:
         prompts = [prompts] if isinstance(prompts, str) else prompts
-        if not isinstance(prompts, Sequence) and np.ndim(prompts) == 0:
-            raise UserError(f"prompts are texts, or rows of tokens, not a {type(prompts).__name__}")
+        if not isinstance(prompts, list | tuple | np.ndarray | jax.Array) or not getattr(prompts, "ndim", 1):
+            raise UserError(
+                f"prompts must be texts, or an array of tokens (rows, positions), got {arguments.kind(prompts)}"
+            )
         if len(prompts) == 0:
             raise UserError("no prompts were given")
         if not any(isinstance(prompt, str) for prompt in prompts):
-            tokens_BT = self._checked(prompts)
-            return tokens_BT, np.ones(tokens_BT.shape, bool) if mask_BT is None else np.asarray(mask_BT, bool)
+            tokens_BT = decoding.check_tokens(prompts, self.config.V)
+            return tokens_BT, np.ones(tokens_BT.shape, bool) if mask_BT is None else decoding.check_mask(
+                mask_BT, tokens_BT
+            )
         if not all(isinstance(prompt, str) for prompt in prompts):
             raise UserError("prompts must be all texts or all tokens")
         if mask_BT is not None:
@@ -212,19 +231,15 @@ class LanguageModel:
         return decoding.left_pad([self._needed_tokenizer().encode_prompt(text) for text in prompts])
 
     def _stops(self, stop: Any) -> tuple[tuple[int, ...], list[str]]:
-        stops: Any = [] if stop is None else [stop] if isinstance(stop, str | int | np.integer) else stop
-        many = isinstance(stops, Sequence | np.ndarray) and getattr(stops, "ndim", 1) == 1
-        stops = [*stops] if many else [stops]
-        if any(not isinstance(s, str | int | np.integer) or isinstance(s, bool) for s in stops):
-            raise UserError(f"a stop is a text or a token id, not {stops!r:.100}")
+        several = isinstance(stop, list | tuple | np.ndarray | jax.Array) and getattr(stop, "ndim", 1)
+        stops = [] if stop is None else list(stop) if several else [stop]
+        name, last = "a stop is a text or a token id: what is no text", self.config.V - 1
+        stops = [s if isinstance(s, str) else arguments.integer(s, name, 0, last) for s in stops]
         if "" in stops:
             raise UserError("a stop text must not be empty")
-        for s in stops:
-            if not isinstance(s, str) and not 0 <= s < self.config.V:
-                raise UserError(f"the stop {s} is no token id: ids lie in 0..{self.config.V - 1}")
         texts = [s for s in stops if isinstance(s, str)]
         special = {spelling: i for i, spelling in self._needed_tokenizer().specials.items()} if texts else {}
-        ids = [special.get(s) if isinstance(s, str) else int(s) for s in stops]  # the texts leave special tokens out
+        ids = [special.get(s) if isinstance(s, str) else s for s in stops]  # the texts leave special tokens out
         return tuple(i for i in ids if i is not None) + self.stops, texts
 
     def _cut(self, prompt_T: np.ndarray, new_T: np.ndarray, stops: list[str]) -> tuple[int, str]:
@@ -241,18 +256,6 @@ class LanguageModel:
             return len(new_T), whole
         written = lambda count: text(count).startswith(whole[:at])
         return bisect.bisect_left(range(len(new_T)), True, key=written), whole[:at]
-
-    def _checked(self, tokens_BT: Any) -> np.ndarray:
-        try:
-            tokens_BT = np.asarray(tokens_BT)
-        except ValueError:
-            raise UserError("the rows of tokens differ in length: pad them on the left and give mask_BT") from None
-        if tokens_BT.ndim != 2 or tokens_BT.size == 0 or tokens_BT.dtype.kind not in "iu":
-            shape = f"{tokens_BT.shape} of {tokens_BT.dtype}"
-            raise UserError(f"tokens must be a (rows, positions) array of integers, got shape {shape}")
-        if tokens_BT.min() < 0 or tokens_BT.max() >= self.config.V:
-            raise UserError(f"token ids must lie in 0..{self.config.V - 1}, got {tokens_BT.min()}..{tokens_BT.max()}")
-        return tokens_BT
 
 
 def _stop_at(text: str, stops: list[str]) -> int | None:

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Sequence
 
 import jaxlm
 from jaxlm import host
-from jaxlm.cli import models, plan, scaling, tokenizer
-from jaxlm.cli.verb import Parser
-from jaxlm.errors import UserError, machine_trouble, nearest, unknown
+from jaxlm.cli import info, models, plan, scaling, tokenizer, working
+from jaxlm.cli.verb import Args, Parser
+from jaxlm.errors import UserError, machine_trouble, nearest, one_line, unknown
 
-VERBS = models.VERBS | plan.VERBS | tokenizer.VERBS | scaling.VERBS
+VERBS = models.VERBS | info.VERBS | plan.VERBS | tokenizer.VERBS | scaling.VERBS
 HELP = ("-h", "--help")
 
 
@@ -49,11 +49,26 @@ def _run(name: str, argv: list[str]) -> None:
     parser = Parser(prog=f"jaxlm {name}", description=verb.summary, epilog=verb.example, allow_abbrev=False)
     verb.arguments(parser)
     args, strays = parser.parse_known_intermixed_args(argv)  # intermixed: overrides may stand after options
-    if strays:
-        options = [option for option in parser._option_string_actions if option.startswith("--")]
-        offer = f": the nearest is {nearest(strays[0], options)!r}" if strays[0].startswith("-") else ""
-        parser.error(f"unexpected {strays[0]!r}{offer}")
-    verb.run(args)
+    try:
+        if strays:
+            _refuse(parser, args, argv, strays[0])
+        verb.run(args)
+    except UserError as error:
+        if command := working.command(name, argv, error):
+            stop = "" if str(error).endswith("?") else "."
+            raise UserError(f"{error}{stop} Try: {command}") from error
+        raise
+
+
+def _refuse(parser: Parser, args: Args, argv: list[str], stray: str) -> None:
+    """Raises UserError for an argument that a verb does not take: it may be a field of the config."""
+    if not stray.startswith("-"):
+        parser.error(f"unexpected {stray!r}")
+    options = [option for option in parser._option_string_actions if option.startswith("--")]
+    near = nearest(stray.partition("=")[0], options)
+    if right := working.as_override(args, argv, stray, near):
+        raise UserError(f"{parser.prog.removeprefix('jaxlm ')}: {stray} is no option but a field of the config", *right)
+    parser.error(f"unexpected {stray!r}: the nearest is {near!r}")
 
 
 def console() -> int:
@@ -88,5 +103,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(line: str) -> int:
-    print(f"jaxlm: error: {' '.join(line.split())}", file=sys.stderr)
+    print(f"jaxlm: error: {one_line(line)}", file=sys.stderr)
     return 2

@@ -18,7 +18,7 @@ def config_arguments(parser: Parser) -> None:
         "a run folder",
     )
     parser.add_argument(
-        "overrides", nargs="*", default=[], metavar="key=value", help="such as steps=100 or optim.clip=none"
+        "overrides", nargs="*", default=[], metavar="key=value", help="such as steps=100 or optimizer.clip=none"
     )
 
 
@@ -51,7 +51,20 @@ def train(args: Args) -> None:
     with processes.joined(place):
         from jaxlm.train import loop
 
-        loop.train(run, folder)
+        try:
+            loop.train(run, folder)
+        except UserError as error:
+            raise _with_data(error, run, args.overrides) from error
+
+
+def _with_data(error: UserError, run: Any, overrides: list[str]) -> UserError:
+    """The error; where it says that the config's own text is not there, with how to name another."""
+    paths = [source.path for source in run.data.sources]
+    if any(word.startswith("data.sources") for word in overrides) or not any(
+        str(error).startswith(f"{p}: ") for p in paths
+    ):
+        return error
+    return UserError(f"{error}; name your own text (embedded is Python's library)", "data.sources.0.path=FILE.txt")
 
 
 def _run_folder(config: str) -> Path:

@@ -95,7 +95,9 @@ def _draw(args: Args, option: Any, topology: Any) -> None:
 
     if option.timing is None or option.program.limit is None:
         raise UserError("plan: --picture needs a topology of chips whose memory and speed are known")
-    draw(option.program.memory, option.program.limit, option.timing, f"{args.config} on {topology.name}", args.picture)
+    title = f"{args.config} on {topology.name}"
+    program = option.program
+    draw(program.memory, program.limit, option.timing, title, args.picture, program.compiled)
 
 
 def _mesh(text: str, before: Any) -> Any:

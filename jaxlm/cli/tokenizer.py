@@ -143,8 +143,12 @@ def _measured(name: str, tokenizer: Tokenizer, args: Args) -> dict[str, Measured
 
     if args.json:
         return {_name(path, args.text): measure(tokenizer, passages(path, args.field)) for path in args.text}
-    with show_preparation(f"measuring {name}") as progress:
-        return {_name(path, args.text): measure(tokenizer, passages(path, args.field, progress)) for path in args.text}
+    found = {}
+    for path in args.text:
+        text = _name(path, args.text)
+        with show_preparation(f"measuring {name} on {text}") as progress:
+            found[text] = measure(tokenizer, passages(path, args.field, progress))
+    return found
 
 
 def _name(path: str, others: list[str]) -> str:

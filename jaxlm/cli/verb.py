@@ -16,7 +16,8 @@ class Parser(argparse.ArgumentParser):
     """argparse, with mistakes as UserError."""
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{self.prog.removeprefix('jaxlm ')}: {message} (see `{self.prog} --help`)")
+        such = f", such as: {self.epilog}" if "arguments are required" in message else ""
+        raise UserError(f"{self.prog.removeprefix('jaxlm ')}: {message}{such} (see `{self.prog} --help`)")
 
 
 @dataclasses.dataclass(frozen=True)

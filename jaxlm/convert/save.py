@@ -171,7 +171,9 @@ def _copy_beside(folder: Path, source: Source, tokenizer: Any, temporary: Callab
     beside = {path for name in BESIDE for path in whence.glob(name) if path.is_file()} if whence else set()
     for path in sorted(beside):
         temporary(path.relative_to(whence or path).as_posix()).write_bytes(path.read_bytes())
-    if tokenizer is not None and not any(path.name != GENERATION for path in beside):  # made here, or its folder is gone
+    if tokenizer is not None and not any(
+        path.name != GENERATION for path in beside
+    ):  # made here, or its folder is gone
         tokenizer.save(folder)
 
 

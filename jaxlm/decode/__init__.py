@@ -1,7 +1,17 @@
 """Decoding: caches, samplers, generation."""
 
-from jaxlm.decode.generate import decode, generate, left_pad, prefill, prepare, results
-from jaxlm.decode.sampling import Chain, Greedy, Known, MinP, Sampler, Temperature, TopK, TopP
+from jaxlm.decode.generate import (
+    check_length,
+    check_mask,
+    check_tokens,
+    decode,
+    generate,
+    left_pad,
+    prefill,
+    prepare,
+    results,
+)
+from jaxlm.decode.sampling import Chain, Greedy, Known, MinP, Sampler, Temperature, TopK, TopP, checked
 
 __all__ = [
     "Chain",
@@ -12,6 +22,10 @@ __all__ = [
     "Temperature",
     "TopK",
     "TopP",
+    "check_length",
+    "check_mask",
+    "check_tokens",
+    "checked",
     "decode",
     "generate",
     "left_pad",

@@ -13,6 +13,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from jaxlm import arguments
 from jaxlm.axes import Array
 from jaxlm.errors import UserError
 
@@ -38,6 +39,10 @@ class Chain(Sampler):
 
     samplers: tuple[Sampler, ...]
 
+    def __post_init__(self):
+        given = self.samplers if isinstance(self.samplers, tuple | list) else (self.samplers,)
+        object.__setattr__(self, "samplers", tuple(map(checked, given)))
+
     def filter(self, logits_BV: Array) -> Array:
         for sampler in self.samplers:
             logits_BV = sampler.filter(logits_BV)
@@ -45,7 +50,15 @@ class Chain(Sampler):
 
 
 def _links(sampler: Sampler) -> tuple[Sampler, ...]:
-    return sampler.samplers if isinstance(sampler, Chain) else (sampler,)
+    return sampler.samplers if isinstance(sampler, Chain) else (checked(sampler),)
+
+
+def checked(sampler: Sampler) -> Sampler:
+    if not isinstance(sampler, Sampler):
+        raise UserError(
+            f"a sampler must be one of jaxlm's, such as Greedy() or Temperature(0.8), got {arguments.kind(sampler)}"
+        )
+    return sampler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +66,9 @@ class Known(Sampler):
     """The first n tokens: a model may have more rows than its tokenizer has tokens."""
 
     n: int
+
+    def __post_init__(self):
+        object.__setattr__(self, "n", arguments.integer(self.n, "n of Known", 1))
 
     def filter(self, logits_BV: Array) -> Array:
         return jnp.where(jnp.arange(logits_BV.shape[-1])[None] < self.n, logits_BV, -jnp.inf)
@@ -77,8 +93,9 @@ class Temperature(Sampler):
     t: float = 1.0
 
     def __post_init__(self):
+        object.__setattr__(self, "t", arguments.number(self.t, "temperature"))  # plain: it is hashed
         if not 1e-30 < self.t < math.inf:  # logits beyond float32 would become NaN
-            raise UserError(f"temperature must be above 0, got {self.t} (for the most likely token use Greedy)")
+            raise UserError(f"temperature must be above 0, got {self.t:g} (for the most likely token use Greedy)")
 
     def filter(self, logits_BV: Array) -> Array:
         return logits_BV / self.t
@@ -91,11 +108,13 @@ class TopK(Sampler):
     k: int
 
     def __post_init__(self):
-        if not self.k >= 1 or self.k % 1:
-            raise UserError(f"top-k must be a whole number of at least 1, got {self.k}")
+        k = arguments.number(self.k, "top-k")
+        if not k >= 1 or k % 1:
+            raise UserError(f"top-k must be a whole number of at least 1, got {k:g}")
+        object.__setattr__(self, "k", int(k))
 
     def filter(self, logits_BV: Array) -> Array:
-        kth_B1 = jax.lax.top_k(logits_BV, min(int(self.k), logits_BV.shape[-1]))[0][:, -1:]
+        kth_B1 = jax.lax.top_k(logits_BV, min(self.k, logits_BV.shape[-1]))[0][:, -1:]
         return jnp.where(logits_BV >= kth_B1, logits_BV, -jnp.inf)
 
 
@@ -107,8 +126,9 @@ class TopP(Sampler):
     p: float
 
     def __post_init__(self):
+        object.__setattr__(self, "p", arguments.number(self.p, "top-p"))
         if not 0 < self.p <= 1:
-            raise UserError(f"top-p must lie in (0, 1], got {self.p}")
+            raise UserError(f"top-p must lie in (0, 1], got {self.p:g}")
 
     def filter(self, logits_BV: Array) -> Array:
         if self.p == 1:
@@ -127,8 +147,9 @@ class MinP(Sampler):
     p: float
 
     def __post_init__(self):
+        object.__setattr__(self, "p", arguments.number(self.p, "min-p"))
         if not 0 <= self.p <= 1:
-            raise UserError(f"min-p must lie in [0, 1], got {self.p}")
+            raise UserError(f"min-p must lie in [0, 1], got {self.p:g}")
 
     def filter(self, logits_BV: Array) -> Array:
         least_B1 = jnp.max(logits_BV, -1, keepdims=True) + jnp.log(self.p)

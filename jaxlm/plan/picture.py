@@ -8,21 +8,27 @@ from jaxlm.plan.roofline import Timing
 from jaxlm.text import picture
 
 GiB = 2**30
-LINE = "#b0b0b0"
+LINE, LIMIT = "#b0b0b0", "#000000"
 
 
-def draw(memory: Memory, limit: int, timing: Timing, title: str, path: str | Path) -> None:
-    """Writes a PNG of two bars: the memory of one device against its limit, and the parts of a step's time."""
+def draw(memory: Memory, limit: int, timing: Timing, title: str, path: str | Path, compiled: bool) -> None:
+    """Writes a PNG of two bars: the memory of one device against its limit, and the parts of a step's time, which is
+    always an estimate. So is memory that was not `compiled` by the chips' compiler, and marked so."""
     figure, (above, below) = picture.blank(9, 4, rows=2, share=False)
     parts = {name: n / GiB for name, n in memory.kinds().items() if n / GiB >= 0.005}
     _bar(above, parts, "GiB")
-    above.axvline(limit / GiB, color=picture.ORANGE, linewidth=1.5)
+    above.axvline(limit / GiB, color=LIMIT, linewidth=1.5, linestyle="--")
     above.set_xlim(0, 1.08 * max(limit / GiB, sum(parts.values())))
-    above.set_xlabel(f"memory of one device, GiB; the line is its limit of {limit / GiB:.1f}", color=picture.GREY)
-    above.set_title(title, loc="left", fontsize=11, color=picture.GREY)
+    how = "" if compiled else "estimated "
+    above.set_xlabel(
+        f"{how}memory of one device, GiB; the dashed line is its limit of {limit / GiB:.1f}", color=picture.GREY
+    )
+    above.set_title(title if compiled else f"{title}: an estimate", loc="left", fontsize=11, color=picture.GREY)
     _bar(below, {name: t for name, t in timing.parts().items() if t > 0}, "s")
     below.set_xlim(0, 1.04 * timing.step)
-    below.set_xlabel(f"predicted step, seconds: {timing.step:.3g} (MFU {timing.mfu:.0%})", color=picture.GREY)
+    below.set_xlabel(
+        f"estimated step by a roofline, seconds: {timing.step:.3g} (MFU {timing.mfu:.0%})", color=picture.GREY
+    )
     picture.save(figure, path)
 
 

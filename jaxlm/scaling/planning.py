@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxlm import arguments
 from jaxlm.chips import chip as chip_of
 from jaxlm.errors import UserError
 from jaxlm.models import flops as counted
@@ -21,6 +22,8 @@ SPREAD = 4.0  # sizes of a sweep lie within this factor of the best
 
 def budget(chips: int, chip: str, hours: float, mfu: float) -> float:
     """FLOPs = chips x peak x seconds x the share of the peak that training reaches (model FLOPs utilisation)."""
+    chips, chip = arguments.integer(chips, "chips", most=2**63), arguments.text(chip, "chip")
+    hours, mfu = arguments.number(hours, "hours"), arguments.number(mfu, "mfu")
     if chips < 1 or not hours > 0 or not 0 < mfu <= 1:
         raise UserError(f"a budget needs chips >= 1, hours > 0 and 0 < mfu <= 1, got {chips}, {hours:g} and {mfu:g}")
     return chips * chip_of(chip.lower()).flops * hours * 3600 * mfu
@@ -30,12 +33,13 @@ def estimate(source: Law | Fit, f: Any) -> Estimate:
     """Of a fit with its interval; of a published law, whose resamples are not known, without."""
     if isinstance(source, Fit):
         return source.estimate(f)
-    nan = float("nan")
+    source, nan = _law(source), float("nan")
     return Estimate(float(f(source)), nan, nan, nan)
 
 
 def optimum(source: Law | Fit, flops: float, batch: int) -> dict[str, Any]:
     """The best model of this budget: parameters, tokens and loss as estimates, and the steps of `batch` tokens."""
+    flops, batch = arguments.positive(flops, "flops"), arguments.integer(batch, "batch", 1, 2**63)
     best = {
         name: estimate(source, lambda law, name=name: getattr(law.optimum(flops), name)) for name in Allocation._fields
     }
@@ -66,6 +70,7 @@ def sweep(source: Law | Fit, flops: float, configs: Mapping[str, RunConfig], cou
     Of a family, `{f"depth {n}": gpt(n) for n in range(4, 33)}`. Raises UserError where not one lies within `SPREAD` of
     the best size.
     """
+    flops = arguments.positive(flops, "flops")
     sizes = sorted((_size(source, flops, *item) for item in configs.items()), key=lambda size: size.parameters)
     if count is None:
         return sizes
@@ -96,6 +101,7 @@ def serve(source: Law | Fit, flops: float, served: float) -> dict[str, Any]:
     Minimises 6 N D + 2 N served over N with L(N, D) kept (Sardana et al. 2024, arXiv:2401.00448): the more is served,
     the smaller the model and the longer its training.
     """
+    flops, served = arguments.positive(flops, "flops"), arguments.positive(served, "served")
     law = _law(source)
     best = law.optimum(flops)
     sizes = best.parameters * np.geomspace(1e-3, 1, 100_001)  # steps of 0.007 %; no larger model is cheaper to serve
@@ -115,4 +121,6 @@ def serve(source: Law | Fit, flops: float, served: float) -> dict[str, Any]:
 
 
 def _law(source: Law | Fit) -> Law:
+    if not (isinstance(source, Fit) or hasattr(source, "optimum")):
+        raise UserError(f"a law or a fit of one is needed, got {arguments.kind(source)}")
     return source.law if isinstance(source, Fit) else source

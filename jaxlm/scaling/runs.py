@@ -12,6 +12,7 @@ import numpy as np
 from jaxlm import config
 from jaxlm.errors import UserError
 from jaxlm.models import flops
+from jaxlm.paths import expand
 from jaxlm.train.run import RunConfig
 
 SPELLINGS = {
@@ -73,7 +74,7 @@ def read(paths: Iterable[str | Path]) -> Runs:
     Columns are `parameters`, `loss`, and `tokens` or `flops`, in any of `SPELLINGS`; others are let alone. Raises
     UserError for a missing column, and for a value that is no positive number, with its row.
     """
-    rows = [row for path in map(Path, paths) for row in (_folder(path) if path.is_dir() else _file(path))]
+    rows = [row for path in map(expand, paths) for row in (_folder(path) if path.is_dir() else _file(path))]
     if not rows:
         raise UserError("there is not one run to read")
     columns = {name: [row[name] for row in rows] for name in SPELLINGS}

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxlm import arguments
 from jaxlm.errors import UserError
 from jaxlm.text.settings import ROLES, SPELLINGS, Settings
 
@@ -119,20 +120,22 @@ class Tokenizer(ABC):
         Raises:
             UserError: a text holds a lone surrogate, which is not a Unicode character and has no UTF-8 form.
         """
-        plain = self.encode_plain(texts, literal)
+        plain = self.encode_plain(arguments.texts(texts), literal)
         return [[*self.prefix, *ids, *self.suffix] for ids in plain] if special else plain
 
     def id(self, token: str) -> int | None:
         """The id with this spelling in the vocabulary; None where there is none."""
+        arguments.text(token, "a token's spelling")
         return next((i for i in range(self.V) if self.token(i) == token), None)
 
     def spell(self, i: int) -> str:
         """How a token reads inside a text, its spaces included; bytes that are no whole character as \\xe2."""
+        i = self.checked_id(i)
         return self.specials.get(i) or self.pieces[i].decode("utf-8", "backslashreplace")
 
     def encode(self, text: str, special: bool = False, literal: bool = False) -> list[int]:
         """The ids of one text; see `encode_batch`."""
-        return self.encode_batch([text], special, literal)[0]
+        return self.encode_batch([arguments.text(text, "a text to encode")], special, literal)[0]
 
     def encode_prompt(self, text: str) -> list[int]:
         """The ids of a text to be continued: as `encode` with `special`, but for a text that already begins with the
@@ -143,7 +146,7 @@ class Tokenizer(ABC):
 
     def encode_arrays(self, texts: Sequence[str], dtype: Any = np.uint32) -> list[np.ndarray]:
         """As `encode_batch` with `literal`, as numpy arrays of `dtype`, for writing to disk."""
-        return [np.array(ids, dtype=dtype) for ids in self.encode_plain(texts, literal=True)]
+        return [np.array(ids, dtype=dtype) for ids in self.encode_plain(arguments.texts(texts), literal=True)]
 
     def encoding(self, text: str, pair: str | None = None, special: bool = False) -> Encoding:
         """A text, and a second one where the tokenizer can join two, with spellings and offsets; see `Encoding`."""
@@ -163,6 +166,7 @@ class Tokenizer(ABC):
 
     def encode_marked(self, text: str) -> tuple[list[int], list[tuple[int, int]] | None]:
         """The ids and offsets of a text in which all special tokens are found, whatever the library does."""
+        utf8(text)
         ids: list[int] = []
         offsets: list[tuple[int, int]] | None = []
         at = 0
@@ -223,9 +227,20 @@ class Tokenizer(ABC):
         """What `parts` has held back, when no more ids follow."""
         return b""
 
+    def checked_id(self, i: Any) -> int:
+        """The id; UserError for what is no integer, or not below V."""
+        if type(i) is not int:
+            i = arguments.integer(i, "a token id")
+        if not 0 <= i < self.V:
+            raise UserError(f"token id {i} is outside this tokenizer's vocabulary of {self.V}")
+        return i
+
     def checked(self, ids: Any) -> list[int]:
         """The ids as a list; UserError for what is not a flat list of ids below V."""
-        array = np.asarray(ids)
+        try:
+            array = np.asarray(ids)
+        except (TypeError, ValueError, OverflowError):
+            raise UserError("token ids must be one flat list of integers") from None
         if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
             raise UserError(f"token ids must be one flat list of integers, got shape {array.shape} of {array.dtype}")
         if array.size and (array.min() < 0 or array.max() >= self.V):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxlm import arguments
 from jaxlm.text.base import EOT, Tokenizer, utf8
 from jaxlm.text.cells import Cell, Explanation
 from jaxlm.text.files import write_file
@@ -34,18 +35,19 @@ class ByteTokenizer(Tokenizer):
         return hashlib.blake2b(json.dumps(CONFIG).encode(), digest_size=16).hexdigest()
 
     def token(self, i: int) -> str:
-        return EOT if i == self.eos else f"<0x{i:02X}>"
+        return EOT if self.checked_id(i) == self.eos else f"<0x{i:02X}>"
 
     def encode_plain(self, texts: Sequence[str], literal: bool) -> list[list[int]]:
         return [list(utf8(text)) for text in texts]
 
     def explain(self, text: str) -> Explanation:
         """The characters of a text with the bytes of their UTF-8 form. Print it, or `draw` it."""
+        utf8(text)
         ids = [(character, tuple(utf8(character))) for character in text]
         return Explanation(tuple(Cell(character, tuple(map(self.token, i)), i) for character, i in ids))
 
     def encode_arrays(self, texts: Sequence[str], dtype: Any = np.uint32) -> list[np.ndarray]:
-        return [np.frombuffer(utf8(text), np.uint8).astype(dtype) for text in texts]
+        return [np.frombuffer(utf8(text), np.uint8).astype(dtype) for text in arguments.texts(texts)]
 
     def save(self, folder: str | Path) -> None:
         write_file(Path(folder) / "tokenizer_config.json", json.dumps(CONFIG, indent=2).encode() + b"\n")

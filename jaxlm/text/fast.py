@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from jaxlm import arguments
 from jaxlm.errors import UserError
 from jaxlm.text import layout
 from jaxlm.text.base import Encoding, Tokenizer, utf8
@@ -88,9 +89,10 @@ class FastTokenizer(Tokenizer):
         return hashlib.blake2b(b"tokenizers" + self._json, digest_size=16).hexdigest()
 
     def token(self, i: int) -> str:
-        return self._tokens[i]
+        return self._tokens[self.checked_id(i)]
 
     def id(self, token: str) -> int | None:
+        utf8(token)
         return self._library.id(token)
 
     def encode(self, text: str, special: bool = False, literal: bool = False) -> list[int]:
@@ -104,7 +106,7 @@ class FastTokenizer(Tokenizer):
         try:
             return (self._literal if literal else self._library).encode_batch(texts, special)
         except UserError:
-            for text in texts:
+            for text in arguments.texts(texts):
                 utf8(text)
             raise
 
@@ -112,7 +114,7 @@ class FastTokenizer(Tokenizer):
         return self.encode_batch(texts, literal=literal)
 
     def encoding(self, text: str, pair: str | None = None, special: bool = False) -> Encoding:
-        for given in (text, pair or ""):
+        for given in (text, "" if pair is None else pair):
             utf8(given)
         found = self._library.encode(text, pair, special)
         return Encoding(found.ids, found.tokens, found.offsets, found.type_ids)

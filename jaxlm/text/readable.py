@@ -94,7 +94,7 @@ class ReadableTokenizer(Tokenizer):
         return Encoding(first.ids + second.ids, first.tokens + second.tokens, offsets, types)
 
     def token(self, i: int) -> str:
-        return self._spelled[i]
+        return self._spelled[self.checked_id(i)]
 
     @property
     def fingerprint(self) -> str:

@@ -138,7 +138,7 @@ class SentencePieceTokenizer(Tokenizer):
         self.prefix, self.suffix = (tuple(i for t in side if (i := self.id(t)) is not None) for side in around)
 
     def token(self, i: int) -> str:
-        inside = i < self._processor.get_piece_size()
+        inside = (i := self.checked_id(i)) < self._processor.get_piece_size()
         return self._processor.id_to_piece(i) if inside else self.specials.get(i) or self.pieces[i].decode()
 
     def _mapped(self, text: str, first: bool = True) -> tuple[list[int], list[str], list[tuple[int, int]]]:

@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
+from jaxlm import arguments
 from jaxlm.errors import UserError, unknown
 from jaxlm.text.base import EOT, utf8
 from jaxlm.text.sentencepiece import SentencePieceTokenizer
@@ -33,6 +34,7 @@ def train_sentencepiece(
 
     if kind not in LIMITS:
         raise unknown("tokenizer kind", kind, LIMITS)
+    V = arguments.integer(V, "V", most=2**31 - 1)
     if V < LEAST_V:
         raise UserError(f"V={V} is too small for a {kind} vocabulary: use at least {LEAST_V}, say 4096")
     lines = list(_lines(texts, LIMITS[kind] if limit is None else limit))

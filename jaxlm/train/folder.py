@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import itertools
 import math
 import os
 import re
@@ -68,7 +69,8 @@ def open_run(run: RunConfig, folder: str | Path) -> Iterator[Path]:
         if changed:
             more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
             raise UserError(
-                f"{folder} holds a run of another config ({changed[0]}{more}): choose another folder with --run"
+                f"{folder} holds a run of another config ({changed[0]}{more}): choose another folder with --run",
+                right=f"--run={_free(folder)}",
             )
     if jax.process_index():
         _check_shared(folder, "")
@@ -124,6 +126,11 @@ def check_tokenizer(run: RunConfig, tokenizer: Tokenizer) -> None:
             f"a prompt of {longest} tokens and sample_tokens={run.sample_tokens} exceed the {length} positions of the "
             "model: lower sample_tokens, or shorten prompts"
         )
+
+
+def _free(folder: Path) -> Path:
+    """A folder beside this one that is not there yet."""
+    return next(path for n in itertools.count(2) if not (path := folder.with_name(f"{folder.name}-{n}")).exists())
 
 
 def _may_change(line: str) -> bool:

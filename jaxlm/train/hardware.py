@@ -1,17 +1,14 @@
 """What the machine can do: datasheet and measured matmul rates, memory in use and in all."""
 
-import os
 import resource
 import sys
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
 from jaxlm import chips, sharding
-
-CGROUPS = ("memory.max", "memory/memory.limit_in_bytes")  # what a container may use, in the second and first version
+from jaxlm.host import memory_limit as memory_limit
 
 
 def datasheet_flops() -> float | None:
@@ -40,15 +37,3 @@ def memory_used() -> int:
     stats = jax.local_devices()[0].memory_stats() or {}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return stats.get("peak_bytes_in_use") or peak
-
-
-def memory_limit() -> int:
-    """Bytes that one device may use; on CPU a device's share of what the machine, or the container, has."""
-    stats = jax.local_devices()[0].memory_stats() or {}
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return stats.get("bytes_limit") or min([machine, *_container()]) // jax.local_device_count()
-
-
-def _container(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
-    texts = [(root / name).read_text().strip() for name in CGROUPS if (root / name).is_file()]
-    return [int(text) for text in texts if text.isdecimal()]  # "max" is no limit

@@ -7,7 +7,7 @@ from jaxlm.data.config import DataConfig
 from jaxlm.errors import UserError
 from jaxlm.models.lm import LMConfig
 from jaxlm.nn import MoEConfig
-from jaxlm.optim import OptimizerConfig
+from jaxlm.optim import OptimizerConfig, schedule
 from jaxlm.sharding import MeshConfig
 from jaxlm.train import mup
 
@@ -49,11 +49,12 @@ class RunConfig:
     eval_batches: int = 0  # the same in batches of batch / accumulate rows, as saved runs have it; becomes eval_tokens
 
     def __post_init__(self):
-        if self.batch < 1 or self.accumulate < 1 or self.batch % self.accumulate:
-            raise UserError(f"accumulate={self.accumulate} must divide batch={self.batch}")
-        for name in ("steps", "skips", "log_every", "keep", "sample_tokens", "profile_steps"):
+        for name in ("steps", "batch", "accumulate", "skips", "log_every", "keep", "sample_tokens", "profile_steps"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.batch % self.accumulate:
+            raise UserError(f"accumulate={self.accumulate} must divide batch={self.batch}")
+        schedule(self.optimizer, self.steps)  # refuses what does not fit into the run
         for name in ("eval_every", "eval_tokens", "eval_batches", "save_every", "sample_every", "profile_at"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 0")

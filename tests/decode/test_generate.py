@@ -260,10 +260,10 @@ def test_every_learned_position_can_be_used():
 @pytest.mark.parametrize(
     "tokens, mask, more, message",
     [
-        (np.zeros(4, int), None, {}, r"a \(rows, tokens\) array .* got shape \(4,\)"),
-        (np.zeros((0, 4), int), None, {}, r"at least one token, got shape \(0, 4\)"),
-        (np.zeros((2, 0), int), None, {}, r"at least one token, got shape \(2, 0\)"),
-        (np.zeros((2, 4)), None, {}, "token ids must be integers, got float64"),
+        (np.zeros(4, int), None, {}, r"a \(rows, positions\) array of integers, got shape \(4,\)"),
+        (np.zeros((0, 4), int), None, {}, r"array of integers, got shape \(0, 4\)"),
+        (np.zeros((2, 0), int), None, {}, r"array of integers, got shape \(2, 0\)"),
+        (np.zeros((2, 4)), None, {}, r"array of integers, got shape \(2, 4\) of float64"),
         (np.full((1, 4), V), None, {}, "token ids must lie in 0..31, got 32..32"),
         (np.array([[3, -1]]), None, {}, "token ids must lie in 0..31, got -1..3"),
         (TOKENS, MASK[:, 1:], {}, r"the mask's shape \(3, 8\) is not that of the tokens, \(3, 9\)"),

@@ -189,6 +189,15 @@ def test_draws_depend_on_the_key_and_the_row_only():
         (lambda: MinP(-0.1), r"min-p must lie in \[0, 1\], got -0.1"),
         (lambda: MinP(1.1), "min-p must lie in"),
         (lambda: MinP(math.nan), "min-p must lie in"),
+        (lambda: Temperature(None), "temperature must be a number, got None"),
+        (lambda: Temperature("1"), "temperature must be a number, got '1'"),
+        (lambda: Temperature(10**400), "temperature must be a number, got an int"),
+        (lambda: TopK("5"), "top-k must be a number, got '5'"),
+        (lambda: TopP([0.5]), "top-p must be a number, got a list"),
+        (lambda: MinP(True), "min-p must be a number, got True"),
+        (lambda: Known(0), "n of Known must be at least 1, got 0"),
+        (lambda: Greedy() | "x", "a sampler must be one of jaxlm's, such as Greedy.* got 'x'"),
+        (lambda: Chain((None,)), "a sampler must be one of jaxlm's"),
     ],
 )
 def test_mistakes(make, message):

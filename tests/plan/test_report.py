@@ -2,6 +2,7 @@
 
 import json
 import re
+import types
 
 import pytest
 
@@ -38,6 +39,24 @@ def test_tables_for_people_and_a_picture(capsys, tmp_path):
     assert "all-gather          layers     tensor" in text
     assert "decoding 16x512: " in text and re.search(r"cache +\d", text)
     assert png.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_picture_says_where_it_is_an_estimate(monkeypatch, tmp_path):
+    """The limit's line has a colour of its own."""
+    from jaxlm.plan import picture
+
+    figures = []
+    monkeypatch.setattr(picture.picture, "save", lambda figure, path: figures.append(figure))
+    kinds = types.SimpleNamespace(kinds=lambda: {"params": 2**30, "optimizer": 2**31})
+    timing = types.SimpleNamespace(parts=lambda: {"compute": 1.0}, step=1.0, mfu=0.5)
+    for compiled in (False, True):
+        picture.draw(kinds, 2**32, timing, "gpt on v5e", tmp_path / "plan.png", compiled)  # type: ignore[arg-type]
+    for compiled, figure in zip((False, True), figures):
+        above = figure.axes[0]
+        assert ("estimate" in above.get_title(loc="left")) is ("estimated" in above.get_xlabel()) is not compiled
+        assert above.lines[0].get_color() not in [bar.get_facecolor() for bar in above.patches]
+        assert above.lines[0].get_color() not in picture.picture.COLOURS
+        assert "roofline" in figure.axes[1].get_xlabel()
 
 
 def test_fake_devices_have_this_machines_compiler(capsys):

@@ -88,3 +88,20 @@ def test_serving_wants_a_smaller_model_for_longer():
         sizes = facts["parameters"] * np.array([1, 0.95, 1.05])
         total, *around = 6 * sizes * BESIROGLU.tokens(sizes, best.loss) + 2 * sizes * facts["served"]
         assert facts["total_flops"] == pytest.approx(total) and min(around) > total  # it is the least
+
+
+@pytest.mark.parametrize(
+    "odd", [None, "x", 0, -1, float("nan"), float("inf"), 10**400, [1], np.ones(2)], ids=lambda x: repr(x)[:9]
+)
+def test_odd_budgets_are_refused(odd):
+    for call in (
+        lambda: optimum(BESIROGLU, odd, 1),
+        lambda: optimum(BESIROGLU, 1e20, odd),
+        lambda: serve(BESIROGLU, 1e20, odd),
+        lambda: serve(odd, 1e20, 1e9),
+        lambda: budget(odd, "h100", 1.0, 0.4),
+        lambda: budget(1, odd, 1.0, 0.4),
+        lambda: budget(1, "h100", 1.0, odd),
+    ):
+        with pytest.raises(UserError):
+            call()

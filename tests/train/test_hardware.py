@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 
+from jaxlm import host
 from jaxlm.sharding import make_mesh
 from jaxlm.train import hardware
 
@@ -37,19 +38,19 @@ def test_memory_used_is_the_peak_of_the_process():
 
 
 def test_devices_of_a_cpu_share_its_memory(monkeypatch):
-    monkeypatch.setattr(hardware, "_container", list)
+    monkeypatch.setattr(host, "_container", list)
     whole = hardware.memory_limit() * len(jax.local_devices())
     assert 2**28 < whole < 2**50
-    monkeypatch.setattr(hardware, "_container", lambda: [8 * 2**20])
+    monkeypatch.setattr(host, "_container", lambda: [8 * 2**20])
     assert hardware.memory_limit() == 8 * 2**20 // len(jax.local_devices())
 
 
 def test_limits_of_containers(tmp_path):
-    assert hardware._container(tmp_path) == []
+    assert host._container(tmp_path) == []
     (tmp_path / "memory.max").write_text("max\n")
-    assert hardware._container(tmp_path) == []
+    assert host._container(tmp_path) == []
     (tmp_path / "memory.max").write_text("1073741824\n")
-    assert hardware._container(tmp_path) == [2**30]
+    assert host._container(tmp_path) == [2**30]
     (tmp_path / "memory").mkdir()
     (tmp_path / "memory" / "memory.limit_in_bytes").write_text("9223372036854771712\n")
-    assert hardware._container(tmp_path)[1] > 2**60
+    assert host._container(tmp_path)[1] > 2**60
