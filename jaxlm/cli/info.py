@@ -252,14 +252,14 @@ def _weights(folder: Path) -> str:
 
 
 def _file(path: Path) -> Facts:
-    from jaxlm.data.sources import SUFFIXES
+    from jaxlm.data.files import kind
 
     name = path.name.lower()
     if name.endswith(TOKENIZERS):
         return _tokenizer(path, "a tokenizer")
     if name.endswith(".safetensors"):
         return iter(((str(path), f"weights: {_tensors(path)}"),))
-    if name.endswith(SUFFIXES):
+    if kind(path):
         return _data(path)
     if name.endswith(".json"):
         content = _json(path)
@@ -309,15 +309,16 @@ def _tokenizer(path: Path, what: str) -> Facts:
 
 
 def _data(path: Path) -> Facts:
-    from jaxlm.data.sources import documents, find
+    from jaxlm.data import files as data_files
+    from jaxlm.data.sources import documents
 
-    files = [file for _, file in find(str(path))]
-    kinds = Counter("".join(file.suffixes[-2:]) if file.suffix == ".gz" else file.suffix for file in files)
+    files = [file for _, file in data_files.find(str(path)).files]
+    kinds = Counter(data_files.kind(file) for file in files)
     size = sum(file.stat().st_size for file in files)
     told = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(4))
     yield str(path), f"text to train on, {_bytes(size)}" + ("" if path.is_file() else f" in {told} files")
     yield "begins", _told(lambda: repr(next(documents(str(path), limit=400))[1][:120]), "no text")
-    yield "next", f"jaxlm train gpt {shlex.quote(f'data.sources.0.path={path}')}"
+    yield "next", f"jaxlm train gpt {shlex.quote(f'data.sources={path}')}"
 
 
 # Words ---------------------------------------------------------------------------------------------------------------
