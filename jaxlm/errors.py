@@ -12,6 +12,10 @@ class UserError(Exception):
     """
 
 
+class OutOfRange(UserError):
+    """A number of a config is wrong; the message begins with the name of its field."""
+
+
 def nearest(word: str, words: Iterable[str]) -> str:
     """The one of `words` most like `word`, upper and lower case alike; "" when there are none."""
 

@@ -24,6 +24,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxlm.axes import Array
+from jaxlm.config_check import check
 from jaxlm.errors import UserError
 
 # In the order of increasing traffic: the last axes lie on the nearest devices.
@@ -67,6 +68,7 @@ class MeshConfig:
 
     def __post_init__(self):
         sizes = self.sizes
+        check(self)
         if any(n != -1 and n < 1 for n in sizes.values()) or list(sizes.values()).count(-1) > 1:
             raise UserError(f"mesh axes must be positive, at most one of them -1; got {sizes}")
 

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from jaxlm.config_check import check, said
 from jaxlm.errors import UserError, unknown
 from jaxlm.text.sentencepiece_train import LEAST_V
 
@@ -36,8 +37,9 @@ class Source:
 
     def __post_init__(self) -> None:
         _check(_is_text(self.path), f"a data source's path must be text, not {self.path!r}")
-        good = isinstance(self.weight, int | float) and math.isfinite(self.weight) and self.weight > 0
-        _check(good, f"data source {self.path}: weight must be a positive number, not {self.weight!r}")
+        good = isinstance(self.weight, int | float) and 0 < self.weight < math.inf
+        _check(good, f"data source {self.path}: weight must be a positive number, not {said(self.weight)}")
+        check(self)
         _check(_is_text(self.field), f"data source {self.path}: field must be text, not {self.field!r}")
 
 
@@ -56,7 +58,8 @@ class TokenizerConfig:
     def __post_init__(self) -> None:
         if self.kind not in (kinds := ("bytes", "bpe", "unigram", "file")):
             raise unknown("tokenizer kind", str(self.kind), kinds)
-        _check(_is_count(self.V), f"tokenizer V must be a positive integer, not {self.V!r}")
+        _check(_is_count(self.V), f"tokenizer V must be a positive integer, not {said(self.V)}")
+        check(self)
         if self.kind == "bytes":
             _check(self.V == 257, f"the byte tokenizer has V=257, not {self.V}: leave V, or set kind to bpe or unigram")
         if self.kind in ("bpe", "unigram"):
@@ -92,10 +95,13 @@ class DataConfig:
     def __post_init__(self) -> None:
         good = isinstance(self.sources, tuple) and all(isinstance(source, Source) for source in self.sources)
         _check(good and bool(self.sources), "data.sources must be a tuple with at least one Source")
-        _check(_is_count(self.T), f"data.T must be a positive integer, not {self.T!r}")
+        _check(_is_count(self.T), f"data.T must be a positive integer, not {said(self.T)}")
         good = isinstance(self.holdout, float) and 0 < self.holdout < 1
-        _check(good, f"data.holdout must be between 0 and 1, say 0.02, not {self.holdout!r}")
+        _check(good, f"data.holdout must be between 0 and 1, say 0.02, not {said(self.holdout)}")
         good = isinstance(self.seed, int) and 0 <= self.seed < 2**31
-        _check(good, f"data.seed must be an integer from 0 to 2**31 - 1, not {self.seed!r}")
-        _check(self.limit is None or _is_count(self.limit), f"data.limit must be a number of bytes, not {self.limit!r}")
+        _check(good, f"data.seed must be an integer from 0 to 2**31 - 1, not {said(self.seed)}")
+        _check(
+            self.limit is None or _is_count(self.limit), f"data.limit must be a number of bytes, not {said(self.limit)}"
+        )
+        check(self, limit="[1, 1e18]")
         _check(self.cache is None or _is_text(self.cache), f"data.cache must be a folder, not {self.cache!r}")

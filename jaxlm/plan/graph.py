@@ -20,6 +20,14 @@ LANES = 128  # of a TPU's tiles
 SHORT = {"bfloat16": "bf16", "float": "f", "uint": "u", "int": "s", "bool": "pred"}  # as compilers write dtypes
 
 
+def scan_counts(params: dict[str, Any]) -> tuple[int, int]:
+    """How many operands of a scan are constants, and how many it carries, from the equation's parameters."""
+    if "ft_in" in params:  # since jax 0.12
+        consts, carry, _ = params["ft_in"].unpack()
+        return len(consts), len(carry)
+    return params["num_consts"], params["num_carry"]
+
+
 @dataclasses.dataclass(eq=False)
 class Value:
     """An array of one device: its part of the whole."""
@@ -122,7 +130,8 @@ def layout(aval: Any, mesh: Any) -> tuple[Layout, Axes]:
     where = getattr(aval, "sharding", None)
     if where is None or where.mesh.empty:
         return ((),) * len(aval.shape), ()
-    entries = where.spec.partitions
+    spec = where.spec
+    entries = spec.partitions if hasattr(spec, "partitions") else tuple(spec)  # jax 0.7 has only the latter
     dims = tuple(axes(entry, mesh) for entry in entries) + ((),) * (len(aval.shape) - len(entries))
     return dims, tuple(axis for axis in mesh.axis_names if axis in where.spec.unreduced and mesh.shape[axis] > 1)
 

@@ -30,13 +30,20 @@ from jaxlm.train.step import abstract_batch, make_train_step
 
 SHOWN = 16  # of the largest arrays
 
+_Device: Any = AbstractDevice
+if "platform" not in AbstractDevice.__dataclass_fields__:  # jax 0.7 does not tell the platform of a device
+
+    @dataclasses.dataclass(frozen=True)
+    class _Device(AbstractDevice):
+        platform: str = ""
+
 
 def abstract_mesh(topology: Topology, config: MeshConfig = MeshConfig()) -> AbstractMesh:
     """The mesh of `config` over a topology, without its devices. Raises UserError when they do not match."""
     sizes = sharding.mesh_shape(config, topology.devices)
     platform = "cpu" if topology.chip is None else "tpu" if topology.tpu else "gpu"
     kind = platform if topology.chip is None else topology.chip.kinds[0]
-    device = AbstractDevice(device_kind=kind, num_cores=1, platform=platform)
+    device = _Device(device_kind=kind, num_cores=1, platform=platform)
     types = (AxisType.Explicit,) * len(sizes)
     return AbstractMesh(tuple(sizes.values()), tuple(sizes), axis_types=types, abstract_device=device)
 

@@ -3,6 +3,7 @@
 import dataclasses
 
 from jaxlm.config import diff
+from jaxlm.config_check import check
 from jaxlm.data.config import DataConfig
 from jaxlm.errors import UserError
 from jaxlm.models.lm import LMConfig
@@ -48,16 +49,13 @@ class RunConfig:
     writers: tuple[str, ...] = ("jsonl", "tensorboard")  # and "wandb"
 
     def __post_init__(self):
-        if self.batch < 1 or self.accumulate < 1 or self.batch % self.accumulate:
+        counts = ("steps", "batch", "accumulate", "skips", "log_every", "keep", "sample_tokens", "profile_steps")
+        rare = ("eval_every", "eval_batches", "save_every", "sample_every", "profile_at")
+        weights = ("z_loss", "balance_loss", "router_z_loss", "balance_rate")
+        check(self, **dict.fromkeys(counts, ">= 1"), **dict.fromkeys(rare + weights, ">= 0"))
+        check(self, ema="[0, 1)", label_smoothing="[0, 1)")
+        if self.batch % self.accumulate:
             raise UserError(f"accumulate={self.accumulate} must divide batch={self.batch}")
-        for name in ("steps", "skips", "log_every", "keep", "sample_tokens", "profile_steps"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("eval_every", "eval_batches", "save_every", "sample_every", "profile_at"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name}={getattr(self, name)} must be at least 0")
-        if not 0 <= self.ema < 1 or not 0 <= self.label_smoothing < 1:
-            raise UserError(f"ema={self.ema} and label_smoothing={self.label_smoothing} must lie in [0, 1)")
         if self.mup_base is not None and (changed := diff(self.model, mup.scaled(self.model, self.mup_base))):
             raise UserError(f"with mup_base, model.{changed[0]}: make the model by jaxlm.train.mup.scaled")
         ffns = [block.ffn for segment in self.model.segments for block in segment.blocks]
