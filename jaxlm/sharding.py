@@ -132,12 +132,8 @@ def use(mesh: Mesh | AbstractMesh) -> contextlib.AbstractContextManager:
 def platform() -> str:
     """Of the devices that a program is traced for: those of the mesh, which need not be here, or else jax's own."""
     device = jax.sharding.get_abstract_mesh().abstract_device
-    if device is None:
-        return jax.default_backend()
-    if hasattr(device, "platform"):
-        return device.platform
-    kind = device.device_kind.lower()  # jax 0.7 tells no more
-    return "cpu" if kind == "cpu" else "tpu" if "tpu" in kind else "gpu"
+    kind = next((p for p in ("cpu", "tpu") if device and p in device.device_kind.lower()), "gpu")  # for jax 0.7
+    return getattr(device, "platform", kind) if device else jax.default_backend()
 
 
 def divided(name: str | None, mesh: Any = None) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LINES = 400
 
-GROUND = {"axes", "errors", "config"}
+GROUND = {"axes", "errors", "config", "paths"}
 BESIDE = {"text", "data"}  # numpy, grain and tokenizer libraries only
 OPS = GROUND | {"sharding", "ops"}
 LOSSES = OPS | {"losses", "optim"}
@@ -28,7 +28,8 @@ MAY_IMPORT = {
     "axes": {"errors"},
     "errors": set(),
     "host": set(),
-    "config": {"errors", "config"},
+    "config": {"errors", "config", "paths"},
+    "paths": {"errors"},
     "chips": {"errors"},
     "processes": GROUND,
     "sharding": GROUND,
@@ -53,7 +54,7 @@ MAY_IMPORT = {
     "__init__": APPS,  # lazily: see LIGHT
 }
 
-LIGHT = {"__init__", "cli", "config", "errors", "host"}  # importing these must not import an array library
+LIGHT = {"__init__", "cli", "config", "errors", "host", "paths"}  # importing these must not import an array library
 HEAVY = {"jax", "flax", "optax", "orbax", "grain", "numpy", "matplotlib", "pyarrow", "sentencepiece", "rich"}
 BANNED = {"torch", "transformers", "tensorflow", "pickle", "cloudpickle"}
 NOT_BESIDE = {"jax", "flax", "optax", "orbax", "chex"}

@@ -20,6 +20,7 @@ from jaxlm.decode import Greedy, Known, Sampler
 from jaxlm.decode.generate import DecodeState
 from jaxlm.errors import UserError
 from jaxlm.models import lm as models
+from jaxlm.paths import expand
 from jaxlm.text import TextStream, Tokenizer
 
 STREAM = 8  # tokens decoded between two looks at them
@@ -168,7 +169,7 @@ class LanguageModel:
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Write the model in Hugging Face's layout, which `load` and other libraries open; see `convert.save`."""
-        folder = Path(folder).expanduser()
+        folder = expand(folder)
         convert.save(folder, self.config, self.params, self._source(), self.tokenizer, max_shard_size, dtype, say)
 
     def _source(self) -> convert.Source:

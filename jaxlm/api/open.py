@@ -13,6 +13,7 @@ from jaxlm.api.model import LanguageModel
 from jaxlm.convert.files import read_json
 from jaxlm.errors import UserError
 from jaxlm.models import lm as models
+from jaxlm.paths import expand
 from jaxlm.text import Tokenizer, load_tokenizer
 from jaxlm.text.load import has_tokenizer
 from jaxlm.train.checkpoint import load_params, steps
@@ -27,7 +28,7 @@ def load(path: str | Path, dtype: str | None = None, say: Callable[[str], None] 
     keep the dtypes they are stored in. Of a run the weights are the moving average where it keeps one. `say` gets a
     line for each file of weights. Raises UserError when there is nothing whole to load.
     """
-    path = Path(path).expanduser()
+    path = expand(path)
     if path.is_file():
         raise UserError(f"{path} is a file: give the folder of a run, or one with config.json and model.safetensors")
     if (path / "config.json").is_file() and "model_type" in read_json(path / "config.json"):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jaxlm.errors import UserError
+from jaxlm.paths import expand
 
 STALE = 24 * 3600  # seconds without a write after which a temporary folder belongs to a build that was killed
 
@@ -16,8 +17,8 @@ STALE = 24 * 3600  # seconds without a write after which a temporary folder belo
 def cache_root(cache: str | None = None) -> Path:
     """`cache` if given, else `$JAXLM_CACHE`, else `jaxlm` in `$XDG_CACHE_HOME`, else in `~/.cache`."""
     if name := cache or os.environ.get("JAXLM_CACHE"):
-        return Path(name).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "jaxlm"
+        return expand(name)
+    return expand(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "jaxlm"
 
 
 def build(final: Path, make: Callable[[Path], None], valid: Callable[[Path], bool]) -> bool:

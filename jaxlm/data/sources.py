@@ -24,6 +24,7 @@ from typing import IO, Any
 
 from jaxlm.data import corpus
 from jaxlm.errors import UserError
+from jaxlm.paths import expand
 from jaxlm.text.base import utf8
 
 Progress = Callable[[int, int | None, str], None]  # done, total or None if unknown, unit
@@ -103,7 +104,7 @@ def find(path: str) -> list[tuple[str, Path]]:
     """(name, path) of the files that `documents` reads, in order. Raises UserError if there are none."""
     if path == "embedded":
         return corpus.files()
-    base, known = Path(path).expanduser(), ", ".join(SUFFIXES)
+    base, known = expand(path), ", ".join(SUFFIXES)
     if base.is_dir():
         walk = ((Path(folder), _prune(folders), names) for folder, folders, names in os.walk(base, onerror=_refuse))
         found = [folder / name for folder, _, names in walk for name in names if not name.startswith(".")]

@@ -126,7 +126,7 @@ def _described(topology: Topology) -> list[Any]:
     # libtpu may be in use by another process, and would ask a cloud's servers what machine this is.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    # jax 0.7 asks a backend, which is not here, for the newest kernels that libtpu can read, and else writes too new ones.
+    # jax 0.7 asks a backend, which is not here, what kernels libtpu can read, and else writes too new ones.
     getattr(xla_bridge, "FORCE_FORWARD_COMPAT_LOWERING_PLATFORMS", set()).add("tpu")
     assert topology.chip is not None
     name = {"v7x": "tpu7x"}.get(topology.chip.name, topology.chip.name)

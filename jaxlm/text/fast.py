@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.errors import UserError
+from jaxlm.paths import expand
 from jaxlm.text import layout
 from jaxlm.text.base import Encoding, Tokenizer, utf8
 from jaxlm.text.decoders import pieces
@@ -126,8 +127,8 @@ class FastTokenizer(Tokenizer):
         return [whole[len(text) :].encode()], (before + kept, whole)
 
     def save(self, folder: str | Path) -> None:
-        write_file(Path(folder) / "tokenizer.json", self._json)
-        self.save_settings(Path(folder))
+        write_file(expand(folder) / "tokenizer.json", self._json)
+        self.save_settings(expand(folder))
 
 
 def _spread(spec: Json, name: str) -> dict[str, int]:

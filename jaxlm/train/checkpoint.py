@@ -31,6 +31,7 @@ from orbax.checkpoint import v1 as ocp
 
 from jaxlm.axes import Params
 from jaxlm.errors import UserError
+from jaxlm.paths import expand
 from jaxlm.train.digest import digest, names
 from jaxlm.train.stored import DESCRIPTION, OtherArrays, Unusable, describe, hush, line, load
 
@@ -46,7 +47,7 @@ class Checkpoints:
     def __init__(self, folder: str | Path, keep_last: int = 2, keep_best: bool = True, every: int | None = None):
         if keep_last < 1:
             raise UserError(f"at least the newest checkpoint must be kept, not {keep_last}")
-        self.folder = Path(folder).expanduser().absolute()  # orbax takes no relative path
+        self.folder = expand(folder).absolute()  # orbax takes no relative path
         self._retention = _Retention(keep_last, keep_best)
         self._every = every
         self._held: set[int] = set()  # steps saved or restored by this object

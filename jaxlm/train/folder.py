@@ -14,6 +14,7 @@ import jax
 
 from jaxlm import config, processes
 from jaxlm.errors import UserError
+from jaxlm.paths import expand
 from jaxlm.text import Tokenizer
 from jaxlm.train.checkpoint import steps
 from jaxlm.train.run import RunConfig
@@ -58,7 +59,7 @@ def open_run(run: RunConfig, folder: str | Path) -> Iterator[Path]:
 
     Raises UserError when another one does, and when the checkpoints there are those of a run that this one cannot be.
     """
-    folder = Path(folder)
+    folder = expand(folder)
     saved = folder / "config.json"
     if steps(folder / "checkpoints"):
         if not saved.exists():
