@@ -3,6 +3,7 @@
     steps=1e6                      an int (also 1_000_000), a float, a bool (true, false) or a string
     optim.clip=none                where the field may be None
     optim.betas=0.9,0.95           a tuple; also a JSON list; () for none
+    prompts=Hello, world           a tuple of free text: one entry, several as a JSON list
     data.weights={"a": 0.7}        a dict, or a tuple of pairs, as JSON
     model.segments.0.repeats=12    an entry of a tuple (-1 is the last)
     model.segments.*.dropout=0.1   every entry that has the rest of the path
@@ -157,7 +158,9 @@ def _read_one(text: str, annotation: Any) -> Any:
     if annotation is str:
         return text
     if is_tuple(annotation):
-        return [_read_item(item, item_hint(annotation, i)) for i, item in enumerate(_items(text))]
+        return [
+            _read_item(item, item_hint(annotation, i)) for i, item in enumerate(_items(text, item_hint(annotation, 0)))
+        ]
     if is_dict(annotation):
         return {key: _read_item(item, value_hint(annotation)) for key, item in _json_object(text).items()}
     if is_config_class(annotation):
@@ -181,14 +184,17 @@ def _read_int(text: str) -> int:
     return int(number)
 
 
-def _items(text: str) -> list[Any]:
-    """The entries of a tuple: from a JSON list, a JSON object (pairs) or, as texts, a comma list."""
+def _items(text: str, annotation: Any) -> list[Any]:
+    """The entries of a tuple: from a JSON list, a JSON object (pairs) or, as texts, a comma list. Free
+    text, which may have commas of its own, is one entry."""
     if text.startswith("["):
         return _json(text)
     if text.startswith("{"):
         return [list(pair) for pair in _json_object(text).items()]
     if text.startswith("(") and text.endswith(")"):
         text = text[1:-1]
+    elif annotation is str and text:
+        return [text]
     items = [item.strip() for item in text.split(",")]
     return items if items[-1] else items[:-1]
 

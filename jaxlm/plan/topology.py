@@ -20,6 +20,8 @@ from jaxlm.chips import CHIPS, Chip
 from jaxlm.errors import UserError, unknown
 from jaxlm.sharding import MeshConfig
 
+DIGITS = 9  # of a number in a name
+MOST = 2**20  # devices of a topology
 HOST = 4  # chips of a machine, 2 x 2
 EXAMPLES = "v5e:16x16, 2xv5p:8x8x8 (two slices), h100:64, cpu:8"
 
@@ -51,7 +53,9 @@ def parse(name: str) -> Topology:
     """The topology of this name. Raises UserError for one that is unknown, or that cannot be built."""
     found = re.fullmatch(r"(?:(\d+)x)?([a-z]\w*):(\d+(?:x\d+)*)", name)
     if not found:
-        raise UserError(f"topology {name!r} is not like {EXAMPLES}: know {', '.join([*CHIPS, 'cpu'])}")
+        raise UserError(f"topology {name[:40]!r} is not like {EXAMPLES}: know {', '.join([*CHIPS, 'cpu'])}")
+    if max(map(len, re.findall(r"\d+", name))) > DIGITS:
+        raise UserError(f"topology {name[:40]!r}...: a number in it is too large")
     slices, kind, shape = int(found[1] or 1), found[2], tuple(map(int, found[3].split("x")))
     if kind != "cpu" and kind not in CHIPS:
         raise unknown("topology", kind, [*CHIPS, "cpu"])
@@ -62,6 +66,8 @@ def parse(name: str) -> Topology:
         return _slices(Topology(name, chip, shape, slices))
     if len(shape) != 1 or found[1]:
         raise UserError(f"topology {name!r}: say how many devices there are, as in {kind}:8")
+    if shape[0] > MOST:
+        raise UserError(f"topology {name!r}: at most {MOST:,} devices")
     count, most = shape[0], chip.most if chip else shape[0]
     if count > most and count % most:
         raise UserError(f"topology {name!r}: more than {most} come in nodes of {most}: choose a multiple of {most}")

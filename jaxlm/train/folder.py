@@ -28,12 +28,18 @@ MAY_CHANGE = (
     "optimizer.offload",
     "model.unroll",
     "model.pipeline",
+    "model.dtype",
+    "model.segments.blocks.mixer.implementation",
+    "accumulate",
     "data.sources.path",
     "data.tokenizer.path",
     "data.cache",
     "optimizer.learning_rate",
     "optimizer.warmup",
     "optimizer.clip",
+    "optimizer.decay",
+    "optimizer.final",
+    "optimizer.weight_decay",
     "steps",
     "skips",
     "keep",
@@ -74,7 +80,11 @@ def open_run(run: RunConfig, folder: str | Path) -> Iterator[Path]:
         _check_shared(folder, "")
         yield folder
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".lock").touch()
+    except OSError as e:
+        raise UserError(f"cannot use the run folder {folder}: {e.strerror}: choose another with --run") from None
     with open(folder / ".lock", "w") as lock:  # released by the system, however the process ends
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,6 +1,8 @@
 """The config of a training run: everything `jaxlm train` needs to know, and saves as `config.json`."""
 
 import dataclasses
+import math
+from typing import Literal
 
 from jaxlm.config import diff
 from jaxlm.config_check import check
@@ -46,7 +48,7 @@ class RunConfig:
     prompts: tuple[str, ...] = ("",)  # what samples begin with; () writes none
     profile_at: int = 0  # first step of a profiler window (opens in TensorBoard or Perfetto); 0: none
     profile_steps: int = 3
-    writers: tuple[str, ...] = ("jsonl", "tensorboard")  # and "wandb"
+    writers: tuple[Literal["jsonl", "tensorboard", "wandb"], ...] = ("jsonl", "tensorboard")
 
     def __post_init__(self):
         counts = ("steps", "batch", "accumulate", "skips", "log_every", "keep", "sample_tokens", "profile_steps")
@@ -64,6 +66,18 @@ class RunConfig:
             raise UserError("balance_loss and router_z_loss are for models with experts: leave them out, or use some")
         if self.balance_rate and not any(ffn.balance for ffn in experts):
             raise UserError(f"balance_rate={self.balance_rate} moves nothing: set balance=true in an ffn with experts")
+
+    @property
+    def seldom_rated(self) -> str:
+        """A warning where few of the checkpoints have a held-out loss, by which the best is chosen; else ""."""
+        evals, saves = self.eval_every or self.steps, self.save_every or self.steps
+        small, large = sorted((evals, saves))
+        if large % small == 0 or large >= self.steps:
+            return ""
+        return (
+            f"eval_every={evals} and save_every={saves} meet every {math.lcm(evals, saves)} steps only, and the best "
+            "checkpoint is chosen among those: make one a multiple of the other"
+        )
 
     @property
     def tokens_per_step(self) -> int:
