@@ -10,6 +10,7 @@ import pytest
 from jaxlm import cli, config
 from jaxlm.decode import cache
 from jaxlm.plan import plan, table
+from jaxlm.plan.graph import scan_counts
 from jaxlm.sharding import make_mesh
 from jaxlm.train.state import create
 from tests import tiny
@@ -91,3 +92,25 @@ def test_the_command_prints_nothing_but_the_object():
     result = subprocess.run([sys.executable, "-m", "jaxlm.cli", "plan", "quickstart", "--json"], capture_output=True)
     layers = config.resolve("quickstart").model.layers
     assert json.loads(result.stdout)["layers"] == layers and result.stderr == b"" and result.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "option", ["--mesh=data=" + "9" * 5000, "--mesh=data=-1", "--mesh=data=3", "--decode=" + "9" * 5000 + "x1"]
+)
+def test_meshes_that_make_no_sense_are_one_line(option, capsys):
+    assert cli.main(["plan", "quickstart", option]) == 2
+    assert len(capsys.readouterr().err) < 400
+
+
+def test_a_mesh_alone_divides_the_state(capsys):
+    assert cli.main(["plan", "quickstart", "--mesh", "fsdp=4", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["devices"] == 4 and facts["params_bytes_per_device"] < 0.3 * facts["params_bytes"]
+
+
+def test_scans_of_any_jax_are_counted():
+    closed = jax.make_jaxpr(lambda x, w: jax.lax.scan(lambda c, y: ((c[0] * w + y, c[1]), y), (x[0], x[1]), x))(
+        jnp.ones((3, 2)), jnp.ones(2)
+    )
+    (eqn,) = [eqn for eqn in closed.jaxpr.eqns if eqn.primitive.name == "scan"]
+    assert scan_counts(eqn.params) == (1, 2)

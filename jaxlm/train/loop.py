@@ -59,7 +59,8 @@ def train(run: RunConfig, folder: str | Path) -> None:
         claim(run, folder, dataset.tokenizer)
         if warning := run.seldom_rated:
             print(warning)
-        report = stack.enter_context(Report(run, folder, batches, dataset.bytes_per_token, first, note["skipped"]))
+        report = Report(run, folder, batches, dataset.bytes_per_token, first, note["skipped"], checkpoints.wait)
+        stack.enter_context(report)
         profiler = stack.enter_context(Profiler(folder / "profile", run.profile_at, run.profile_steps))
         evaluate = make_evaluator(run, dataset, mesh)
         scores: dict[str, float] = {}
@@ -83,6 +84,8 @@ def train(run: RunConfig, folder: str | Path) -> None:
                 if not report.sound(step, rated) or not finite(state):
                     report.not_saved(step)
                     continue  # also when it is to stop: after the next step that can be saved
+                if not (folder / "config.json").exists():  # removed meanwhile: without it the checkpoints are nobody's
+                    claim(run, folder, dataset.tokenizer)
                 with report.pause():
                     note = {"data": batches.get_state(), "skipped": report.skipped}
                     checkpoints.save(step, state, note, rated)

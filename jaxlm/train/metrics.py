@@ -40,9 +40,10 @@ class JsonLines:
         numbers = {name: _finite(value) for name, value in values.items()}
         try:
             if not self._there():
-                warnings.warn(f"{self.path} was removed or replaced: it is written anew from step {step}", stacklevel=2)
+                new = self.path.open("a", encoding="utf-8")
                 self._file.close()
-                self._file = self.path.open("a", encoding="utf-8")
+                self._file = new
+                warnings.warn(f"{self.path} was removed or replaced: it is written anew from step {step}", stacklevel=2)
             self._file.write(json.dumps({"step": step, **numbers}, allow_nan=False) + "\n")
             self._file.flush()
         except OSError as e:

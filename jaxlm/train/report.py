@@ -4,7 +4,7 @@ import contextlib
 import math
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,7 +26,8 @@ from jaxlm.train.run import RunConfig
 class Report:
     """Everything that a run writes down. Metrics of a step are fetched when the next one is under way.
 
-    `first` is the step that the run goes on from, `skipped` the number of steps that were not finite until then.
+    `first` is the step that the run goes on from, `skipped` the number of steps that were not finite until then;
+    `settle` waits for the checkpoint that is being written.
     """
 
     def __init__(
@@ -37,7 +38,9 @@ class Report:
         bytes_per_token: float,
         first: int = 0,
         skipped: int = 0,
+        settle: Callable[[], object] = lambda: None,
     ):
+        self.settle = settle
         self.run, self.folder, self.batches, self.bytes_per_token = run, folder, batches, bytes_per_token
         self.main = jax.process_index() == 0
         self.pending: tuple[int, dict[str, Array]] | None = None
@@ -144,6 +147,7 @@ class Report:
 
     def _way_back(self, number: int) -> str:
         """From which checkpoint a run goes on that does not get past these weights; they may be the newest one's."""
+        self.settle()
         saved, weights = steps(self.folder / "checkpoints"), number - self.in_a_row
         same, older = [s for s in saved if s >= weights], [s for s in saved if s < weights]
         if not older:

@@ -286,7 +286,10 @@ def test_a_file_that_the_system_refuses_is_no_damage(run, which):
 
 def test_a_folder_that_is_gone_is_said_in_one_line(tmp_path):
     folder = tmp_path / "c"
-    with pytest.raises(UserError, match=r"could not be written to .*(removed or replaced|exists)"), Checkpoints(folder) as checkpoints:
+    with (
+        pytest.raises(UserError, match=r"could not be written to .*(removed or replaced|exists)"),
+        Checkpoints(folder) as checkpoints,
+    ):
         shutil.rmtree(folder)
         folder.write_text("a file")
         checkpoints.save(1, make_state(1), {})

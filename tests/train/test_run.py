@@ -53,3 +53,19 @@ def test_what_cannot_be(change, line):
 def test_a_model_is_enough():
     run = RunConfig(tiny.model())
     assert dataclasses.replace(run, model=tiny.model(V=300)).model.V == 300
+
+
+@pytest.mark.parametrize(
+    ("evals", "saves", "says"),
+    [(100, 150, "every 300 steps"), (100, 200, ""), (200, 100, ""), (0, 150, ""), (100, 0, ""), (7, 3000, "")],
+)
+def test_intervals_that_seldom_meet_are_warned_of(evals, saves, says):
+    warning = tiny.run(steps=1000, eval_every=evals, save_every=saves).seldom_rated
+    assert says in warning and bool(says) == bool(warning)
+
+
+def test_writers_are_known_and_free_text_is_one_prompt():
+    run = config.override(tiny.run(), ["prompts=Hello, world", "writers=jsonl,tensorboard"])
+    assert run.prompts == ("Hello, world",) and run.writers == ("jsonl", "tensorboard")
+    assert config.override(run, ['prompts=["a, b","c"]']).prompts == ("a, b", "c")
+    assert config.override(run, ["prompts=()"]).prompts == config.override(run, ["prompts="]).prompts == ()
