@@ -31,13 +31,14 @@ def check(config: Any, **ranges: str) -> None:
         kind = numbers.Integral if whole else numbers.Real
         if isinstance(value, bool) or not isinstance(value, kind):
             raise OutOfRange(f"{name} must be {spell(annotation)}, not {said(value)}")
-        within(name, value, ranges.get(name, ""))
+        within(name, getattr(config, name), ranges.get(name, ""))
 
 
-def within(name: str, value: Any, bounds: str = "") -> None:
+def within(name: str, value: float, bounds: str = "") -> None:
     """Raises OutOfRange, naming `name`, for a number outside of the range that `bounds` spells, see `check`."""
     low, above, high, below = _bounds(bounds)
-    largest = LARGEST if isinstance(value, numbers.Integral) and math.isinf(high) else LARGEST_FLOAT
+    whole = isinstance(value, numbers.Integral)
+    largest = LARGEST if whole and math.isinf(high) else LARGEST_FLOAT
     if abs(value) > largest or value != value:
         raise OutOfRange(f"{name}={said(value)} must be finite and at most {largest} in size")
     good = (value > low if above else value >= low) and (value < high if below else value <= high)

@@ -109,7 +109,7 @@ def test_a_mesh_alone_divides_the_state(capsys):
 
 
 def test_scans_of_any_jax_are_counted():
-    closed = jax.make_jaxpr(lambda x, w: jax.lax.scan(lambda c, y: ((c[0] * w + y, c[1]), y), (x[0], x[1]), x))(
+    closed = jax.make_jaxpr(lambda x, w: jax.lax.scan(lambda c, y: ((c[0] * w + y, c[1] + y), y), (x[0], x[1]), x))(
         jnp.ones((3, 2)), jnp.ones(2)
     )
     (eqn,) = [eqn for eqn in closed.jaxpr.eqns if eqn.primitive.name == "scan"]

@@ -34,8 +34,10 @@ _Device: Any = AbstractDevice
 if "platform" not in AbstractDevice.__dataclass_fields__:  # jax 0.7 does not tell the platform of a device
 
     @dataclasses.dataclass(frozen=True)
-    class _Device(AbstractDevice):
+    class _Named(AbstractDevice):
         platform: str = ""
+
+    _Device = _Named
 
 
 def abstract_mesh(topology: Topology, config: MeshConfig = MeshConfig()) -> AbstractMesh:
