@@ -43,9 +43,9 @@ def abstract_device(kind: str, platform: str) -> Any:
     """A device to trace for. From jax 0.8 on it says its platform itself."""
     from jax.sharding import AbstractDevice
 
-    if "platform" in inspect.signature(AbstractDevice).parameters:
-        return AbstractDevice(device_kind=kind, num_cores=1, platform=platform)
-    return AbstractDevice(device_kind=kind, num_cores=1)
+    make: Any = AbstractDevice
+    told = {"platform": platform} if "platform" in inspect.signature(AbstractDevice).parameters else {}
+    return make(device_kind=kind, num_cores=1, **told)
 
 
 def device_platform(device: Any) -> str:
@@ -57,8 +57,8 @@ def device_platform(device: Any) -> str:
 
 
 def with_sharding_constraint(x: Any, spec: Any) -> Any:
-    """jax.lax.with_sharding_constraint, left out where some axes of the mesh are manual and jax cannot say so yet: it is
-    a hint there. jax 0.10."""
+    """jax.lax.with_sharding_constraint, left out where some axes of the mesh are manual, which jax cannot say yet: it
+    is a hint there. jax 0.10."""
     import jax
 
     if jax.__version_info__ < (0, 10) and jax.sharding.get_abstract_mesh().manual_axes:
@@ -71,3 +71,11 @@ def leaves_unreduced() -> bool:
     import jax
 
     return jax.__version_info__ >= (0, 10)
+
+
+def scan_counts(params: dict[str, Any]) -> tuple[int, int]:
+    """How many operands of a scan are constants, and how many it carries, from its equation. jax 0.12 has ft_in."""
+    if "ft_in" in params:
+        consts, carry, _ = params["ft_in"].unpack()
+        return len(consts), len(carry)
+    return params["num_consts"], params["num_carry"]

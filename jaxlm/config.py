@@ -26,6 +26,7 @@ from jaxlm import config_call
 from jaxlm.config_override import override
 from jaxlm.config_tree import from_dict, is_config, join, plain, to_dict
 from jaxlm.errors import UserError, nearest, unknown
+from jaxlm.paths import expand
 
 __all__ = ["describe", "diff", "from_dict", "list_configs", "load", "override", "resolve", "save", "to_dict"]
 
@@ -68,19 +69,22 @@ def list_configs() -> list[tuple[str, str, str]]:
 
 def save(config: Any, path: str | os.PathLike) -> None:
     """Write `config` as JSON, to a temporary name first."""
-    path = Path(path)
+    path = expand(path)
     text = json.dumps(to_dict(config), indent=2, allow_nan=False) + "\n"
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write the config {path}: {error.strerror}") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def load(path: str | os.PathLike) -> Any:
     """The config that `save` wrote to this file, or to `config.json` in this folder. Raises UserError if unreadable."""
-    path = Path(path)
+    path = expand(path)
     try:
         path = path / "config.json" if path.is_dir() else path
         if path.exists() and not (path.is_file() and path.stat().st_size < LARGEST):
@@ -176,7 +180,7 @@ def _find_function(name: str, arguments: dict[str, Any]) -> Any:
         return _call(_folder() / file, function, arguments)
     if found:
         raise UserError(f"the config name {name!r} is ambiguous: say which of {', '.join(found)}")
-    if name and not arguments and Path(name).is_dir():
+    if name and not arguments and expand(name).is_dir():
         return load(name)
     names = [spelled for qualified in known for spelled in (qualified.partition(":")[2], qualified)]
     offer = f"the nearest is {nearest(name, names)!r}, " if names else ""
@@ -185,7 +189,7 @@ def _find_function(name: str, arguments: dict[str, Any]) -> Any:
 
 def _find_file(path: str) -> Path:
     """A config file of one's own, or the shipped one of that name."""
-    own, shipped = Path(path), _folder() / Path(path).name
+    own, shipped = expand(path), _folder() / Path(path).name
     if own.is_file():
         return own.resolve()
     if shipped.is_file() and own.parent in (Path(), Path("configs")):

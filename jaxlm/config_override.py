@@ -2,7 +2,7 @@
 
     steps=1e6                      an int (also 1_000_000), a float, a bool (true, false) or a string
     optimizer.clip=none            where the field may be None
-    prompts=To be,Once upon        a tuple; also a JSON list; () for none
+    prompts=Hello, world           a tuple of free text: one entry, several as a JSON list
     optimizer.options={"b2": 0.95} a dict, or a tuple of pairs, as JSON
     model.segments.0.repeat=12     an entry of a tuple (-1 is the last)
     model.segments.*.blocks.*.dropout=0.1    every entry that has the rest of the path
@@ -199,7 +199,8 @@ def _read_int(text: str) -> int:
 
 
 def _items(text: str, annotation: Any = Any) -> list[Any]:
-    """The entries of a tuple: from a JSON list, a JSON object (pairs, or one config) or, as texts, a comma list."""
+    """The entries of a tuple: from a JSON list, a JSON object (pairs, or one config) or, as texts, a comma list. Free
+    text, which may have commas of its own, is one entry."""
     configs = is_config_class(item_hint(annotation, 0))
     if text.startswith("[") and not (_short(item_hint(annotation, 0)) and _is_glob(text)):
         return _json(text)
@@ -209,6 +210,8 @@ def _items(text: str, annotation: Any = Any) -> list[Any]:
         return [list(pair) for pair in _json_object(text).items()]
     if text.startswith("(") and text.endswith(")"):
         text = text[1:-1]
+    elif annotation is str and text:
+        return [text]
     items = [item.strip() for item in text.split(",")]
     return items if items[-1] else items[:-1]
 

@@ -15,7 +15,7 @@ import types
 import typing
 from typing import Any
 
-from jaxlm.errors import UserError, nearest, unknown
+from jaxlm.errors import OutOfRange, UserError, nearest, unknown
 
 
 def join(path: str, part: str | int) -> str:
@@ -76,6 +76,8 @@ def build(tree: Any, path: str = "") -> Any:
             raise UserError(f"{join(path, field.name)} is missing: {cls.__name__} needs it")
     try:
         return cls(**values)
+    except OutOfRange as error:
+        raise OutOfRange(join(path, str(error))) from None
     except (TypeError, ValueError) as error:  # a dataclass's own validation
         raise UserError(f"{path or cls.__name__}: {error}") from error
 

@@ -2,7 +2,9 @@
 
 import difflib
 import errno
+import os
 import re
+import traceback
 from collections.abc import Iterable, Iterator
 
 WORD, LINE = 160, 600  # the most characters of one word of a message, and of all of it
@@ -35,6 +37,10 @@ def _cut(text: str, most: int) -> str:
         return text
     end = most // 3
     return f"{text[: most - end - 5]} ... {text[-end:]}"
+
+
+class OutOfRange(UserError):
+    """A number of a config is wrong; the message begins with the name of its field."""
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
@@ -81,11 +87,20 @@ def _trouble(error: BaseException) -> str | None:
     # By name, because naming jaxlib's class would import it.
     if type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError") and "RESOURCE_EXHAUSTED" in text:
         return f"out of device memory: use a smaller batch, or divide the model over more devices ({first})"
-    if isinstance(error, RuntimeError) and text.startswith("Unable to initialize backend"):
+    if isinstance(error, RuntimeError) and text.startswith(("Unable to initialize backend", "Unknown backend")):
         return f"{first}: check JAX_PLATFORMS and the driver"
+    if isinstance(error, AssertionError) and _raised_in(error) == "xla_bridge.py":  # jax's, without a word
+        wanted = os.environ.get("JAX_PLATFORMS", "")
+        return f"jax finds no device for JAX_PLATFORMS={wanted}: install jax's plugin for it, or set JAX_PLATFORMS=cpu"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return None
+
+
+def _raised_in(error: BaseException) -> str:
+    """The name of the file whose line raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return os.path.basename(frames[-1].filename) if frames else ""
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

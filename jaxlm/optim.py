@@ -21,12 +21,14 @@ import optax.contrib
 from jax.sharding import AxisType
 
 from jaxlm.axes import Params
+from jaxlm.config_check import check, within
 from jaxlm.errors import UserError, unknown
 from jaxlm.sharding import Axes
 
 SCHEDULES = ("constant", "cosine", "linear", "wsd")
 MASKS = ("mask", "weight_decay_mask")  # optax's two names for "which weights decay"
 ADAM_LIKE = ("adam", "adamax", "adamaxw", "adamw", "amsgrad", "lion", "nadam", "nadamw", "radam")
+OPTIONS = {"b1": "[0, 1)", "b2": "[0, 1)", "b3": "[0, 1)", "momentum": "[0, 1)", "eps": ">= 0"}  # their ranges
 NEED_THE_LOSS = ("lbfgs", "momo", "momo_adam", "sophia")  # their update takes more than gradients
 
 
@@ -47,6 +49,12 @@ class OptimizerConfig:
     offload: bool = False  # the moments lie in host memory between steps (GPU and TPU)
 
     def __post_init__(self):
+        check(self, learning_rate=">= 0", warmup=">= 0", decay="[0, 1]", final=">= 0", weight_decay=">= 0")
+        if self.clip is not None and self.clip <= 0:
+            raise UserError(f"optimizer clip={self.clip} lets no weight move: clip=none does not clip")
+        for name, value in self.options:
+            if isinstance(value, int | float):
+                within(f"optimizer option {name}", value, OPTIONS.get(name, ""))
         if self.state_dtype not in ("float32", "bfloat16"):
             raise UserError(f"optimizer state_dtype={self.state_dtype!r} must be float32 or bfloat16")
 

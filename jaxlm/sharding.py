@@ -25,6 +25,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 
 from jaxlm import compat
 from jaxlm.axes import Array
+from jaxlm.config_check import check
 from jaxlm.errors import UserError
 
 # In the order of increasing traffic: the last axes lie on the nearest devices.
@@ -68,6 +69,7 @@ class MeshConfig:
 
     def __post_init__(self):
         sizes = self.sizes
+        check(self)
         if any(n != -1 and n < 1 for n in sizes.values()) or list(sizes.values()).count(-1) > 1:
             raise UserError(f"mesh axes must be positive, at most one of them -1; got {sizes}")
 

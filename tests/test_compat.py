@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from jaxlm import compat
@@ -23,7 +24,7 @@ NEEDED = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["depend
 def test_the_floors_are_the_same_everywhere():
     floors = dict(re.match(r"([\w-]+)>=([\d.]+)$", need).groups() for need in NEEDED)
     assert {name: floors[name] for name in compat.FLOORS if name != "jaxlib"} == {"jax": "0.7.2", "flax": "0.11.2"}
-    assert compat.FLOORS == {name: PINNED[name] for name in compat.FLOORS}
+    assert {name: PINNED[name] for name in compat.FLOORS} == compat.FLOORS
     for name, floor in floors.items():
         pin = PINNED.get(name) or PINNED.get(name.capitalize(), floor)
         assert compat._numbers(floor) <= compat._numbers(pin), name
@@ -70,3 +71,11 @@ def test_the_mesh_that_is_set():
     mesh = make_mesh()
     with jax.set_mesh(mesh):
         assert compat.concrete_mesh() == mesh
+
+
+def test_scans_of_any_jax_are_counted():
+    closed = jax.make_jaxpr(lambda x, w: jax.lax.scan(lambda c, y: ((c[0] * w + y, c[1] + y), y), (x[0], x[1]), x))(
+        jnp.ones((3, 2)), jnp.ones(2)
+    )
+    (eqn,) = [eqn for eqn in closed.jaxpr.eqns if eqn.primitive.name == "scan"]
+    assert compat.scan_counts(eqn.params) == (1, 2)

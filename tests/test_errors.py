@@ -63,3 +63,16 @@ def test_machine_troubles_are_told_in_one_line():
 )
 def test_bugs_are_not_hidden(bug):
     assert machine_trouble(bug) is None
+
+
+def test_an_absent_accelerator_of_which_jax_says_nothing(monkeypatch):
+    """With JAX_PLATFORMS=cuda and no plugin jax fails at an assertion of its own."""
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    try:
+        exec(compile("assert None is not None", "jax/_src/xla_bridge.py", "exec"))
+    except AssertionError as error:
+        assert "no device for JAX_PLATFORMS=cuda" in (machine_trouble(error) or "")
+    try:
+        exec(compile("assert None is not None", "other.py", "exec"))
+    except AssertionError as error:
+        assert machine_trouble(error) is None

@@ -113,3 +113,17 @@ def test_plan_of_a_published_folder(tmp_path, capsys):
     checkpoints.write(tmp_path, {}, LLAMA | {"hidden_size": "8"})
     assert cli.main(["plan", str(tmp_path)]) == 2
     assert f"{tmp_path}/config.json: hidden_size must be a whole number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "option", ["--mesh=data=" + "9" * 5000, "--mesh=data=-1", "--mesh=data=3", "--decode=" + "9" * 5000 + "x1"]
+)
+def test_meshes_that_make_no_sense_are_one_line(option, capsys):
+    assert cli.main(["plan", "quickstart", option]) == 2
+    assert len(capsys.readouterr().err) < 400
+
+
+def test_a_mesh_alone_divides_the_state(capsys):
+    assert cli.main(["plan", "quickstart", "--mesh", "fsdp=4", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["devices"] == 4 and facts["params_bytes_per_device"] < 0.3 * facts["params_bytes"]

@@ -17,7 +17,7 @@ from jaxlm.paths import expand
 from jaxlm.text import Tokenizer, load_tokenizer
 from jaxlm.text.load import has_tokenizer
 from jaxlm.text.settings import read_stops
-from jaxlm.train.checkpoint import load_params, steps
+from jaxlm.train.checkpoint import folders, load_params
 from jaxlm.train.run import RunConfig
 
 
@@ -63,7 +63,7 @@ def _load_run(path: Path, dtype: str | None) -> LanguageModel:
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     shapes = models.abstract(run.model)[0]
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)
-    candidates = [path] if one else [folder / "checkpoints" / str(s) for s in reversed(steps(folder / "checkpoints"))]
+    candidates = [path] if one else [folder / "checkpoints" / str(s) for s in folders(folder / "checkpoints")]
     for i, candidate in enumerate(candidates):
         try:
             params = load_params(candidate, like, entry)

@@ -8,6 +8,7 @@ import io
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterable, Sequence
 
 import jaxlm
@@ -75,7 +76,14 @@ def console() -> int:
     """`main` as a program of its own, which may choose how its process is started."""
     if sys.argv[1:2] in (["train"], ["generate"]):
         host.restart_with_huge_pages()
-    return main()
+    try:
+        code = main()
+    except KeyboardInterrupt:  # one that came while another was being handled
+        code = 128 + signal.SIGINT
+    if threading.current_thread() is threading.main_thread():
+        # What Python does at its end is no place for an exception.
+        signal.signal(signal.SIGINT, lambda *_: os._exit(code or 128 + signal.SIGINT))
+    return code
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,6 +7,7 @@ import jaxlm
 from jaxlm import config_call
 from jaxlm.cli.verb import Args, Parser, Verb, natural
 from jaxlm.errors import UserError
+from jaxlm.paths import expand
 
 # train, configs ------------------------------------------------------------------------------------------------
 
@@ -44,7 +45,7 @@ def train(args: Args) -> None:
     from jaxlm.config import resolve
 
     run = resolve(args.config, args.overrides)
-    folder = Path(args.run) if args.run else _run_folder(args.config)
+    folder = expand(args.run) if args.run else _run_folder(args.config)
     from jaxlm import processes
 
     place = processes.Place(args.coordinator, args.num_processes, args.process_id, args.distributed, args.timeout)
@@ -69,7 +70,7 @@ def _with_data(error: UserError, run: Any, overrides: list[str]) -> UserError:
 
 def _run_folder(config: str) -> Path:
     """A run folder or its config names itself; any other config is run in runs/NAME."""
-    path = Path(config)
+    path = expand(config)
     if path.is_dir():
         return path
     if path.suffix == ".json":

@@ -34,7 +34,7 @@ def plan(args: Args) -> None:
         run = dataclasses.replace(run, mesh=_mesh(args.mesh, run.mesh))
     from jaxlm.plan import costs
 
-    facts = costs.plan(run)
+    facts = costs.plan(run) | (costs.divided(run) if args.mesh else {})
     if found and found[1]:
         facts["quantised"] = f"{found[1]}; bytes are those of plain weights"
     if args.topology is None:
@@ -106,9 +106,9 @@ def _mesh(text: str, before: Any) -> Any:
 
     sizes: dict[str, int] = dict.fromkeys(AXES, 1)
     for part in text.split(","):
-        found = re.fullmatch(r"\s*(\w+)\s*=\s*(-?\d+)\s*", part)
+        found = re.fullmatch(r"\s*(\w+)\s*=\s*(-?\d{1,9})\s*", part)
         if not found:
-            raise UserError(f"plan: --mesh {text!r} is not like data=8,fsdp=64")
+            raise UserError(f"plan: --mesh {text[:80]!r} is not like data=8,fsdp=64")
         if found[1] not in sizes:
             raise unknown("mesh axis", found[1], AXES)
         sizes[found[1]] = int(found[2])
@@ -116,9 +116,9 @@ def _mesh(text: str, before: Any) -> Any:
 
 
 def _size(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    found = re.fullmatch(r"([1-9]\d{0,8})x([1-9]\d{0,8})", text)
     if not found:
-        raise UserError(f"plan: --decode {text!r} is not like 64x8192, rows x tokens of each")
+        raise UserError(f"plan: --decode {text[:80]!r} is not like 64x8192, rows x tokens of each")
     return int(found[1]), int(found[2])
 
 

@@ -4,10 +4,10 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import NoReturn
 
 from jaxlm.errors import UserError
+from jaxlm.paths import expand
 
 Args = argparse.Namespace
 
@@ -40,7 +40,7 @@ natural.__name__ = "integer"  # argparse says "invalid integer value"
 
 def read_text(path: str) -> str:
     try:
-        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+        data = sys.stdin.buffer.read() if path == "-" else expand(path).read_bytes()
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         name = "standard input" if path == "-" else path

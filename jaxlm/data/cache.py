@@ -8,8 +8,8 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from jaxlm.data.files import expand
 from jaxlm.errors import UserError
+from jaxlm.paths import expand
 
 STALE = 24 * 3600  # seconds without a write after which a temporary folder belongs to a build that was killed
 

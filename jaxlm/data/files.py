@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jaxlm.data import corpus
 from jaxlm.errors import UserError
+from jaxlm.paths import expand
 
 SUFFIXES = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".parquet")
 PACKED = (".gz", ".zst", ".bz2", ".xz", ".lz4", ".zip")  # said together with what stands before them
@@ -57,14 +58,6 @@ def find(path: str, any_kind: bool = False) -> Found:
         there = f"; there are {listed(others)}" if others else ""
         raise UserError(f"{path}: {kind_of_place} ({known}{there})")
     return Found(files, dict(others.most_common()))
-
-
-def expand(path: str) -> Path:
-    """The path with the home folder for ~. Raises UserError where there is no such user."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        raise UserError(f"{path}: there is no such user's home: write the whole path") from None
 
 
 def kind(file: Path) -> str | None:

@@ -11,6 +11,7 @@ from flax import struct
 
 from jaxlm import sharding
 from jaxlm.axes import Array, Params
+from jaxlm.config_check import check
 from jaxlm.errors import UserError
 from jaxlm.nn import init
 from jaxlm.nn.block import drop
@@ -45,8 +46,10 @@ class LMConfig:
     pipeline: PipelineConfig = PipelineConfig()  # where the mesh divides layers
 
     def __post_init__(self):
-        if self.V < 1 or self.D < 1 or not self.segments:
-            raise UserError(f"a model needs V, D >= 1 and at least one segment, got V={self.V} D={self.D}")
+        counts = dict.fromkeys(("V", "D", "embed_width", "unroll"), ">= 1")
+        check(self, **counts, softcap="> 0", dropout="[0, 1)")
+        if not self.segments:
+            raise UserError("a model needs at least one segment")
         if self.dtype not in ("float32", "bfloat16", "float16"):
             raise UserError(f"unknown dtype {self.dtype!r}: float32, bfloat16 or float16")
         check_policy(self.remat)

@@ -6,7 +6,7 @@ import flax.linen as nn
 
 from jaxlm import sharding
 from jaxlm.axes import Array
-from jaxlm.errors import UserError
+from jaxlm.config_check import check
 from jaxlm.nn import init
 from jaxlm.ops.additive import additive_attention
 from jaxlm.sharding import einsum, weight
@@ -19,8 +19,7 @@ class AdditiveAttentionConfig:
     F: int
 
     def __post_init__(self):
-        if self.F < 1:
-            raise UserError(f"additive attention: the score needs F >= 1 hidden units, got {self.F}")
+        check(self, F=">= 1")
 
     def build(self, name: str) -> nn.Module:
         return AdditiveAttention(self, name=name)

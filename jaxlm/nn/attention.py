@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxlm import sharding
 from jaxlm.axes import Array
+from jaxlm.config_check import check
 from jaxlm.errors import UserError
 from jaxlm.nn.bias import BiasConfig
 from jaxlm.nn.context import Context
@@ -39,6 +40,9 @@ class TemperatureConfig:
     scale: float = 0.1
     step: float = 8192.0
 
+    def __post_init__(self):
+        check(self, step="> 0")
+
 
 @dataclasses.dataclass(frozen=True)
 class AttentionConfig:
@@ -65,14 +69,12 @@ class AttentionConfig:
     implementation: str = "auto"  # see ops.attention.attention
 
     def __post_init__(self):
-        if self.H < 1 or self.K < 1 or self.groups < 1 or self.H % self.groups:
+        counts = dict.fromkeys(("H", "K", "G", "window", "chunk"), ">= 1")
+        check(self, **counts, softcap="> 0", clip="> 0", dropout="[0, 1)")
+        if self.H % self.groups:
             raise UserError(f"attention: G={self.G} key/value heads must divide H={self.H} query heads")
         if self.rope is not None:
             self.rope.width(self.K)
-        for name in ("window", "chunk"):
-            size = getattr(self, name)
-            if size is not None and size < 1:
-                raise UserError(f"attention: {name}={size} must be at least 1 (the query's own position)")
 
     @property
     def groups(self) -> int:

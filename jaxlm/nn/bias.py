@@ -5,6 +5,7 @@ import dataclasses
 import flax.linen as nn
 
 from jaxlm.axes import Array
+from jaxlm.config_check import check
 from jaxlm.nn import init
 from jaxlm.ops import relative
 from jaxlm.sharding import weight
@@ -15,6 +16,9 @@ class AlibiConfig:
     """ALiBi: minus the distance times a slope of the head's own, no weights (Press et al. 2021, arXiv:2108.12409)."""
 
     steepest: float = 8.0  # slopes are 2^(-steepest h / H)
+
+    def __post_init__(self):
+        check(self, steepest="> 0")
 
     def build(self, H: int, name: str) -> nn.Module:
         return Alibi(self, H, name=name)
@@ -27,6 +31,9 @@ class BucketsConfig:
     buckets: int = 32
     longest: int = 128  # farther distances share the last bucket
     bidirectional: bool = False  # half of the buckets for keys that come later
+
+    def __post_init__(self):
+        check(self, buckets=">= 1", longest=">= 1")
 
     def build(self, H: int, name: str) -> nn.Module:
         return Buckets(self, H, name=name)

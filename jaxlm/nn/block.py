@@ -7,6 +7,7 @@ import flax.linen as nn
 
 from jaxlm import sharding
 from jaxlm.axes import Array
+from jaxlm.config_check import check
 from jaxlm.nn.attention import AttentionConfig
 from jaxlm.nn.context import Context
 from jaxlm.nn.latent import LatentConfig
@@ -37,6 +38,9 @@ class BlockConfig:
     scale: float = 1.0  # of what a branch gives
     dropout: float = 0.0  # of both branches, where a "dropout" key is given to apply
 
+    def __post_init__(self):
+        check(self, dropout="[0, 1)")
+
     def build(self, depth: int, name: str) -> nn.Module:
         return Block(self, depth, name=name)
 
@@ -50,6 +54,9 @@ class ParallelConfig:
     norm: NormConfig = RMSNormConfig()
     shared: bool = True  # one norm for both
     dropout: float = 0.0
+
+    def __post_init__(self):
+        check(self, dropout="[0, 1)")
 
     def build(self, depth: int, name: str) -> nn.Module:
         return Parallel(self, depth, name=name)

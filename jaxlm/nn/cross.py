@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxlm import sharding
 from jaxlm.axes import Array
+from jaxlm.config_check import check
 from jaxlm.errors import UserError
 from jaxlm.nn.heads import merge, split, whole_rows
 from jaxlm.ops.attention import reference_attention
@@ -25,7 +26,8 @@ class CrossAttentionConfig:
     bias_out: bool = False  # bias of the output projection
 
     def __post_init__(self):
-        if self.H < 1 or self.K < 1 or self.groups < 1 or self.H % self.groups:
+        check(self, H=">= 1", K=">= 1", G=">= 1")
+        if self.H % self.groups:
             raise UserError(f"cross attention: G={self.G} key/value heads must divide H={self.H} query heads")
 
     @property

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxlm import sharding
 from jaxlm.axes import Array
+from jaxlm.config_check import check
 from jaxlm.errors import UserError
 from jaxlm.nn.attention import Attention, AttentionConfig
 from jaxlm.nn.context import Context
@@ -27,6 +28,7 @@ class DifferentialConfig(AttentionConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        check(self, eps=">= 0", deviation=">= 0")
         if self.H % 2:
             raise UserError(f"differential attention pairs its heads: H={self.H} must be even")
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxlm import sharding
 from jaxlm.axes import Array
+from jaxlm.config_check import check
 from jaxlm.errors import UserError
 from jaxlm.nn import init
 from jaxlm.ops import positions
@@ -20,6 +21,9 @@ class SinusoidalConfig:
 
     base: float = 10_000.0
 
+    def __post_init__(self):
+        check(self, base="> 1")
+
     def build(self, name: str) -> nn.Module:
         return Sinusoidal(self, name=name)
 
@@ -30,6 +34,9 @@ class LearnedConfig:
 
     length: int
     offset: int = 0  # rows of the table before that of position 0 (OPT has two)
+
+    def __post_init__(self):
+        check(self, length=">= 1", offset=">= 0")
 
     def build(self, name: str) -> nn.Module:
         return Learned(self, name=name)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxlm import sharding
 from jaxlm.axes import Array
-from jaxlm.errors import UserError
+from jaxlm.config_check import check
 from jaxlm.nn import init
 from jaxlm.nn.attention import mean_visible
 from jaxlm.nn.context import Context
@@ -40,9 +40,7 @@ class LatentConfig:
     implementation: str = "auto"  # see ops.attention.attention
 
     def __post_init__(self):
-        sizes = (self.H, self.K, self.R, self.J, self.L, 1 if self.query_L is None else self.query_L)
-        if min(sizes) < 1:
-            raise UserError(f"latent attention: H, K, R, J, L and query_L must be at least 1, got {sizes}")
+        check(self, **dict.fromkeys(("H", "K", "R", "J", "L", "query_L"), ">= 1"), dropout="[0, 1)")
         self.rope.width(self.R)
 
     def build(self, depth: int, name: str) -> nn.Module:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxlm import sharding
 from jaxlm.axes import Array
-from jaxlm.errors import UserError
+from jaxlm.config_check import check
 from jaxlm.nn.context import Context, Whole
 from jaxlm.nn.heads import merge, split, whole_rows
 from jaxlm.ops.linear_attention import causal_linear_attention, elu_features
@@ -22,8 +22,7 @@ class LinearAttentionConfig:
     K: int  # head width
 
     def __post_init__(self):
-        if self.H < 1 or self.K < 1:
-            raise UserError(f"linear attention: needs H, K >= 1, got H={self.H} K={self.K}")
+        check(self, H=">= 1", K=">= 1")
 
     def build(self, depth: int, name: str) -> nn.Module:
         return LinearAttention(self, depth, name=name)

@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 
 from jaxlm.axes import Array
+from jaxlm.config_check import check
 from jaxlm.errors import UserError
 from jaxlm.nn import init
 from jaxlm.nn.context import Context
@@ -24,7 +25,8 @@ class LinformerConfig:
     L: int  # mixtures of keys and of values
 
     def __post_init__(self):
-        if min(self.H, self.K, self.L) < 1 or self.L > self.S:
+        check(self, **dict.fromkeys(("H", "K", "S", "L"), ">= 1"))
+        if self.L > self.S:
             raise UserError(
                 f"linformer: needs H, K >= 1 and 1 <= L <= S, got H={self.H} K={self.K} L={self.L} S={self.S}"
             )

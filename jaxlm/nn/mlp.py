@@ -9,6 +9,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from jaxlm import sharding
 from jaxlm.axes import Array
+from jaxlm.config_check import check
 from jaxlm.errors import UserError, unknown
 from jaxlm.nn import init
 from jaxlm.ops.activations import ACTIVATIONS, glu, swish
@@ -27,10 +28,11 @@ class MLPConfig:
     swish: float | None = None  # the activation is x sigmoid(swish x) instead
 
     def __post_init__(self):
+        check(self, F=">= 1", limit="> 0")
         if self.activation not in ACTIVATIONS:
             raise unknown("activation", self.activation, ACTIVATIONS)
-        if self.limit is not None and not (self.gated and self.limit > 0):
-            raise UserError(f"limit={self.limit} must be positive, and clamps only gated layers: leave it out or gate")
+        if self.limit is not None and not self.gated:
+            raise UserError(f"limit={self.limit} clamps only gated layers: leave it out or gate")
 
     def hidden(self, project: Callable[[str], Array]) -> Array:
         """What "down" multiplies, given the products with "up" and "gate"."""

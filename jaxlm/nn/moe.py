@@ -11,6 +11,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from jaxlm import sharding
 from jaxlm.axes import Array
+from jaxlm.config_check import check
 from jaxlm.errors import UserError
 from jaxlm.nn import init
 from jaxlm.nn.mlp import MLPConfig
@@ -44,6 +45,7 @@ class MoEConfig(MLPConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        check(self, **dict.fromkeys(("E", "k", "groups", "groups_kept"), ">= 1"), shared=">= 0", capacity="> 0")
         if not 1 <= self.k <= self.E:
             raise UserError(f"k={self.k} experts of E={self.E}: k must be at least 1 and at most E")
         if self.groups < 1 or self.E % self.groups or not 1 <= self.groups_kept <= self.groups:
@@ -53,8 +55,6 @@ class MoEConfig(MLPConfig):
         size = self.E // self.groups
         if self.groups_kept * size < self.k or (self.groups > 1 and self.group_score == "top2" and size < 2):
             raise UserError(f"groups of {size} experts, {self.groups_kept} kept, are too small: lower groups")
-        if self.capacity is not None and self.capacity <= 0:
-            raise UserError(f"capacity={self.capacity} must be positive; None drops no token")
         if self.shared_gate and not self.shared:
             raise UserError("shared_gate needs a shared expert: set shared")
 

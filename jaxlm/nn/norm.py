@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxlm import sharding
 from jaxlm.axes import Array
+from jaxlm.config_check import check
 from jaxlm.ops.norms import layer_norm, rms_norm
 from jaxlm.sharding import weight
 
@@ -17,6 +18,9 @@ class RMSNormConfig:
     scale: bool = True
     around_one: bool = False  # the scale is 1 + w (Gemma): weight decay pulls it to one
 
+    def __post_init__(self):
+        check(self, eps=">= 0")
+
     def build(self, name: str) -> nn.Module:
         return RMSNorm(self, name=name)
 
@@ -26,6 +30,9 @@ class LayerNormConfig:
     eps: float = 1e-5
     scale: bool = True
     bias: bool = True
+
+    def __post_init__(self):
+        check(self, eps=">= 0")
 
     def build(self, name: str) -> nn.Module:
         return LayerNorm(self, name=name)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxlm import sharding
 from jaxlm.axes import Array, Params
+from jaxlm.config_check import check
 from jaxlm.errors import UserError
 from jaxlm.nn.context import Context
 from jaxlm.ops import routing
@@ -26,8 +27,7 @@ class PipelineConfig:
     remat: bool = True  # keep only what a stage is given, and compute its layers again for the backward pass
 
     def __post_init__(self):
-        if (self.microbatches is not None and self.microbatches < 1) or self.rounds < 1:
-            raise UserError(f"a pipeline needs microbatches, rounds >= 1, got {self.microbatches} and {self.rounds}")
+        check(self, microbatches=">= 1", rounds=">= 1")
 
     def parts(self, rows: int, S: int) -> int:
         """Into how many microbatches a device's rows are cut over S stages."""

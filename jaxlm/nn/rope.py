@@ -5,6 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from jaxlm.axes import Array
+from jaxlm.config_check import check
 from jaxlm.errors import UserError
 from jaxlm.ops import rope
 from jaxlm.ops.rope import Scaling, Unscaled
@@ -20,8 +21,7 @@ class RopeConfig:
     interleaved: bool = False  # neighbours are paired, not halves
 
     def __post_init__(self):
-        if self.base <= 1 or not 0 < self.fraction <= 1:
-            raise UserError(f"rotary positions: base={self.base} must be above 1, fraction={self.fraction} in (0, 1]")
+        check(self, base="> 1", fraction="(0, 1]")
 
     def width(self, K: int) -> int:
         """How many entries of a head of width K turn. Raises UserError for an odd number."""

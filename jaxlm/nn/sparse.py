@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxlm import sharding
 from jaxlm.axes import Array
+from jaxlm.config_check import check
 from jaxlm.errors import UserError
 from jaxlm.nn.context import Context
 from jaxlm.nn.heads import merge, split, whole_rows
@@ -32,7 +33,8 @@ class SparseAttentionConfig:
     G: int | None = None  # key/value heads; None: as many as query heads
 
     def __post_init__(self):
-        if self.H < 1 or self.K < 1 or self.groups < 1 or self.H % self.groups:
+        check(self, H=">= 1", K=">= 1", G=">= 1")
+        if self.H % self.groups:
             raise UserError(f"sparse attention: G={self.G} key/value heads must divide H={self.H} query heads")
         if getattr(self.pattern, "random", 0):
             raise UserError(

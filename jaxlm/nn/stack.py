@@ -18,6 +18,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from jaxlm import sharding
 from jaxlm.axes import Array, Params
+from jaxlm.config_check import check
 from jaxlm.errors import UserError, unknown
 from jaxlm.nn.block import BlockConfig, ParallelConfig
 from jaxlm.nn.context import Context
@@ -58,8 +59,9 @@ class SegmentConfig:
     def __post_init__(self):
         if self.remat is not None:
             check_policy(self.remat)
-        if not self.blocks or self.repeat < 1:
-            raise UserError(f"a segment needs blocks and repeat >= 1, got {len(self.blocks)} and {self.repeat}")
+        check(self, repeat=">= 1")
+        if not self.blocks:
+            raise UserError("a segment needs at least one block")
 
     @property
     def layers(self) -> int:

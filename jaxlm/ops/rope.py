@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.axes import Array
+from jaxlm.config_check import check, within
 from jaxlm.errors import UserError
 
 
@@ -178,7 +179,10 @@ class LongRope(Unscaled):
     attention: float | None = None
 
     def __post_init__(self):
-        _positive(self, "factor", "length")
+        check(self, factor="> 0", length="> 1")
+        for name in ("short", "long"):
+            for i, value in enumerate(getattr(self, name)):
+                within(f"{name}.{i}", value, "> 0")
 
     @property
     def attention_factor(self) -> float:
@@ -202,6 +206,4 @@ Scaling = Unscaled | Linear | DynamicNTK | Yarn | Llama3 | LongRope
 
 
 def _positive(scaling: Unscaled, *names: str) -> None:
-    for name in names:
-        if not getattr(scaling, name) > 0:
-            raise UserError(f"rotary positions: {name}={getattr(scaling, name)} must be positive")
+    check(scaling, **dict.fromkeys(names, "> 0"))

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.axes import Array
+from jaxlm.config_check import check
 from jaxlm.errors import UserError
 from jaxlm.ops.rule import MASKED
 
@@ -28,10 +29,11 @@ class Pattern:
 
     def __post_init__(self):
         n = len(self.blocks)
+        check(self, C=">= 1")
         wrong = [(i, j) for i, listed in enumerate(self.blocks) for j in listed if not 0 <= j < n]
-        if wrong or self.C < 1 or not n:
-            what = f"block {wrong[0][0]} lists block {wrong[0][1]}" if wrong else f"C={self.C}"
-            raise UserError(f"sparse pattern: {what}, and needs C >= 1 and blocks 0 .. {n - 1}")
+        if wrong or not n:
+            what = f"block {wrong[0][0]} lists block {wrong[0][1]}" if wrong else "no block"
+            raise UserError(f"sparse pattern: {what}, and needs blocks 0 .. {n - 1}")
 
     def pairs(self, T: int, causal: bool) -> np.ndarray:
         """Blocks of queries and of keys that meet in a text of T tokens, int32 (2, P), ordered by query."""
@@ -62,8 +64,9 @@ class Fixed:
     summary: int = 1
 
     def __post_init__(self):
-        if self.C < 1 or not 1 <= self.summary <= self.stride:
-            raise UserError(f"fixed pattern: needs C >= 1 and 1 <= summary <= stride, got {self}")
+        check(self, C=">= 1", stride=">= 1", summary=">= 1")
+        if self.summary > self.stride:
+            raise UserError(f"fixed pattern: needs summary <= stride, got {self}")
 
     def __call__(self, T: int) -> Pattern:
         i, j = _grid(T, self.C)
@@ -80,8 +83,7 @@ class Strided:
     stride: int
 
     def __post_init__(self):
-        if self.C < 1 or self.stride < 1:
-            raise UserError(f"strided pattern: needs C >= 1 and stride >= 1, got {self}")
+        check(self, C=">= 1", stride=">= 1")
 
     def __call__(self, T: int) -> Pattern:
         i, j = _grid(T, self.C)
@@ -104,8 +106,7 @@ class Local:
     seed: int = 0
 
     def __post_init__(self):
-        if self.C < 1 or min(self.near, self.everywhere, self.random) < 0:
-            raise UserError(f"local pattern: needs C >= 1 and no negative number, got {self}")
+        check(self, C=">= 1", **dict.fromkeys(("near", "everywhere", "random", "seed"), ">= 0"))
 
     def __call__(self, T: int) -> Pattern:
         i, j = _grid(T, self.C)

@@ -13,6 +13,7 @@ import jax
 from jax.extend import core
 from jax.sharding import AxisType
 
+from jaxlm import compat
 from jaxlm.plan import graph
 from jaxlm.plan.graph import Axes, Layout
 
@@ -87,7 +88,7 @@ class _Spread:
             name, p, ins, outs = eqn.primitive.name, eqn.params, eqn.invars, eqn.outvars
             inner = called(p)
             if name == "scan":
-                self.loop(inner.jaxpr, ins, outs, p["num_consts"], p["num_carry"])
+                self.loop(inner.jaxpr, ins, outs, *compat.scan_counts(p))
             elif name == "while":
                 ins, n = ins[p["cond_nconsts"] :], p["body_nconsts"]
                 self.loop(p["body_jaxpr"].jaxpr, ins, outs, n, len(ins) - n)

@@ -5,11 +5,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AbstractMesh, AxisType
 
 from jaxlm.decode import cache
+from jaxlm.errors import UserError
 from jaxlm.models import flops
+from jaxlm.train.memory import bytes_per_device
 from jaxlm.train.run import RunConfig
-from jaxlm.train.state import init_state, optimizer
+from jaxlm.train.state import abstract, init_state, optimizer
+from jaxlm.train.step import abstract_batch
 
 
 def plan(run: RunConfig) -> dict[str, Any]:
@@ -35,6 +39,21 @@ def plan(run: RunConfig) -> dict[str, Any]:
         "gradient_bytes": size(state.params),
         "cache_bytes_per_text": cache.nbytes(run.model, T, run.model.dtype),
         "cache_bytes_per_token": cache.nbytes(run.model, 1, run.model.dtype),
+    }
+
+
+def divided(run: RunConfig) -> dict[str, Any]:
+    """`devices` of the run's mesh, of which no axis is -1, and bytes of state on each. Raises UserError where the mesh
+    does not fit the model or the batch."""
+    if -1 in (sizes := run.mesh.sizes).values():
+        raise UserError("plan: without --topology every axis of --mesh needs a number: nothing tells how many are left")
+    types = (AxisType.Explicit,) * len(sizes)
+    mesh = AbstractMesh(tuple(sizes.values()), tuple(sizes), axis_types=types)
+    abstract_batch(run, mesh)  # refuses a batch that it does not divide
+    state = abstract(run, mesh)
+    parts = {"params": state.params, "optimizer": state.opt_state, "gradient": state.params}
+    return {"devices": math.prod(sizes.values())} | {
+        f"{name}_bytes_per_device": bytes_per_device(tree) for name, tree in parts.items()
     }
 
 

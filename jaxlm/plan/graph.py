@@ -122,7 +122,8 @@ def layout(aval: Any, mesh: Any) -> tuple[Layout, Axes]:
     where = getattr(aval, "sharding", None)
     if where is None or where.mesh.empty:
         return ((),) * len(aval.shape), ()
-    entries = where.spec.partitions
+    spec = where.spec
+    entries = spec.partitions if hasattr(spec, "partitions") else tuple(spec)  # jax 0.7 has only the latter
     dims = tuple(axes(entry, mesh) for entry in entries) + ((),) * (len(aval.shape) - len(entries))
     return dims, tuple(axis for axis in mesh.axis_names if axis in where.spec.unreduced and mesh.shape[axis] > 1)
 

@@ -70,6 +70,7 @@ def _environment(topology: topologies.Topology) -> dict[str, str]:
     return {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
+        "JAX_TRACEBACK_FILTERING": "off",  # it would make the last line of an error one about filtering
         # libtpu reads these too, and ends the process at a flag that only other compilers know.
         "XLA_FLAGS": "" if topologies.has_compiler(topology) else " ".join(fake),
         "JAX_ENABLE_COMPILATION_CACHE": "false",  # what is found there is not compiled, and leaves no text

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jax.extend import core
 
+from jaxlm import compat
 from jaxlm.plan import graph, implied
 from jaxlm.plan.automatic import called, layouts
 from jaxlm.plan.graph import Axes, Block, Layout, Op, Sent, Value
@@ -93,7 +94,7 @@ class _Reader:
     def equation(self, eqn: Any, ins: list[Value], path: str) -> list[Value]:
         name, p = eqn.primitive.name, eqn.params
         if name == "scan":
-            return self.loop(eqn, p["jaxpr"], ins, p["num_consts"], p["num_carry"], p["length"], path)
+            return self.loop(eqn, p["jaxpr"], ins, *compat.scan_counts(p), p["length"], path)
         if name == "while":  # nobody knows how often: counted once
             first, consts = p["cond_nconsts"], p["body_nconsts"]
             ins = ins[first:]

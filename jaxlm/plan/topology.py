@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax._src import xla_bridge
 from jax.sharding import Mesh
 
 from jaxlm import sharding
@@ -19,6 +20,9 @@ from jaxlm.chips import CHIPS, Chip
 from jaxlm.errors import UserError, unknown
 from jaxlm.sharding import MeshConfig
 
+DIGITS = 9  # of a number in a name
+MOST = 2**20  # devices of a topology
+HOST = 4  # chips of a machine, 2 x 2
 EXAMPLES = "v5e:16x16, 2xv5p:8x8x8 (two slices), h100:64, cpu:8"
 
 
@@ -49,7 +53,9 @@ def parse(name: str) -> Topology:
     """The topology of this name. Raises UserError for one that is unknown, or that cannot be built."""
     found = re.fullmatch(r"(?:(\d+)x)?([a-z]\w*):(\d+(?:x\d+)*)", name)
     if not found:
-        raise UserError(f"topology {name!r} is not like {EXAMPLES}: know {', '.join([*CHIPS, 'cpu'])}")
+        raise UserError(f"topology {name[:40]!r} is not like {EXAMPLES}: know {', '.join([*CHIPS, 'cpu'])}")
+    if max(map(len, re.findall(r"\d+", name))) > DIGITS:
+        raise UserError(f"topology {name[:40]!r}...: a number in it is too large")
     slices, kind, shape = int(found[1] or 1), found[2], tuple(map(int, found[3].split("x")))
     if kind != "cpu" and kind not in CHIPS:
         raise unknown("topology", kind, [*CHIPS, "cpu"])
@@ -60,6 +66,8 @@ def parse(name: str) -> Topology:
         return _slices(Topology(name, chip, shape, slices))
     if len(shape) != 1 or found[1]:
         raise UserError(f"topology {name!r}: say how many devices there are, as in {kind}:8")
+    if shape[0] > MOST:
+        raise UserError(f"topology {name!r}: at most {MOST:,} devices")
     count, most = shape[0], chip.most if chip else shape[0]
     if count > most and count % most:
         raise UserError(f"topology {name!r}: more than {most} come in nodes of {most}: choose a multiple of {most}")
@@ -77,7 +85,7 @@ def _slices(topology: Topology) -> Topology:
             f"topology {name!r}: a slice of {chip.name} has at most {chip.most} chips, not {math.prod(shape)}: "
             f"take several slices, as in 2x{chip.name}:..."
         )
-    # A host has 2 x 2 chips; less than one is a line of them.
+    # Less than a host is a line of chips.
     whole = all(n % 2 == 0 for n in shape[:2])
     if not whole and math.prod(shape) > 2:
         raise UserError(f"topology {name!r}: hosts have 2x2 chips, so the first two numbers must be even")
@@ -124,11 +132,15 @@ def _described(topology: Topology) -> list[Any]:
     # libtpu may be in use by another process, and would ask a cloud's servers what machine this is.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    # jax 0.7 asks a backend, which is not here, what kernels libtpu can read, and else writes too new ones.
+    getattr(xla_bridge, "FORCE_FORWARD_COMPAT_LOWERING_PLATFORMS", set()).add("tpu")
     assert topology.chip is not None
     name = {"v7x": "tpu7x"}.get(topology.chip.name, topology.chip.name)
     more: dict[str, Any] = {"num_slices": topology.slices} if topology.slices > 1 else {}
     if topology.chip.name == "v4":
         more["chip_config_name"] = "megacore"  # both cores of a chip are one device, as on the machines themselves
+    if math.prod(topology.shape) < HOST:
+        more["chips_per_host_bounds"] = (*topology.shape, 1, 1)[:3]  # without which older libtpu wants whole hosts
     shape = "x".join(map(str, topology.shape))
     try:
         return list(topologies.get_topology_desc(platform="tpu", topology_name=f"{name}:{shape}", **more).devices)

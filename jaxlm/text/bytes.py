@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxlm import arguments
+from jaxlm.paths import expand
 from jaxlm.text.base import EOT, Tokenizer, utf8
 from jaxlm.text.cells import Cell, Explanation
 from jaxlm.text.files import write_file
@@ -50,4 +51,4 @@ class ByteTokenizer(Tokenizer):
         return [np.frombuffer(utf8(text), np.uint8).astype(dtype) for text in arguments.texts(texts)]
 
     def save(self, folder: str | Path) -> None:
-        write_file(Path(folder) / "tokenizer_config.json", json.dumps(CONFIG, indent=2).encode() + b"\n")
+        write_file(expand(folder) / "tokenizer_config.json", json.dumps(CONFIG, indent=2).encode() + b"\n")

@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxlm import arguments
 from jaxlm.errors import UserError
+from jaxlm.paths import expand
 from jaxlm.text import layout
 from jaxlm.text.base import Encoding, Tokenizer, utf8
 from jaxlm.text.decoders import pieces, spelled_for
@@ -148,5 +149,5 @@ class FastTokenizer(Tokenizer):
         return b"".join(parts) + self.rest(state)
 
     def save(self, folder: str | Path) -> None:
-        write_file(Path(folder) / "tokenizer.json", self._json)
-        self.save_settings(Path(folder))
+        write_file(expand(folder) / "tokenizer.json", self._json)
+        self.save_settings(expand(folder))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.errors import UserError
+from jaxlm.paths import expand
 from jaxlm.text.base import Tokenizer
 from jaxlm.text.bert_files import vocab_txt_to_json
 from jaxlm.text.bytes import CONFIG, ByteTokenizer
@@ -36,7 +37,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     Raises:
         UserError: nothing there, or nothing of these kinds, or a file that is damaged.
     """
-    path = Path(path).expanduser()
+    path = expand(path)
     if path.is_file():
         return _open(path, Settings())
     if not path.is_dir():

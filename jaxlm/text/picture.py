@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from jaxlm.paths import expand
 from jaxlm.text.files import write_file
 
 BLUE, ORANGE, GREY = "#3b6ea8", "#d1603d", "#555555"
@@ -28,4 +29,4 @@ def save(figure: Figure, path: str | Path) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the font has not every script: a box stands for it
         figure.savefig(png, format="png", metadata={"Software": None})  # no versions in it
-    write_file(Path(path).expanduser(), png.getvalue())
+    write_file(expand(path), png.getvalue())

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.errors import UserError
+from jaxlm.paths import expand
 from jaxlm.text import layout
 from jaxlm.text.base import Encoding, Tokenizer, split_at, utf8
 from jaxlm.text.decoders import pieces
@@ -102,8 +103,8 @@ class ReadableTokenizer(Tokenizer):
         return hashlib.blake2b(b"tokenizers" + layout.to_bytes(self.to_json()), digest_size=16).hexdigest()
 
     def save(self, folder: str | Path) -> None:
-        write_file(Path(folder) / "tokenizer.json", layout.to_bytes(self.to_json()))
-        self.save_settings(Path(folder))
+        write_file(expand(folder) / "tokenizer.json", layout.to_bytes(self.to_json()))
+        self.save_settings(expand(folder))
 
 
 class JoinedTokenizer(ReadableTokenizer):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxlm.errors import UserError
+from jaxlm.paths import expand
 from jaxlm.text.base import Tokenizer, split_at, utf8
 from jaxlm.text.fast_files import check_far
 from jaxlm.text.files import read_file, write_file
@@ -47,7 +48,7 @@ class SentencePieceTokenizer(Tokenizer):
         from sentencepiece import SentencePieceProcessor  # pyright: ignore[reportAttributeAccessIssue]
 
         name = name if isinstance(model, bytes) else str(model)
-        self.model = model if isinstance(model, bytes) else read_file(Path(model).expanduser())
+        self.model = model if isinstance(model, bytes) else read_file(expand(model))
         try:
             if not self.model:
                 raise RuntimeError("it is empty")
@@ -224,5 +225,5 @@ class SentencePieceTokenizer(Tokenizer):
         yield text[start:]
 
     def save(self, folder: str | Path) -> None:
-        write_file(Path(folder) / "tokenizer.model", self.model)
-        self.settings.save(Path(folder))
+        write_file(expand(folder) / "tokenizer.model", self.model)
+        self.settings.save(expand(folder))

@@ -22,6 +22,7 @@ import dataclasses
 import math
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -31,8 +32,11 @@ from orbax.checkpoint import v1 as ocp
 
 from jaxlm.axes import Params
 from jaxlm.errors import UserError
+from jaxlm.paths import expand
 from jaxlm.train.digest import digest, names
-from jaxlm.train.stored import DESCRIPTION, OtherArrays, Unusable, describe, hush, line, load
+from jaxlm.train.stored import DESCRIPTION, Foreign, OtherArrays, Unusable, describe, hush, line, load
+
+NUMBER = r"0|[1-9][0-9]{0,17}"  # what the folder of a step is called
 
 
 class Checkpoints:
@@ -46,7 +50,7 @@ class Checkpoints:
     def __init__(self, folder: str | Path, keep_last: int = 2, keep_best: bool = True, every: int | None = None):
         if keep_last < 1:
             raise UserError(f"at least the newest checkpoint must be kept, not {keep_last}")
-        self.folder = Path(folder).expanduser().absolute()  # orbax takes no relative path
+        self.folder = expand(folder).absolute()  # orbax takes no relative path
         self._retention = _Retention(keep_last, keep_best)
         self._every = every
         self._held: set[int] = set()  # steps saved or restored by this object
@@ -108,8 +112,9 @@ class Checkpoints:
         """The newest whole step as (step, state, note), laid out as `like`; None when there is no step at all.
 
         `like` is a tree of jax.ShapeDtypeStruct with shardings, or of arrays; the mesh may differ from the one that
-        saved. Steps that are damaged, foreign or of another model are passed over, one line each to `report`, and
-        deleted once an older one proved whole. Raises UserError, deleting nothing, when none is.
+        saved. Steps that are damaged, foreign or of another model are passed over, one line each to `report`. Once an
+        older one proved whole the damaged ones are deleted and the others renamed. Raises UserError, touching nothing,
+        when none is whole, and when the system does not let us read one.
         """
         refused: dict[int, Unusable] = {}
         for step in sorted(_numbered(self.folder), reverse=True):
@@ -119,9 +124,10 @@ class Checkpoints:
                 report(f"checkpoint {step} is passed over: {reason}")
                 refused[step] = reason
                 continue
-            for bad in refused:
-                self._orbax.delete(bad, missing_ok=True)
-                report(f"checkpoint {bad} is deleted: the run goes on from step {step}")
+            for bad, reason in refused.items():
+                with self._explained():
+                    done = self._out_of_the_way(bad, reason)
+                report(f"checkpoint {bad} is {done}: the run goes on from step {step}")
             self._held.add(step)
             return step, state, note
         for reason in refused.values():
@@ -134,17 +140,30 @@ class Checkpoints:
             )
         return None
 
+    def _out_of_the_way(self, step: int, reason: Unusable) -> str:
+        """Deletes what is proven damaged (or empty), renames what may be somebody's; says which."""
+        path = self.folder / str(step)
+        if isinstance(reason, OtherArrays | Foreign) and any(path.iterdir()):
+            if jax.process_index() == 0:
+                path.rename(path.with_name(f"{step}.aside.{time.time_ns()}"))
+            self._orbax.reload()
+            return "renamed"
+        self._orbax.delete(step, missing_ok=True)
+        return "deleted"
+
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         try:
             yield
         except ocp.training.errors.StepAlreadyExistsError as e:
             raise UserError(f"{self.folder} has a checkpoint that this run neither saved nor restored: {e}") from None
-        except (OSError, ValueError) as e:
-            code = re.search(r"os_error_code='(\d+)'", str(e))  # tensorstore's disk errors are ValueErrors
-            if code is None and not isinstance(e, OSError):
-                raise
+        except (UserError, MemoryError, jax.errors.JaxRuntimeError):
+            raise
+        except Exception as e:  # orbax and tensorstore raise many kinds, also for what the disk does
+            code = re.search(r"os_error_code='(\d+)'", str(e))
             reason = os.strerror(int(code[1])) if code else getattr(e, "strerror", None) or line(e)
+            if not self.folder.is_dir() and not isinstance(e, FileExistsError):
+                reason = "the folder was removed or replaced meanwhile"
             self._held &= set(steps(self.folder))
             kept = ", ".join(map(str, steps(self.folder))) or "none"
             raise UserError(
@@ -156,7 +175,15 @@ class Checkpoints:
 def steps(folder: str | Path) -> list[int]:
     """The steps that have a complete checkpoint in `folder`, ascending. Safe while a run writes there."""
     folder = Path(folder)
-    return sorted(step for step in _numbered(folder) if (folder / str(step) / DESCRIPTION).is_file())
+    try:
+        return sorted(step for step in _numbered(folder) if (folder / str(step) / DESCRIPTION).is_file())
+    except OSError as e:
+        raise UserError(f"cannot look for checkpoints in {folder}: {e.strerror}") from None
+
+
+def folders(folder: str | Path) -> list[int]:
+    """The steps that have a folder there, newest first, whether or not it is complete. As `steps` otherwise."""
+    return sorted(_numbered(Path(folder)), reverse=True)
 
 
 def load_params(step_folder: str | Path, like: Params, entry: str = "params") -> Params:
@@ -198,9 +225,12 @@ class _Retention:
 
 def _numbered(folder: Path) -> list[int]:
     """Every folder that orbax would take for a step, whatever is in it."""
-    if not folder.is_dir():
-        return []
-    return [int(p.name) for p in folder.iterdir() if p.name.isdecimal() and str(int(p.name)) == p.name and p.is_dir()]
+    try:
+        if not folder.is_dir():
+            return []
+        return [int(p.name) for p in folder.iterdir() if re.fullmatch(NUMBER, p.name) and p.is_dir()]
+    except OSError as e:
+        raise UserError(f"cannot look for checkpoints in {folder}: {e.strerror}") from None
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ import jax
 
 from jaxlm import config, processes
 from jaxlm.errors import UserError
+from jaxlm.paths import expand
 from jaxlm.text import Tokenizer
 from jaxlm.train.checkpoint import steps
 from jaxlm.train.run import RunConfig
@@ -28,12 +29,18 @@ MAY_CHANGE = (
     "optimizer.offload",
     "model.unroll",
     "model.pipeline",
+    "model.dtype",
+    "model.segments.blocks.mixer.implementation",
+    "accumulate",
     "data.sources.path",
     "data.tokenizer.path",
     "data.cache",
     "optimizer.learning_rate",
     "optimizer.warmup",
     "optimizer.clip",
+    "optimizer.decay",
+    "optimizer.final",
+    "optimizer.weight_decay",
     "steps",
     "skips",
     "keep",
@@ -60,7 +67,7 @@ def open_run(run: RunConfig, folder: str | Path) -> Iterator[Path]:
 
     Raises UserError when another one does, and when the checkpoints there are those of a run that this one cannot be.
     """
-    folder = Path(folder)
+    folder = expand(folder)
     saved = folder / "config.json"
     if steps(folder / "checkpoints"):
         if not saved.exists():
@@ -76,7 +83,11 @@ def open_run(run: RunConfig, folder: str | Path) -> Iterator[Path]:
         _check_shared(folder, "")
         yield folder
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".lock").touch()
+    except OSError as e:
+        raise UserError(f"cannot use the run folder {folder}: {e.strerror}: choose another with --run") from None
     with open(folder / ".lock", "w") as lock:  # released by the system, however the process ends
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -16,7 +16,7 @@ from jaxlm.train.progress import show_preparation
 from jaxlm.train.report import Report
 from jaxlm.train.run import RunConfig
 from jaxlm.train.signals import stop_on_signals
-from jaxlm.train.state import abstract, create
+from jaxlm.train.state import abstract, create, finite
 
 
 def train(run: RunConfig, folder: str | Path) -> None:
@@ -58,7 +58,10 @@ def train(run: RunConfig, folder: str | Path) -> None:
             left = "" if first < run.steps else ": nothing is left to do; raise steps to train on"
             print(f"{folder}: at step {first} of {run.steps}{left}")
         claim(run, folder, dataset.tokenizer)
-        report = stack.enter_context(Report(run, folder, batches, dataset.bytes_per_token, first, note["skipped"]))
+        if warning := run.seldom_rated:
+            print(warning)
+        report = Report(run, folder, batches, dataset.bytes_per_token, first, note["skipped"], checkpoints.wait)
+        stack.enter_context(report)
         profiler = stack.enter_context(Profiler(folder / "profile", run.profile_at, run.profile_steps))
         evaluate = make_evaluator(run, dataset, mesh)
         scores: dict[str, float] = {}
@@ -78,8 +81,15 @@ def train(run: RunConfig, folder: str | Path) -> None:
             stop = stopping.agreed(mesh)
             if due(run.save_every) or stop:
                 report.flush()  # what a checkpoint covers is in the log before it
-                note = {"data": batches.get_state(), "skipped": report.skipped}
-                checkpoints.save(step, state, note, scores if due(run.eval_every) else None)
+                rated = scores if due(run.eval_every) else None
+                if not report.sound(step, rated) or not finite(state):
+                    report.not_saved(step)
+                    continue  # also when it is to stop: after the next step that can be saved
+                if not (folder / "config.json").exists():  # removed meanwhile: without it the checkpoints are nobody's
+                    claim(run, folder, dataset.tokenizer)
+                with report.pause():
+                    note = {"data": batches.get_state(), "skipped": report.skipped}
+                    checkpoints.save(step, state, note, rated)
                 if stop:
                     checkpoints.wait()
                     report.print(f"{stop}: saved step {step} and stopped; run it again to go on")

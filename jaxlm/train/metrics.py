@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -38,10 +39,22 @@ class JsonLines:
     def write(self, step: int, values: dict[str, Any]) -> None:
         numbers = {name: _finite(value) for name, value in values.items()}
         try:
+            if not self._there():
+                new = self.path.open("a", encoding="utf-8")
+                self._file.close()
+                self._file = new
+                warnings.warn(f"{self.path} was removed or replaced: it is written anew from step {step}", stacklevel=2)
             self._file.write(json.dumps({"step": step, **numbers}, allow_nan=False) + "\n")
             self._file.flush()
         except OSError as e:
             raise UserError(f"could not write to {self.path}: {e.strerror}") from None
+
+    def _there(self) -> bool:
+        """Whether the file at the path is still the one that is open."""
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno()))
+        except OSError:
+            return False
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # what could not be written was told by `write`, and is tried once more
@@ -107,8 +120,11 @@ def writers(names: Sequence[str], folder: str | Path, resume_step: int | None = 
     for name in names:
         if name not in makers:
             raise unknown("writer", name, makers)
-    folder.mkdir(parents=True, exist_ok=True)
-    return [makers[name]() for name in names]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return [makers[name]() for name in names]
+    except OSError as e:
+        raise UserError(f"cannot write the logs: {e.filename or folder}: {e.strerror}") from None
 
 
 def _finite(value: Any) -> float | None:

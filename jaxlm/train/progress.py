@@ -74,6 +74,14 @@ class Progress:
             self._drawn = now
             self._tell()
 
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Time spent within counts neither for the rate nor for what is left."""
+        start = time.monotonic()
+        yield
+        away = time.monotonic() - start
+        self._marks = deque(((then + away, step) for then, step in self._marks), self._marks.maxlen)
+
     def print(self, text: str) -> None:
         """A line of its own, above the bar."""
         if self._bar:

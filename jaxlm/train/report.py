@@ -4,7 +4,7 @@ import contextlib
 import math
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +16,7 @@ from jaxlm.errors import UserError
 from jaxlm.models import flops
 from jaxlm.text.files import write_file
 from jaxlm.train import hardware
+from jaxlm.train.checkpoint import steps
 from jaxlm.train.metrics import writers
 from jaxlm.train.plot import plot_losses
 from jaxlm.train.progress import Progress
@@ -25,7 +26,8 @@ from jaxlm.train.run import RunConfig
 class Report:
     """Everything that a run writes down. Metrics of a step are fetched when the next one is under way.
 
-    `first` is the step that the run goes on from, `skipped` the number of steps that were not finite until then.
+    `first` is the step that the run goes on from, `skipped` the number of steps that were not finite until then;
+    `settle` waits for the checkpoint that is being written.
     """
 
     def __init__(
@@ -36,16 +38,23 @@ class Report:
         bytes_per_token: float,
         first: int = 0,
         skipped: int = 0,
+        settle: Callable[[], object] = lambda: None,
     ):
+        self.settle = settle
         self.run, self.folder, self.batches, self.bytes_per_token = run, folder, batches, bytes_per_token
         self.main = jax.process_index() == 0
         self.pending: tuple[int, dict[str, Array]] | None = None
         self.skipped, self.in_a_row = skipped, 0
         self.shown: dict[str, str] = {}
+        # Whether what is minimised is more than the loss, which is measured like the held-out one.
+        self.adds = bool(run.label_smoothing or run.z_loss or run.balance_loss or run.router_z_loss)
         self.flops_per_token = flops.train_flops(run.model, run.data.T)
         self.datasheet, self.matmul = hardware.datasheet_flops(), hardware.matmul_flops(run.model.dtype)
         if self.main:
-            _keep_samples(folder / "samples.txt", first)
+            try:
+                _keep_samples(folder / "samples.txt", first)
+            except OSError as e:
+                raise UserError(f"cannot go on with {folder / 'samples.txt'}: {e.strerror}: move it away") from None
         self.writers = writers(run.writers, folder, resume_step=first) if self.main else []
         self.progress = Progress(run.steps, folder.name)
         self.paused = 0.0
@@ -58,9 +67,19 @@ class Report:
     def __exit__(self, *error: Any) -> None:
         self.progress.__exit__(*error)
         for writer in self.writers:
-            writer.close()
+            with self._going_on(self.folder):
+                writer.close()
         if self.main:
-            plot_losses(self.folder / "metrics.jsonl", self.folder / "loss.png")
+            with self._going_on(self.folder / "loss.png") as path:
+                plot_losses(self.folder / "metrics.jsonl", path)
+
+    @contextlib.contextmanager
+    def _going_on(self, path: Path) -> Iterator[Path]:
+        """What is written within is worth a line where it fails, but not the end of the run."""
+        try:
+            yield path
+        except OSError as e:
+            self.print(f"could not write {e.filename or path}: {e.strerror}; the run goes on")
 
     def step(self, number: int, metrics: dict[str, Array]) -> None:
         """Takes the metrics of a step just dispatched, and logs those of the step before."""
@@ -74,7 +93,7 @@ class Report:
         number, metrics = self.pending[0], {name: float(x) for name, x in jax.device_get(self.pending[1]).items()}
         self.pending = None
         self._count(number, bool(metrics["skipped"]))
-        self.shown["loss"] = f"{metrics['loss']:.3f}"
+        self.shown["loss"] = f"{metrics['nll']:.3f}"
         self.progress.update(number, tokens=self.run.tokens_per_step, **self.shown)
         if number % self.run.log_every == 0 or number == self.run.steps:
             self._write(number, self._train_values(metrics) | self._speed(number))
@@ -93,7 +112,10 @@ class Report:
     def samples(self, number: int, texts: list[str]) -> None:
         """Appends to `samples.txt` and shows the first."""
         if self.main:
-            with open(self.folder / "samples.txt", "a", encoding="utf-8", newline="") as file:
+            with (
+                self._going_on(self.folder / "samples.txt") as path,
+                open(path, "a", encoding="utf-8", newline="") as file,
+            ):
                 file.writelines(f"=== step {number}, sample {i}\n{text}\n\n" for i, text in enumerate(texts))
         self.progress.print(f"step {number} writes: {texts[0][:200]!r}")
 
@@ -105,7 +127,8 @@ class Report:
         """Time spent within does not count as the steps'; waits for the step under way, which does."""
         self.flush()
         start = time.perf_counter()
-        yield
+        with self.progress.pause():
+            yield
         self.paused += time.perf_counter() - start
 
     def _count(self, number: int, skipped: bool) -> None:
@@ -114,18 +137,39 @@ class Report:
         if skipped:
             self.print(f"step {number}: loss or gradient is not finite; the weights stay as they were")
 
+    def sound(self, number: int, scores: dict[str, float] | None) -> bool:
+        """Whether a flushed step may be saved: it was finite itself, or is the last and its held-out loss is finite."""
+        last = number == self.run.steps and scores is not None and math.isfinite(scores["loss"])
+        return not self.in_a_row or last
+
+    def not_saved(self, number: int) -> None:
+        self.print(f"step {number} is not saved: its loss, gradient or weights are not finite")
+
+    def _way_back(self, number: int) -> str:
+        """From which checkpoint a run goes on that does not get past these weights; they may be the newest one's."""
+        self.settle()
+        saved, weights = steps(self.folder / "checkpoints"), number - self.in_a_row
+        same, older = [s for s in saved if s >= weights], [s for s in saved if s < weights]
+        if not older:
+            return "and begin again in another folder with --run: there is no checkpoint of other weights"
+        if not same:
+            return f"the same folder then goes on from step {older[-1]}"
+        these = ", ".join(map(str, same))
+        return f"and remove checkpoints/{these}, which has these weights: the run then goes on from step {older[-1]}"
+
     def _stop(self, number: int) -> UserError:
         config = self.run.optimizer
         return UserError(
             f"loss or gradient was not finite in {self.in_a_row} steps in a row, up to step {number}: lower "
             f"optimizer.learning_rate ({config.learning_rate:g}) or optimizer.clip ({config.clip}), or raise "
-            f"optimizer.warmup ({config.warmup}); the same folder then goes on from its newest checkpoint"
+            f"optimizer.warmup ({config.warmup}); {self._way_back(number)}"
         )
 
     def _train_values(self, metrics: dict[str, float]) -> dict[str, float]:
         nll = metrics["nll"]
         return {
-            "train/loss": metrics["loss"],
+            "train/loss": nll,  # as held-out losses are measured
+            **({"train/objective": metrics["loss"]} if self.adds else {}),
             "train/perplexity": math.exp(min(nll, 700.0)) if math.isfinite(nll) else nll,
             "train/bits_per_byte": nll / math.log(2) / self.bytes_per_token,
             "train/grad_norm": metrics["grad_norm"],

@@ -1,8 +1,11 @@
 """The config of a training run: everything `jaxlm train` needs to know, and saves as `config.json`."""
 
 import dataclasses
+import math
+from typing import Literal
 
 from jaxlm.config import diff
+from jaxlm.config_check import check
 from jaxlm.data.config import DataConfig
 from jaxlm.errors import UserError
 from jaxlm.models.lm import LMConfig
@@ -45,24 +48,21 @@ class RunConfig:
     prompts: tuple[str, ...] = ("",)  # what samples begin with; () writes none
     profile_at: int = 0  # first step of a profiler window (opens in TensorBoard or Perfetto); 0: none
     profile_steps: int = 3
-    writers: tuple[str, ...] = ("jsonl", "tensorboard")  # and "wandb"
+    writers: tuple[Literal["jsonl", "tensorboard", "wandb"], ...] = ("jsonl", "tensorboard")
     eval_batches: int = 0  # the same in batches of batch / accumulate rows, as saved runs have it; becomes eval_tokens
 
     def __post_init__(self):
-        for name in ("steps", "batch", "accumulate", "skips", "log_every", "keep", "sample_tokens", "profile_steps"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
+        counts = ("steps", "batch", "accumulate", "skips", "log_every", "keep", "sample_tokens", "profile_steps")
+        rare = ("eval_every", "eval_tokens", "eval_batches", "save_every", "sample_every", "profile_at")
+        weights = ("z_loss", "balance_loss", "router_z_loss", "balance_rate")
+        check(self, **dict.fromkeys(counts, ">= 1"), **dict.fromkeys(rare + weights, ">= 0"))
+        check(self, ema="[0, 1)", label_smoothing="[0, 1)")
         if self.batch % self.accumulate:
             raise UserError(f"accumulate={self.accumulate} must divide batch={self.batch}")
         schedule(self.optimizer, self.steps)  # refuses what does not fit into the run
-        for name in ("eval_every", "eval_tokens", "eval_batches", "save_every", "sample_every", "profile_at"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name}={getattr(self, name)} must be at least 0")
         if self.eval_batches:
             object.__setattr__(self, "eval_tokens", self.eval_batches * (self.batch // self.accumulate) * self.data.T)
             object.__setattr__(self, "eval_batches", 0)
-        if not 0 <= self.ema < 1 or not 0 <= self.label_smoothing < 1:
-            raise UserError(f"ema={self.ema} and label_smoothing={self.label_smoothing} must lie in [0, 1)")
         if self.mup_base is not None and (changed := diff(self.model, mup.scaled(self.model, self.mup_base))):
             raise UserError(f"with mup_base, model.{changed[0]}: make the model by jaxlm.train.mup.scaled")
         ffns = [block.ffn for segment in self.model.segments for block in segment.blocks]
@@ -71,6 +71,18 @@ class RunConfig:
             raise UserError("balance_loss and router_z_loss are for models with experts: leave them out, or use some")
         if self.balance_rate and not any(ffn.balance for ffn in experts):
             raise UserError(f"balance_rate={self.balance_rate} moves nothing: set balance=true in an ffn with experts")
+
+    @property
+    def seldom_rated(self) -> str:
+        """A warning where few of the checkpoints have a held-out loss, by which the best is chosen; else ""."""
+        evals, saves = self.eval_every or self.steps, self.save_every or self.steps
+        small, large = sorted((evals, saves))
+        if large % small == 0 or large >= self.steps:
+            return ""
+        return (
+            f"eval_every={evals} and save_every={saves} meet every {math.lcm(evals, saves)} steps only, and the best "
+            "checkpoint is chosen among those: make one a multiple of the other"
+        )
 
     @property
     def tokens_per_step(self) -> int:

@@ -6,6 +6,7 @@ devices, and the answer is read one step later, so that nothing waits for it.
 
 import contextlib
 import dataclasses
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from jax.sharding import Mesh
 
 from jaxlm import sharding
 from jaxlm.axes import Array
+
+LAST = 3  # Ctrl-C's that leave the process time to close its files
 
 
 @dataclasses.dataclass
@@ -47,6 +50,8 @@ def _largest(x: Array) -> Array:
 def stop_on_signals() -> Iterator[Stopping]:
     """Within the `with` statement SIGTERM and Ctrl-C set `requested`; a second Ctrl-C raises KeyboardInterrupt.
 
+    A third one is not heard, so that what is being closed and saved then is not broken off; a fourth ends the process.
+
     Handlers are put back at the end. Outside the main thread, where Python takes no handlers, nothing is changed.
     """
     stopping = Stopping()
@@ -55,12 +60,15 @@ def stop_on_signals() -> Iterator[Stopping]:
         return
 
     def ask(number: int, frame: object) -> None:
-        if number == signal.SIGINT and number in seen:
+        nonlocal interrupts
+        interrupts += number == signal.SIGINT
+        if number == signal.SIGINT and interrupts == 2:
             raise KeyboardInterrupt
-        seen.add(number)
+        if interrupts > LAST:
+            os._exit(128 + signal.SIGINT)
         stopping.requested = signal.Signals(number).name
 
-    seen: set[int] = set()
+    interrupts = 0
     before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield stopping

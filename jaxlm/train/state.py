@@ -62,6 +62,17 @@ def abstract(run: RunConfig, mesh: Mesh | AbstractMesh) -> State:
     return jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shapes, layout)
 
 
+def finite(state: State) -> bool:
+    """Whether all weights, and their moving average, are finite. Waits for them."""
+    leaves = jax.tree.leaves((state.params, state.ema))
+    return all(jax.device_get([_finite(x) for x in leaves]))
+
+
+@jax.jit
+def _finite(x: Array) -> Array:
+    return jnp.isfinite(x).all()
+
+
 def create(run: RunConfig, mesh: Mesh) -> State:
     """A fresh state, made where it lies: no device ever holds all of it."""
     tx, layout = optimizer(run), jax.tree.map(lambda x: x.sharding, abstract(run, mesh))

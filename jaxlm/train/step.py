@@ -42,7 +42,8 @@ def token_loss(
 def make_train_step(run: RunConfig) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
     """state, batch -> state, metrics. The batch's leading axis is `accumulate` parts, whose gradients are summed.
 
-    A step whose loss or gradient is not finite changes nothing but the step counter and reports `skipped` = 1.
+    A step whose loss or gradient is not finite changes no weight and no moment, and reports `skipped` = 1. Counters go
+    on, the optimizer's too: the learning rate belongs to the step, whatever became of those before it.
     """
     tx, rate = optimizer(run), optim.schedule(run.optimizer, run.steps)
 
@@ -81,9 +82,10 @@ def make_train_step(run: RunConfig) -> Callable[[State, Batch], tuple[State, dic
             updates, opt_state = tx.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
             params = balance.rebalance(params, state.params, statistics, run.balance_rate)
-            new = State(state.step + 1, params, opt_state, state.key, _average(run.ema, state.ema, params))
+            new = State(state.step + 1, params, opt_state, state.key, _average(run.ema, state, params))
             finite = jnp.isfinite(sums.total) & jnp.isfinite(norm)
-            kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), _weights(new), _weights(state))
+            keep = lambda a, b: a if jnp.issubdtype(a.dtype, jnp.integer) else jnp.where(finite, a, b)
+            kept = jax.tree.map(keep, _weights(new), _weights(state))
         metrics = {
             "loss": sums.total / tokens,
             "nll": sums.nll / tokens,
@@ -168,5 +170,9 @@ def _weights(state: State) -> tuple[Any, ...]:
     return state.params, state.opt_state, state.ema
 
 
-def _average(decay: float, ema: Params | None, params: Params) -> Params | None:
-    return None if ema is None else jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, ema, params)
+def _average(decay: float, state: State, params: Params) -> Params | None:
+    """The moving average after a step. Its decay grows to `decay`, by (1 + t) / (10 + t) after t steps, so that the
+    initial weights are soon forgotten."""
+    t = state.step.astype(jnp.float32)
+    d = jnp.minimum(decay, (1 + t) / (10 + t))
+    return None if state.ema is None else jax.tree.map(lambda a, p: d * a + (1 - d) * p, state.ema, params)

@@ -1,7 +1,11 @@
 """One step of a run on disk: described, compared with what is wanted, loaded, verified; quietly where it fails."""
 
+import errno
 import functools
+import json
 import logging
+import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,8 +15,11 @@ import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from jaxlm import processes
+from jaxlm.errors import UserError
 from jaxlm.train.digest import digest, names
 
+GONE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)  # what a damaged step may give: parts of it are not there
+NOT_NOW = "!"  # before what is no damage, among processes
 DESCRIPTION = "_CHECKPOINT_METADATA"  # the file of orbax that every committed step has
 
 
@@ -24,18 +31,29 @@ class OtherArrays(Unusable):
     """A step whose arrays are not the ones asked for."""
 
 
+class Foreign(Unusable):
+    """A folder with a number for a name that lacks a step's description, or has another program's."""
+
+
 def describe(path: Path) -> Any:
     """orbax's metadata of a step: `.metadata` is the tree of shapes and dtypes, `.custom_metadata` what we added.
 
-    Raises Unusable for what is not a step, is damaged, or was written by another program.
+    Raises Unusable for what is not a step, is damaged, or was written by another program; UserError where the system
+    does not let us read it, which says nothing about the step.
     """
     hush()
     try:
         found = ocp.metadata(str(path))
     except Exception as e:  # damage shows as ValueError, KeyError, JSONDecodeError, InvalidLayoutError, ...
-        raise Unusable(f"its description cannot be read ({line(e)})") from None
+        if reason := refused(path, e):
+            raise _not_now(path, reason) from None
+        kind = Unusable if _ours(path) else Foreign
+        raise kind(f"its description cannot be read ({line(e)})") from None
     if not isinstance(found.custom_metadata, dict) or not {"note", "digest"} <= found.custom_metadata.keys():
-        raise Unusable("its description is damaged, or another program wrote it")
+        if reason := refused(path, Exception()):
+            raise _not_now(path, reason)
+        kind = Unusable if _ours(path) else Foreign
+        raise kind("its description is damaged, or another program wrote it")
     return found
 
 
@@ -59,8 +77,12 @@ def load(path: Path, like: Any, partial: bool = False) -> tuple[Any, dict]:
     except (MemoryError, jax.errors.JaxRuntimeError):
         raise  # too large for this machine: no fault of the checkpoint
     except Exception as e:  # as above, and a bare Exception for array data that is missing or cut
-        trouble = f"it cannot be read ({_absent(path) or line(e)})"
+        reason = refused(path, e)
+        trouble = f"{NOT_NOW}{reason}" if reason else f"it cannot be read ({_absent(path) or line(e)})"
     troubles = [*filter(None, processes.gather(trouble))]  # one process may have read what is damaged, another not
+    for said in troubles:
+        if said.startswith(NOT_NOW):
+            raise _not_now(path, said.removeprefix(NOT_NOW))
     if troubles:
         raise Unusable(troubles[0])
     # A key comes back laid out as its data (one axis more); the step would be compiled again for that.
@@ -74,10 +96,51 @@ def load(path: Path, like: Any, partial: bool = False) -> tuple[Any, dict]:
     return state, found.custom_metadata["note"]
 
 
+def refused(path: Path, error: BaseException) -> str | None:
+    """Which file of a step the system does not let us read, and why: no permission, a failing disk, too many open
+    files. None where all that is there can be read: then `error` comes of what it holds."""
+    cause: BaseException | None = error
+    while cause is not None:
+        codes = [int(code) for code in re.findall(r"os_error_code='(\d+)'", str(cause))]
+        codes += [cause.errno] if isinstance(cause, OSError) and cause.errno else []
+        for code in codes:
+            if code not in GONE:
+                return f"{getattr(cause, 'filename', None) or path}: {os.strerror(code)}"
+        cause = cause.__cause__ or cause.__context__
+
+    def stop(e: OSError) -> None:
+        raise e
+
+    try:
+        for folder, _, names in os.walk(path, onerror=stop):
+            for name in names:
+                with open(os.path.join(folder, name), "rb") as file:
+                    while file.read(2**24):
+                        pass
+    except OSError as e:
+        return None if e.errno in GONE else f"{e.filename or path}: {e.strerror}"
+    return None
+
+
+def _not_now(path: Path, reason: str) -> UserError:
+    return UserError(f"the checkpoint {path} cannot be read now ({reason}): nothing was deleted; mend that first")
+
+
 def line(e: Exception) -> str:
     """An exception in one line."""
     first = (str(e).strip().splitlines() or [""])[0].partition(" See full TensorStore details")[0]
     return f"{type(e).__name__}: {first[:200]}" if first else type(e).__name__
+
+
+def _ours(path: Path) -> bool:
+    """Whether a step that is refused has a description of ours, or one that is cut short: then it is damaged."""
+    try:
+        text = (path / DESCRIPTION).read_bytes()
+        return b'"digest"' in text or json.loads(text) is None
+    except OSError:
+        return False
+    except ValueError:
+        return True
 
 
 def _absent(path: Path) -> str:

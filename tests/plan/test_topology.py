@@ -63,3 +63,12 @@ def test_nodes_of_fake_devices_are_those_of_the_mesh():
         topologies.mesh(parse("cpu:16"))
     with pytest.raises(UserError, match="the product of the axes must be 8"):
         topologies.mesh(parse("cpu:8"), MeshConfig(data=3))
+
+
+@pytest.mark.parametrize(
+    "name", ["cpu:999999999999", "v5e:" + "9" * 5000, "9" * 5000 + "xv5e:2x2", "h100:" + "8" * 5000, "x" * 5000]
+)
+def test_numbers_that_are_too_large_are_one_line(name):
+    with pytest.raises(UserError) as caught:
+        parse(name)
+    assert len(str(caught.value)) < 300

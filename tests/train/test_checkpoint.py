@@ -1,3 +1,4 @@
+import errno
 import inspect
 import os
 import random
@@ -192,6 +193,10 @@ def cut_description(step):
     path.write_bytes(path.read_bytes()[:100])
 
 
+def without_description(step):
+    (step / "_CHECKPOINT_METADATA").unlink()
+
+
 def empty(step):
     shutil.rmtree(step)
     step.mkdir()
@@ -219,9 +224,13 @@ DAMAGES = [
     (without_a_process, "cannot be read (the files that process_0 of 1 wrote are not here)"),
     (cut_description, "description is damaged"),
     (empty, "cannot be read"),
+    (without_description, "another program wrote it"),
     (replace_by_another_model, "is float32[8, 64] in this model and float32[8, 32] in the checkpoint"),
     (replace_by_another_program, "another program wrote it"),
 ]
+
+
+NOBODYS = (replace_by_another_model, replace_by_another_program, without_description)  # may be somebody's: not deleted
 
 
 @pytest.mark.parametrize("damage, says", DAMAGES, ids=[getattr(d, "__name__", "") for d, _ in DAMAGES])
@@ -235,13 +244,56 @@ def test_walks_back_over_damage(run, damage, says, capfd):
         "checkpoint 99 is passed over",
         "checkpoint 3 is passed over",
         "checkpoint 99 is deleted",
-        "checkpoint 3 is deleted",
+        f"checkpoint 3 is {'renamed' if damage in NOBODYS else 'deleted'}",
     ]
     assert says in lines[1] and all("\n" not in line and len(line) < 400 for line in lines)
-    assert sorted(p.name for p in run.iterdir()) == ["1", "2"]
+    left = sorted(p.name for p in run.iterdir())
+    assert left[:2] == ["1", "2"] and [name[:8] for name in left[2:]] == ["3.aside."] * (damage in NOBODYS)
     assert capfd.readouterr().err == ""
     save(run, 3)  # the way is free
     assert restore(run)[0][0] == 3
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.EMFILE, errno.ENOSPC], ids=errno.errorcode.get)
+@pytest.mark.parametrize("function", ["metadata", "load"])
+def test_what_cannot_be_read_now_is_no_damage(run, code, function, monkeypatch):
+    """Neither passed over nor deleted: one line, and the next start finds it."""
+    from orbax.checkpoint import v1 as ocp
+
+    def fail(path, *args):
+        raise ValueError("...") from OSError(code, os.strerror(code), str(path))
+
+    before = sorted(p for p in run.rglob("*"))
+    with monkeypatch.context() as patch:
+        patch.setattr(ocp, function, fail)
+        with pytest.raises(UserError, match=rf"cannot be read now .*{os.strerror(code)}.*nothing was deleted"):
+            restore(run, keep_last=3)
+        with pytest.raises(UserError, match=os.strerror(code)):
+            load_params(run / "3", make_state(0).params)
+    assert sorted(p for p in run.rglob("*")) == before
+    assert restore(run, keep_last=3)[0][0] == 3
+
+
+@pytest.mark.parametrize("which", [biggest, lambda step: step / "_CHECKPOINT_METADATA"], ids=["data", "description"])
+def test_a_file_that_the_system_refuses_is_no_damage(run, which):
+    path = which(run / "3")
+    path.unlink()
+    path.symlink_to(path.name)  # which even root cannot open
+    with pytest.raises(UserError, match=r"checkpoints/3 cannot be read now .*symbolic links"):
+        restore(run, keep_last=3)
+    assert (run / "3").is_dir()
+
+
+def test_a_folder_that_is_gone_is_said_in_one_line(tmp_path):
+    folder = tmp_path / "c"
+    with (
+        pytest.raises(UserError, match=r"could not be written to .*(removed or replaced|exists)"),
+        Checkpoints(folder) as checkpoints,
+    ):
+        shutil.rmtree(folder)
+        folder.write_text("a file")
+        checkpoints.save(1, make_state(1), {})
+        checkpoints.wait()
 
 
 def test_damage_at_large_is_quiet(tmp_path, capfd):

@@ -1,5 +1,6 @@
 """What `train` leaves, what it does when there is something already, and what stops it."""
 
+import contextlib
 import dataclasses
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from jaxlm.errors import UserError
 from jaxlm.sharding import MeshConfig
 from jaxlm.train import loop
 from jaxlm.train.checkpoint import steps
+from jaxlm.train.report import Report
 from tests import tiny
 from tests.train.runs import digests, numbers, stop_at
 
@@ -139,10 +141,79 @@ def test_steps_that_are_not_finite_stop_the_run(run, tmp_path, capsys):
         loop.train(diverging(run, skips=3, save_every=1), folder)
     assert capsys.readouterr().out.count("the weights stay as they were") == 3
     assert [line["train/skipped"] for line in numbers(folder, "train/")] == [0, 1, 2, 3]
-    saved = steps(folder / "checkpoints")
-    assert saved == [2, 3]
-    weights = [{k: v for k, v in digests(folder)[step].items() if "params" in k or "opt_state" in k} for step in saved]
-    assert weights[0] == weights[1]
+    assert steps(folder / "checkpoints") == [1]  # none of the streak, which would replace good ones
+
+
+def test_the_way_back_from_a_streak_works(run, tmp_path, monkeypatch):
+    """The newest checkpoint may have the weights that gave the streak: that one is named, the one before good."""
+    folder, plain = tmp_path / "run", loop.steps.place
+    run = dataclasses.replace(run, skips=2, save_every=1, eval_every=0, prompts=(), keep=2)
+
+    def broken(batch, mesh, parts=None):
+        calls.append(1)
+        bad = parts is not None and len(calls) > 3
+        return plain(batch | {"weights": batch["weights"] * np.float32("nan")} if bad else batch, mesh, parts)
+
+    calls: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.steps, "place", broken)
+        with pytest.raises(UserError, match=r"remove checkpoints/3, which has these weights: .* from step 2$"):
+            loop.train(run, folder)
+    assert steps(folder / "checkpoints") == [2, 3]
+    shutil.rmtree(folder / "checkpoints" / "3")
+    optimizer = dataclasses.replace(run.optimizer, learning_rate=1e-4)
+    loop.train(dataclasses.replace(run, optimizer=optimizer), folder)
+    assert steps(folder / "checkpoints")[-1] == run.steps
+
+
+def test_parts_of_a_batch_may_change(copy, run):
+    """What to do about too little memory, said when a step does not fit."""
+    parts = dataclasses.replace(
+        run, steps=9, accumulate=2, model=dataclasses.replace(run.model, remat="full"), prompts=()
+    )
+    loop.train(parts, copy)
+    assert steps(copy / "checkpoints") == [8, 9]
+
+
+@pytest.mark.parametrize("gone", ["metrics.jsonl", "loss.png", "samples.txt", "tensorboard", "config.json"])
+def test_what_is_removed_or_in_the_way_meanwhile(gone, copy, run, monkeypatch):
+    plain = Report.step
+
+    def patched(self, number, metrics):
+        plain(self, number, metrics)
+        if number == 9 and (copy / gone).is_dir():
+            shutil.rmtree(copy / gone)
+        elif number == 9:
+            (copy / gone).unlink()
+            if gone in ("loss.png", "samples.txt"):
+                (copy / gone).mkdir()
+
+    monkeypatch.setattr(Report, "step", patched)
+    more = dataclasses.replace(run, steps=10)
+    with (
+        pytest.warns(UserWarning, match="removed or replaced") if gone == "metrics.jsonl" else contextlib.nullcontext()
+    ):
+        loop.train(more, copy)
+    assert steps(copy / "checkpoints")[-1] == 10
+    assert config.load(copy) == more
+    if gone == "metrics.jsonl":
+        assert [line["step"] for line in numbers(copy, "train/")] == [9, 10]
+
+
+@pytest.mark.parametrize("gone", [".", "checkpoints"])
+def test_a_folder_removed_meanwhile_is_one_line(gone, copy, run, monkeypatch):
+    plain = Report.step
+
+    def patched(self, number, metrics):
+        plain(self, number, metrics)
+        if number == 9:
+            shutil.rmtree(copy / gone)
+            (copy / gone).write_text("a file")
+
+    monkeypatch.setattr(Report, "step", patched)
+    with pytest.raises(UserError) as caught:
+        loop.train(dataclasses.replace(run, steps=10, prompts=()), copy)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
 
 
 def test_after_a_few_the_run_goes_on(run, tmp_path, monkeypatch):

@@ -146,3 +146,15 @@ def test_scaled():
     assert [scaled(x) for x in numbers] == (
         ["0.123", "1", "10", "12.3", "100", "123", "999", "1k", "1.23k", "123k", "1M", "3G", "5000T"]
     )
+
+
+def test_pauses_count_neither_for_the_rate_nor_for_what_is_left(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    progress = module.Progress(100, "x", interval=1e9)
+    for step in range(1, 6):
+        clock[0] += 1.0
+        progress.update(step)
+        with progress.pause():
+            clock[0] += 50.0
+    assert progress._parts()["steps"] == "1 steps/s" and progress._parts()["left"].endswith("1:35 left")

@@ -1,3 +1,4 @@
+import os
 import signal
 import threading
 
@@ -25,6 +26,22 @@ def test_a_second_ctrl_c_interrupts():
         assert stopping.requested == "SIGINT"
         signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_third_ctrl_c_breaks_off_no_closing_and_a_fourth_leaves(monkeypatch):
+    left = []
+    monkeypatch.setattr(os, "_exit", left.append)
+    closed = False
+    with pytest.raises(KeyboardInterrupt), stop_on_signals():
+        signal.raise_signal(signal.SIGINT)
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            signal.raise_signal(signal.SIGINT)
+            closed = True
+            assert left == []
+            signal.raise_signal(signal.SIGINT)
+    assert closed and left == [130]
 
 
 def test_ctrl_c_after_sigterm_asks_first():
