@@ -165,7 +165,7 @@ def test_the_replication_of_chinchilla(shared):
     """
     runs = published.chinchilla(shared)
     every = fit(runs, resamples=4)
-    assert every.far_off() == 5 and every.law.beta == pytest.approx(0.453, abs=0.002)
+    assert every.far_off() == 5 and every.constants()["beta"].value == pytest.approx(0.453, abs=0.002)
     runs = runs.without_highest(5)
     assert len(runs) == 240 and runs.loss.max() < 3.43
     found = fit(runs, resamples=300)
