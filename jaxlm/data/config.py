@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from jaxlm.config_check import said
 from jaxlm.config_tree import shorten
 from jaxlm.errors import UserError, unknown
 from jaxlm.text.sentencepiece_train import LEAST_V
@@ -18,14 +19,6 @@ def is_count(value: Any, most: int = MOST) -> bool:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and value != ""
-
-
-def shown(value: Any) -> str:
-    """A value as an error message spells it, of bounded length."""
-    try:
-        return shorten(repr(value))
-    except ValueError:  # Python writes no integer of more than 4300 digits
-        return "a number of thousands of digits"
 
 
 def _check(good: bool, message: str) -> None:
@@ -49,11 +42,11 @@ class Source:
     field: str = "text"
 
     def __post_init__(self) -> None:
-        _check(_is_text(self.path), f"a data source's path must be text, not {shown(self.path)}")
+        _check(_is_text(self.path), f"a data source's path must be text, not {said(self.path)}")
         good = type(self.weight) in (int, float) and 1e-15 <= self.weight <= 1e15  # sums and ratios stay finite
-        said = f"weight must be a positive number, from 1e-15 to 1e15, not {shown(self.weight)}"
-        _check(good, f"data source {shorten(self.path)}: {said}")
-        _check(_is_text(self.field), f"data source {shorten(self.path)}: field must be text, not {shown(self.field)}")
+        why = f"weight must be a positive number, from 1e-15 to 1e15, not {said(self.weight)}"
+        _check(good, f"data source {shorten(self.path)}: {why}")
+        _check(_is_text(self.field), f"data source {shorten(self.path)}: field must be text, not {said(self.field)}")
 
 
 @dataclass(frozen=True)
@@ -70,21 +63,19 @@ class TokenizerConfig:
 
     def __post_init__(self) -> None:
         if not isinstance(self.kind, str) or self.kind not in KINDS:
-            raise unknown("tokenizer kind", shown(self.kind).strip("'"), KINDS)
-        _check(is_count(self.V), f"tokenizer V must be a positive integer below 2**31, not {shown(self.V)}")
+            raise unknown("tokenizer kind", said(self.kind).strip("'"), KINDS)
+        _check(is_count(self.V), f"tokenizer V must be a positive integer below 2**31, not {said(self.V)}")
         if self.kind == "bytes":
             _check(
                 self.V == 257,
-                f"the byte tokenizer has V=257, not {shown(self.V)}: leave V, or set kind to bpe or unigram",
+                f"the byte tokenizer has V=257, not {said(self.V)}: leave V, or set kind to bpe or unigram",
             )
         if self.kind in ("bpe", "unigram"):
-            _check(self.V >= LEAST_V, f"V={shown(self.V)} is too small for a {self.kind} tokenizer: set V, say to 4096")
+            _check(self.V >= LEAST_V, f"V={said(self.V)} is too small for a {self.kind} tokenizer: set V, say to 4096")
         if self.kind == "file":
             _check(_is_text(self.path), "tokenizer kind 'file' needs a path")
         else:
-            _check(
-                self.path is None, f"tokenizer kind {shown(self.kind)} takes no path: set kind to 'file' to load one"
-            )
+            _check(self.path is None, f"tokenizer kind {said(self.kind)} takes no path: set kind to 'file' to load one")
 
 
 @dataclass(frozen=True)
@@ -113,11 +104,11 @@ class DataConfig:
     def __post_init__(self) -> None:
         good = isinstance(self.sources, tuple) and all(isinstance(source, Source) for source in self.sources)
         _check(good and bool(self.sources), "data.sources must be a tuple with at least one Source")
-        _check(is_count(self.T), f"data.T must be a positive integer below 2**31, not {shown(self.T)}")
+        _check(is_count(self.T), f"data.T must be a positive integer below 2**31, not {said(self.T)}")
         good = isinstance(self.holdout, float) and 0 < self.holdout < 1
-        _check(good, f"data.holdout must be between 0 and 1, say 0.02, not {shown(self.holdout)}")
+        _check(good, f"data.holdout must be between 0 and 1, say 0.02, not {said(self.holdout)}")
         good = type(self.seed) is int and 0 <= self.seed <= MOST
-        _check(good, f"data.seed must be an integer from 0 to 2**31 - 1, not {shown(self.seed)}")
+        _check(good, f"data.seed must be an integer from 0 to 2**31 - 1, not {said(self.seed)}")
         good = self.limit is None or is_count(self.limit, 2**62)
-        _check(good, f"data.limit must be a number of bytes, not {shown(self.limit)}")
-        _check(self.cache is None or _is_text(self.cache), f"data.cache must be a folder, not {shown(self.cache)}")
+        _check(good, f"data.limit must be a number of bytes, not {said(self.limit)}")
+        _check(self.cache is None or _is_text(self.cache), f"data.cache must be a folder, not {said(self.cache)}")

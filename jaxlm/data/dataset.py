@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jaxlm.config_check import said
 from jaxlm.data import sources, tokenize
-from jaxlm.data.config import MOST, DataConfig, is_count, shown
+from jaxlm.data.config import MOST, DataConfig, is_count
 from jaxlm.data.heldout import HeldoutRows, heldout_rows, in_order
 from jaxlm.data.pack import Batch
 from jaxlm.data.shards import Shards
@@ -135,7 +136,7 @@ class Dataset:
 
 def _rows(batch: int, rows: Sequence[int] | None) -> Sequence[int]:
     if not is_count(batch):
-        raise UserError(f"a batch of {shown(batch)} rows: it must be a positive integer below 2**31")
+        raise UserError(f"a batch of {said(batch)} rows: it must be a positive integer below 2**31")
     rows = range(batch) if rows is None else rows
     if not rows or (rows != range(batch) and (min(rows) < 0 or max(rows) >= batch)):
         raise ValueError(f"rows {rows} are not some of the {batch} of a batch")
