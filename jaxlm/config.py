@@ -25,10 +25,11 @@ from jaxlm import arguments as checks
 from jaxlm import config_call
 from jaxlm.config_override import override
 from jaxlm.config_tree import from_dict, is_config, join, plain, to_dict
+from jaxlm.config_tree import trust as _trust
 from jaxlm.errors import UserError, nearest, unknown
 from jaxlm.paths import expand
 
-__all__ = ["describe", "diff", "from_dict", "list_configs", "load", "override", "resolve", "save", "to_dict"]
+__all__ = ["describe", "diff", "from_dict", "list_configs", "load", "override", "resolve", "save", "to_dict", "trust"]
 
 
 LARGEST = 2**24  # bytes of a saved config
@@ -96,6 +97,18 @@ def load(path: str | os.PathLike) -> Any:
         raise UserError(f"{path}: {error}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
+
+
+def trust(module: str) -> None:
+    """Lets saved configs name the config classes of a module of one's own: "mine.models", or a file, "my.py", whose
+    classes a run made by `my.py:function` has. It is imported then, so it can run any code. Raises UserError for a
+    file that is not there or has a mistake in it."""
+    if module.endswith(".py"):
+        file = _find_file(module)
+        with _naming_the_line(file):
+            _import(file)
+    else:
+        _trust(module)
 
 
 # Text ----------------------------------------------------------------------------------------------------------------
@@ -239,6 +252,7 @@ def _import(file: Path) -> types.ModuleType:
         package.__path__ = [str(file.parent)]
         return importlib.import_module(f"jaxlm.configs.{file.stem}")
     module = types.ModuleType(f"own_config_{file.stem}")
+    _trust(module.__name__)
     module.__file__ = str(file)
     sys.modules[module.__name__] = module  # dataclasses look their annotations up there
     if str(file.parent) not in sys.path:

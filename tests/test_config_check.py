@@ -31,7 +31,16 @@ NEEDED: dict[str, Any] = {  # what classes need that is no number, or more than 
     "long": (2.0,),
     "high": 4.0,
 }
-NO_CONFIG = ("HeldoutRows", "Task", "Schedule", "Band", "Rule", "Axes", "Dispatch", "Pattern")  # frozen, but made by programs only
+NO_CONFIG = (
+    "HeldoutRows",
+    "Task",
+    "Schedule",
+    "Band",
+    "Rule",
+    "Axes",
+    "Dispatch",
+    "Pattern",
+)  # frozen, but made by programs only
 
 
 def classes() -> list[type]:

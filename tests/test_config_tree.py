@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from jaxlm import cli, config_tree
+from jaxlm import config as configs
 from jaxlm.config_tree import from_dict, to_dict
 from jaxlm.errors import UserError
 from tests.config_zoo import Attention, Layer, Mixer, Model, Run, Thawed
@@ -135,3 +137,34 @@ def test_a_dataclass_that_raises_valueerror_gives_one_line():
 def test_configs_do_not_import_jax():
     code = "import sys, jaxlm.config; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_class_that_moved_is_found_by_its_old_name(monkeypatch):
+    monkeypatch.setitem(config_tree.MOVED, "jaxlm.old_zoo.Mixture", "jaxlm.config_zoo.Mixer")
+    assert from_dict({"type": "jaxlm.old_zoo.Mixture", "Z": 3}) == Mixer(3)
+
+
+def test_what_moved_is_where_it_is_said_to_be():
+    for old, new in config_tree.MOVED.items():
+        assert config_tree.find_class(old).__name__ == new.rpartition(".")[2]
+
+
+def test_a_class_of_ones_own_is_found_where_its_module_is_named(tmp_path, monkeypatch, capsys):
+    code = "import dataclasses\n@dataclasses.dataclass(frozen=True)\nclass Own:\n    x: int = 1\ndef own(): return Own(2)\n"
+    for name in ("my_module.py", "mine.py"):
+        (tmp_path / name).write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(config_tree, "_trusted", set())
+    saved = {"type": "my_module.Own", "x": 3}
+    with pytest.raises(UserError, match="if my_module is a module of yours, name it: `jaxlm --module my_module ...`"):
+        from_dict(saved)
+    configs.trust("my_module")
+    assert from_dict(saved).x == 3
+    made = configs.resolve(str(tmp_path / "mine.py"))
+    configs.save(made, tmp_path / "config.json")
+    assert configs.load(tmp_path) == made  # whoever made a run by a file of his own goes on with it
+    config_tree._trusted.clear()
+    (tmp_path / "config.json").write_text(json.dumps({"type": "own_config_mine.Own"}))
+    assert cli.main(["--module", str(tmp_path / "mine.py"), "info", str(tmp_path / "config.json")]) in (0, 2)
+    assert "name it" not in capsys.readouterr().err
+    assert cli.main(["--module", "mine.py"]) == 2 and "then a verb" in capsys.readouterr().err

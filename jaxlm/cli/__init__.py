@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterable, Sequence
 
 import jaxlm
-from jaxlm import host
+from jaxlm import config, host
 from jaxlm.cli import info, models, plan, scaling, tokenizer, working
 from jaxlm.cli.verb import Args, Parser
 from jaxlm.errors import UserError, machine_trouble, nearest, one_line, unknown
@@ -24,7 +24,13 @@ HELP = ("-h", "--help")
 def usage(names: Iterable[str] = tuple(VERBS)) -> str:
     """The verbs of these names, each with what it does and an example."""
     lines = [f"  {name:18}{VERBS[name].summary}\n  {'':18}  {VERBS[name].example}" for name in names]
-    return "\n".join(["usage: jaxlm VERB ... (jaxlm VERB --help says more; also jaxlm --version)", "", *lines])
+    return "\n".join(
+        [
+            "usage: jaxlm VERB ... (jaxlm VERB --help says more; also jaxlm --version, jaxlm --module my.py VERB ...)",
+            "",
+            *lines,
+        ]
+    )
 
 
 def _dispatch(argv: list[str]) -> None:
@@ -33,6 +39,13 @@ def _dispatch(argv: list[str]) -> None:
         raise UserError(f"say what to do: {', '.join(VERBS)} (see `jaxlm --help`)")
     if argv[0] in HELP:
         return print(usage())
+    while argv[0] == "--module":
+        if len(argv) < 3:
+            raise UserError(
+                "--module: say whose config classes saved runs may have, then a verb: --module my.py train ..."
+            )
+        config.trust(argv[1])
+        argv = argv[2:]
     if argv[0] == "--version":
         return print(f"jaxlm {jaxlm.__version__}")
     for words in (2, 1):
