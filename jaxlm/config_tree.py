@@ -121,7 +121,7 @@ def trust(module: str) -> None:
 
 
 def find_class(name: Any, path: str = "") -> type:
-    """The frozen dataclass of this full name, such as "jaxlm.nn.attention.AttentionConfig", or of an old one: `MOVED`."""
+    """The frozen dataclass of this full name, such as "jaxlm.nn.attention.AttentionConfig", or of one in `MOVED`."""
     where = f"{join(path, 'type')} is {shorten(repr(name))}"
     parts = MOVED.get(name, name).split(".") if isinstance(name, str) else []
     home, ours = ".".join(parts[:-1]), len(parts) > 2 and parts[0] == "jaxlm"

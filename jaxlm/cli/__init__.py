@@ -24,13 +24,9 @@ HELP = ("-h", "--help")
 def usage(names: Iterable[str] = tuple(VERBS)) -> str:
     """The verbs of these names, each with what it does and an example."""
     lines = [f"  {name:18}{VERBS[name].summary}\n  {'':18}  {VERBS[name].example}" for name in names]
-    return "\n".join(
-        [
-            "usage: jaxlm VERB ... (jaxlm VERB --help says more; also jaxlm --version, jaxlm --module my.py VERB ...)",
-            "",
-            *lines,
-        ]
-    )
+    first = "usage: jaxlm VERB ... (jaxlm VERB --help says more; also jaxlm --version)"
+    own = "       jaxlm --module my.py VERB ... where saved configs have classes of my.py"
+    return "\n".join([first, own, "", *lines])
 
 
 def _dispatch(argv: list[str]) -> None:
@@ -41,9 +37,7 @@ def _dispatch(argv: list[str]) -> None:
         return print(usage())
     while argv[0] == "--module":
         if len(argv) < 3:
-            raise UserError(
-                "--module: say whose config classes saved runs may have, then a verb: --module my.py train ..."
-            )
+            raise UserError("--module: name a file or module, then a verb: jaxlm --module my.py generate runs/mine")
         config.trust(argv[1])
         argv = argv[2:]
     if argv[0] == "--version":
