@@ -297,6 +297,7 @@ def test_an_installed_package_finds_the_configs_inside_it(tmp_path):
     for name in (
         "__init__.py",
         "arguments.py",
+        "compat.py",
         "errors.py",
         "config.py",
         "config_tree.py",
