@@ -45,13 +45,14 @@ def resolve(name: str, overrides: Iterable[str] = ()) -> Any:
     and whatever `override` refuses.
     """
     called, arguments = config_call.split(checks.text(name, "the name of a config"))
+    overrides = list(overrides)
     path, _, function = called.rpartition(":") if ".py:" in called else (called, "", "")
     if path.endswith(".py"):
-        config = _call(_find_file(path), function, arguments)
+        config = _call(_find_file(path), function, arguments, name, overrides)
     elif path.endswith(".json") or os.sep in path:
         config = load(path)
     else:
-        config = _find_function(called, arguments)
+        config = _find_function(called, arguments, name, overrides)
     return override(config, overrides)
 
 
@@ -184,13 +185,13 @@ def _folder() -> Path:
     return inside if inside.is_dir() else package.parent / "configs"
 
 
-def _find_function(name: str, arguments: dict[str, Any]) -> Any:
+def _find_function(name: str, arguments: dict[str, Any], said: str, overrides: list[str]) -> Any:
     """The shipped config that a bare function name means, or the one saved in a folder of that name."""
     known = [qualified for qualified, _, _ in list_configs()]
     found = [qualified for qualified in known if qualified.endswith(f".py:{name}")]
     if len(found) == 1:
         file, _, function = found[0].partition(":")
-        return _call(_folder() / file, function, arguments)
+        return _call(_folder() / file, function, arguments, said, overrides)
     if found:
         raise UserError(f"the config name {name!r} is ambiguous: say which of {', '.join(found)}")
     if name and not arguments and expand(name).is_dir():
@@ -225,8 +226,9 @@ def _functions(file: Path) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _call(file: Path, function: str, arguments: dict[str, Any]) -> Any:
-    """The frozen dataclass that the config function of this name in `file` returns ("" is the only one)."""
+def _call(file: Path, function: str, arguments: dict[str, Any], said: str, overrides: list[str]) -> Any:
+    """The frozen dataclass that the config function of this name in `file` returns ("" is the only one). Raises
+    UserError where one of `overrides` belongs into the call, which was `said` so."""
     names = list(_functions(file))
     if not function and len(names) == 1:
         function = names[0]
@@ -242,6 +244,7 @@ def _call(file: Path, function: str, arguments: dict[str, Any]) -> Any:
         config = made_by(**arguments)
     if not is_config(config):
         raise UserError(f"{file}: {function}() must return a frozen dataclass, not a {type(config).__name__}")
+    config_call.refuse_arguments(made_by, said, overrides, plain(config))
     return config
 
 

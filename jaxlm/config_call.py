@@ -7,7 +7,7 @@ import ast
 import inspect
 import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from jaxlm.config_tree import fits, shorten, spell
@@ -43,6 +43,30 @@ def check(function: Callable, arguments: dict[str, Any]) -> None:
         if not fits(value, annotations.get(name, Any)):
             wanted = spell(annotations[name])
             raise UserError(f"{name} of {function.__name__} must be {wanted}, not {shorten(repr(value))}")
+
+
+def refuse_arguments(function: Callable, said: str, overrides: Iterable[str], fields: Iterable[str]) -> None:
+    """Raises UserError for an override that is none of the config's `fields` but an argument of `function`, which was
+    called as `said`: it shows the call with it."""
+    known = inspect.signature(function).parameters.keys() - set(fields)
+    for text in overrides:
+        key, equals, value = str(text).partition("=")
+        if equals and key in known:
+            called, arguments = split(said)
+            arguments[key] = _value(value)
+            check(function, arguments)
+            call = f"{called}({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"
+            raise UserError(f"{key} is an argument of {called}, not a field: write {call!r}", call, (said, text))
+
+
+def _value(text: str) -> Any:
+    """What an override's text is as an argument: a literal where it is one."""
+    if text.lower() in ("true", "false", "none"):
+        text = text.capitalize()
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return text
 
 
 def file_name(text: str) -> str:

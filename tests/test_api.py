@@ -1,6 +1,7 @@
 import functools
 import json
 import shutil
+from pathlib import Path
 
 import chex
 import jax
@@ -290,17 +291,18 @@ def test_load_takes_the_moving_average_where_there_is_one(tmp_path):
     assert_plus(jaxlm.load(tmp_path / "run"), params, 30)
 
 
-def test_load_goes_back_over_damage_with_a_warning(whole, tmp_path):
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b""), Path.unlink], ids=["empty", "removed"])
+def test_load_goes_back_over_damage_with_a_warning(whole, tmp_path, damage):
     folder, params = tmp_path / "damaged", whole[1]
     shutil.copytree(whole[0], folder)
     description = lambda step: folder / "checkpoints" / step / "_CHECKPOINT_METADATA"
-    description("3").write_bytes(b"")
+    damage(description("3"))
     with pytest.warns(UserWarning, match=r"checkpoints/3: .*; trying the one before"):
         assert_plus(jaxlm.load(folder), params, 2)
     with pytest.raises(UserError, match=r"cannot use the checkpoint .*checkpoints/3"):
         jaxlm.load(folder / "checkpoints/3")
-    description("2").write_bytes(b"")
-    description("1").write_bytes(b"")
+    damage(description("2"))
+    damage(description("1"))
     with pytest.warns(UserWarning), pytest.raises(UserError, match=r"cannot use the checkpoint .*checkpoints/1"):
         jaxlm.load(folder)
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 import types
+import warnings
 from pathlib import Path
 
 import pytest
@@ -113,7 +114,7 @@ def rooms(monkeypatch, tmp_path):
             calls["stream"] = args
             yield from (" a", " b")
 
-    monkeypatch.setitem(vars(jaxlm), "load", lambda path: Model())
+    monkeypatch.setitem(vars(jaxlm), "load", lambda path, **options: Model())
 
     class Sampler(tuple):
         def __or__(self, other):
@@ -224,6 +225,20 @@ def test_troubles_of_the_machine_and_bugs(monkeypatch, capsys):
     monkeypatch.setitem(cli.VERBS, "configs", fail(ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError):  # a bug keeps its traceback
         cli.main(["configs"])
+
+
+def test_a_warning_is_one_line(monkeypatch, capsys):
+    def main() -> int:
+        warnings.warn("checkpoint 3\nis damaged", stacklevel=2)
+        return 0
+
+    monkeypatch.setattr(cli, "main", main)
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["jaxlm", "configs"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert cli.console() == 0
+    assert capsys.readouterr() == ("", "jaxlm: warning: checkpoint 3 is damaged\n")
 
 
 def test_a_reader_that_leaves_is_no_error(tmp_path):

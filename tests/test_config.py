@@ -298,7 +298,6 @@ def test_an_installed_package_finds_the_configs_inside_it(tmp_path):
         "__init__.py",
         "arguments.py",
         "compat.py",
-        "paths.py",
         "errors.py",
         "config.py",
         "config_tree.py",

@@ -4,11 +4,13 @@ Heavy imports happen inside the verbs, so that `jaxlm --help` answers at once. E
 line on bad input, 130 on Ctrl-C.
 """
 
+import contextlib
 import io
 import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterable, Sequence
 
 import jaxlm
@@ -75,7 +77,8 @@ def _refuse(parser: Parser, args: Args, argv: list[str], stray: str) -> None:
     options = [option for option in parser._option_string_actions if option.startswith("--")]
     near = nearest(stray.partition("=")[0], options)
     if right := working.as_override(args, argv, stray, near):
-        raise UserError(f"{parser.prog.removeprefix('jaxlm ')}: {stray} is no option but a field of the config", *right)
+        kind = "an argument" if right[1][0] == args.config else "a field"
+        raise UserError(f"{parser.prog.removeprefix('jaxlm ')}: {stray} is no option but {kind} of the config", *right)
     parser.error(f"unexpected {stray!r}: the nearest is {near!r}")
 
 
@@ -83,6 +86,7 @@ def console() -> int:
     """`main` as a program of its own, which may choose how its process is started."""
     if sys.argv[1:2] in (["train"], ["generate"]):
         host.restart_with_huge_pages()
+    warnings.showwarning = _show_warning
     try:
         code = main()
     except KeyboardInterrupt:  # one that came while another was being handled
@@ -115,6 +119,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if line is None:
             raise
         return _fail(line)
+
+
+def _show_warning(message: Warning | str, *where: object, **more: object) -> None:
+    """A warning in one line: where in the code it was raised is not for the reader of a terminal."""
+    with contextlib.suppress(OSError):
+        print(f"jaxlm: warning: {one_line(str(message))}", file=sys.stderr)
 
 
 def _fail(line: str) -> int:

@@ -36,6 +36,11 @@ def _mended(argv: list[str], error: UserError) -> list[str]:
     for at in range(len(argv) - len(wrong) + 1):
         if wrong and argv[at : at + len(wrong)] == wrong:
             return [*argv[:at], error.right, *argv[at + len(wrong) :]]
+    if wrong and all(word in argv for word in wrong):  # with others between
+        argv[argv.index(wrong[0])] = error.right
+        for word in wrong[1:]:
+            argv.remove(word)
+        return argv
     key = error.right.partition("=")[0]
     return [*(word for word in argv if not word.startswith(f"{key}=")), error.right]
 
@@ -71,16 +76,22 @@ def as_override(args: Args, argv: Sequence[str], stray: str, near: str) -> tuple
 
     option, equals, value = stray.partition("=")
     key = option.lstrip("-").replace("-", "_")
-    try:
-        found = config_names.meant(plain(resolve(args.config)), key, [near.lstrip("-").replace("-", "_")])
-    except UserError:
-        return None
-    if not found:
-        return None
     at = list(argv).index(stray)
     wrong = (stray,)
     if not equals and at + 1 < len(argv) and "=" not in argv[at + 1] and not argv[at + 1].startswith("--"):
         value, wrong = argv[at + 1], (stray, argv[at + 1])
     elif not equals:
         value = "true"
+    try:
+        tree = plain(resolve(args.config))
+    except UserError:
+        return None
+    try:
+        resolve(args.config, [f"{key}={value}"])
+    except UserError as error:
+        if error.wrong[:1] == (args.config,):  # an argument of the config's function
+            return error.right, (args.config, *wrong)
+    found = config_names.meant(tree, key, [near.lstrip("-").replace("-", "_")])
+    if not found:
+        return None
     return found[0] if "=" in found[0] else f"{found[0]}={value}", wrong

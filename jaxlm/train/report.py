@@ -143,7 +143,7 @@ class Report:
         return not self.in_a_row or last
 
     def not_saved(self, number: int) -> None:
-        self.print(f"step {number} is not saved: its loss, gradient or weights are not finite")
+        self.print(f"step {number} is not saved: its loss, gradient, weights or moments are not finite")
 
     def _way_back(self, number: int) -> str:
         """From which checkpoint a run goes on that does not get past these weights; they may be the newest one's."""

@@ -63,13 +63,14 @@ def abstract(run: RunConfig, mesh: Mesh | AbstractMesh) -> State:
 
 
 def finite(state: State) -> bool:
-    """Whether all weights, and their moving average, are finite. Waits for them."""
-    leaves = jax.tree.leaves((state.params, state.ema))
+    """Whether all weights, their moving average and the optimizer's moments are finite. Waits for them."""
+    leaves = jax.tree.leaves((state.params, state.ema, state.opt_state))
     return all(jax.device_get([_finite(x) for x in leaves]))
 
 
 @jax.jit
 def _finite(x: Array) -> Array:
+    x = jax.device_put(x, jax.memory.Space.Device)  # from host memory, where it lies there
     return jnp.isfinite(x).all()
 
 

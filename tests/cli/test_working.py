@@ -33,6 +33,9 @@ def line(tmp_path, monkeypatch, capsys):
         ("plan quickstart --lr 1 --json", "plan quickstart optimizer.learning_rate=1 --json"),
         ("train shakespeare steps=20", "train shakespeare steps=20 optimizer.warmup=2"),
         ("train shakespeare max_steps=20", "train shakespeare steps=20 optimizer.warmup=2"),
+        ("train gpt depth=12", "train 'gpt(depth=12)'"),
+        ("train gpt.py:gpt(depth=8) seed=1 depth=12 mup=true", "train 'gpt.py:gpt(depth=12, mup=True)' seed=1"),
+        ("plan gpt --depth 12 --json", "plan 'gpt(depth=12)' --json"),
         ("train quickstart mesh=data=2", "train quickstart mesh.data=2"),
         ("plan quickstart data.path=a*b", "plan quickstart 'data.sources.0.path=a*b'"),
     ],
@@ -41,7 +44,12 @@ def test_a_command_that_works_is_shown(argv, tried, line):
     assert line(*argv.split()).endswith(f" Try: jaxlm {tried}\n")
 
 
-NO = ["train quickstart lr=fast", "train quickstart lr=1 nothing.at.all=2", "train nothing --lr 1"]
+NO = [
+    "train gpt depth=deep",
+    "train quickstart lr=fast",
+    "train quickstart lr=1 nothing.at.all=2",
+    "train nothing --lr 1",
+]
 
 
 @pytest.mark.parametrize("argv", NO)

@@ -11,6 +11,7 @@ import pytest
 
 from jaxlm.errors import UserError
 from jaxlm.models import flops
+from jaxlm.train import plot
 from jaxlm.train import report as room
 from jaxlm.train.report import Report
 from tests import tiny
@@ -66,13 +67,18 @@ def test_only_every_so_many_and_the_last(start, tmp_path):
     assert logged(tmp_path) == [3, 6, 7]
 
 
-def test_the_numbers(start, tmp_path):
-    with start(bytes_per_token=4.0) as report:
-        report.step(1, metrics(loss=2.5, nll=2.0))  # the loss has z-loss or smoothing in it
+def test_the_numbers(start, tmp_path, capsys, monkeypatch):
+    """What is shown and drawn is the loss alone, as held-out losses are, also where more is minimised."""
+    drawn = {}
+    monkeypatch.setattr(plot, "_draw_train", lambda axes, x, y: drawn.update(zip(x, y)) or [y])
+    with start(dataclasses.replace(RUN, label_smoothing=0.1), bytes_per_token=4.0) as report:
+        report.step(1, metrics(loss=2.5, nll=2.0))
         report.flush()
         report.scores(1, {"loss": 1.0, "perplexity": math.e, "bits_per_byte": 0.4})
     train, heldout = (json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines())
-    assert train["train/loss"] == 2.5 and train["train/grad_norm"] == 1.5 and train["train/learning_rate"] == 0.5
+    assert "step 1/100, loss 2.000" in capsys.readouterr().out and drawn == {1: 2.0}
+    assert train["train/loss"] == 2.0 and train["train/objective"] == 2.5
+    assert train["train/grad_norm"] == 1.5 and train["train/learning_rate"] == 0.5
     assert train["train/perplexity"] == pytest.approx(math.exp(2))
     assert train["train/bits_per_byte"] == pytest.approx(2 / math.log(2) / 4)
     assert heldout == {"step": 1, "eval/loss": 1.0, "eval/perplexity": math.e, "eval/bits_per_byte": 0.4}

@@ -56,3 +56,14 @@ def test_a_mesh_that_does_not_divide_the_weights():
     mesh = make_mesh(MeshConfig(data=1, fsdp=1, tensor=8))
     with pytest.raises(UserError, match=r"mesh tensor=8 does not divide the 'heads' axis of .* which has size [24]"):
         states.abstract(tiny.run(), mesh)
+
+
+def test_one_number_that_is_not_finite_is_seen_wherever_it_is():
+    """A checkpoint with it would take the place of a good one."""
+    state = states.create(tiny.run(ema=0.9), make_mesh(MeshConfig(data=1), jax.devices()[:1]))
+    assert states.finite(state)
+    for part in ("params", "ema", "opt_state"):
+        leaves, shape = jax.tree.flatten(getattr(state, part))
+        at = max(i for i, x in enumerate(leaves) if x.ndim)
+        leaves[at] = leaves[at].at[(-1,) * leaves[at].ndim].set(jnp.nan)
+        assert not states.finite(state.replace(**{part: jax.tree.unflatten(shape, leaves)}))
