@@ -31,7 +31,8 @@ NEEDED: dict[str, Any] = {  # what classes need that is no number, or more than 
     "long": (2.0,),
     "high": 4.0,
 }
-NO_CONFIG = ("Task", "Schedule", "Band", "Rule", "Axes", "Dispatch", "Pattern")  # frozen, but made by programs only
+# Frozen, but made by programs only.
+NO_CONFIG = ("Task", "Schedule", "Band", "Rule", "Axes", "Dispatch", "Pattern", "HeldoutRows")
 
 
 def classes() -> list[type]:
