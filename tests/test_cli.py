@@ -2,7 +2,6 @@ import io
 import os
 import subprocess
 import sys
-import time
 import types
 from pathlib import Path
 
@@ -25,9 +24,11 @@ def imported(result: subprocess.CompletedProcess) -> set[str]:
 
 @pytest.mark.parametrize("argv", [["--help"], ["--version"], ["train", "--help"], ["configs"], ["trian"]])
 def test_the_command_answers_at_once_and_without_jax(argv):
-    start = time.monotonic()
+    before = os.times()
     result = run(*argv)
-    assert time.monotonic() - start < 2  # about 0.1 s on an idle machine
+    after = os.times()
+    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    assert spent < 1  # seconds of a processor, about 0.1, whatever else runs there
     modules = imported(result)
     assert "jaxlm.errors" in modules
     assert modules.isdisjoint({"jax", "numpy", "flax", "optax", "orbax", "grain", "matplotlib", "sentencepiece"})
@@ -113,7 +114,7 @@ def rooms(monkeypatch, tmp_path):
             calls["stream"] = args
             yield from (" a", " b")
 
-    monkeypatch.setitem(vars(jaxlm), "load", lambda path: Model())
+    monkeypatch.setitem(vars(jaxlm), "load", lambda path, verify: Model())
 
     class Sampler(tuple):
         def __or__(self, other):
