@@ -66,6 +66,15 @@ def with_sharding_constraint(x: Any, spec: Any) -> Any:
     return jax.lax.with_sharding_constraint(x, spec)
 
 
+def leave_signals_alone() -> None:
+    """Has jax.distributed not take SIGTERM. jax 0.7 has no such option: whoever wants the signal sets a handler after
+    joining, which replaces jax's. jax 0.10."""
+    import jax
+
+    if hasattr(jax.config, "jax_enable_preemption_service"):
+        jax.config.update("jax_enable_preemption_service", False)
+
+
 def leaves_unreduced() -> bool:
     """Whether a product may leave its sum over devices for later; jax 0.7 adds such parts up wrongly. jax 0.10."""
     import jax

@@ -30,7 +30,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxlm import config
+from jaxlm import compat, config
 from jaxlm.errors import UserError, machine_trouble
 
 HEARTBEAT = 40  # seconds of silence after which a process counts as dead; the others end within a minute
@@ -110,7 +110,7 @@ def joined(place: Place) -> Iterator[None]:
     limit.start()
     inside = False
     try:
-        jax.config.update("jax_enable_preemption_service", False)  # it would keep SIGTERM to itself
+        compat.leave_signals_alone()
         jax.distributed.initialize(
             place.coordinator,
             place.count,

@@ -181,10 +181,6 @@ def test_too_little_text(saved, refused):
     assert "training tokens are fewer than one row of T+1 = 33: lower data.T" in train_on(refused, saved, "a.txt")
 
 
-def test_no_document_held_out(saved, refused, text):
-    assert "set data.holdout to" in train_on(refused, saved, text, data__holdout=0.0001)
-
-
 def test_a_tokenizer_larger_than_the_model(saved, refused, text):
     train_sentencepiece((p.read_text() for p in text.glob("*")), 300, "bpe").save("tokenizer")
     said = train_on(refused, saved, text, data__tokenizer='{"kind": "file", "path": "tokenizer"}')
@@ -343,4 +339,4 @@ def test_a_disk_that_fills_up(cls, method, copy, refused, monkeypatch):
 
 def test_a_folder_that_cannot_be_written(saved, refused):
     Path("file").write_text("")
-    assert refused("train", saved, "--run", "file/run").startswith("file")
+    assert refused("train", saved, "--run", "file/run").startswith("cannot use the run folder file/run: ")

@@ -8,7 +8,7 @@ import pytest
 import jaxlm
 from jaxlm import config
 from jaxlm.cli import main
-from jaxlm.data import cache, sources
+from jaxlm.data import cache, files
 from jaxlm.errors import UserError
 from jaxlm.paths import expand
 from jaxlm.text import ByteTokenizer
@@ -44,7 +44,7 @@ NOBODY = "~nobody-of-that-name/x"
         lambda: config.resolve(f"{NOBODY}.py"),
         lambda: config.resolve(f"{NOBODY}.json"),
         lambda: config.resolve(NOBODY),
-        lambda: sources.find(NOBODY),
+        lambda: files.find(NOBODY),
         lambda: cache.cache_root(NOBODY),
     ],
     ids=range(10),

@@ -76,7 +76,7 @@ def test_the_table_has_a_line_a_fact_with_its_unit(capsys):
 @pytest.mark.parametrize(
     "argv, message",
     [
-        (["gpt2_124m", "model.D=0"], "a model needs V, D >= 1"),
+        (["gpt2_124m", "model.D=0"], "model.D=0 must be at least 1"),
         (["gpt2_124m", "model.DD=1"], "did you mean"),
         (["gpt2_124m", "optimizer.warmup=30000"], "warmup=30000 must be"),
         (["gpt2_124m", "optimizer.name=adamx"], "adamx"),

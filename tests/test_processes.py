@@ -177,10 +177,10 @@ def test_a_script_starts_processes_that_find_each_other(script, stand_ins, env, 
         (tmp_path / name).chmod(0o755)
     added = {"PATH": f"{tmp_path}:{os.environ['PATH']}", env[0]: env[1] + free_port(), "XLA_FLAGS": ""}
     name, *count = script.split()
-    command = ["bash", str(LAUNCH / name), *count, "quickstart", "steps=7", "--run", "a b"]
+    command = ["bash", str(LAUNCH / name), *count, "quickstart", "steps=20", "--run", "a b"]
     done = subprocess.run(command, env=os.environ | added, capture_output=True, text=True, timeout=120)
     lines = [line for line in done.stderr.splitlines() if line.startswith("process ")]
-    assert sorted(lines) == [f"process {i} of 2: ['a b', 'a b'] 7" for i in range(2)], done.stderr
+    assert sorted(lines) == [f"process {i} of 2: ['a b', 'a b'] 20" for i in range(2)], done.stderr
     assert done.returncode == 0
 
 

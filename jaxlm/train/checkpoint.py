@@ -22,6 +22,7 @@ import dataclasses
 import math
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from typing import Any, Self
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from jaxlm import processes
 from jaxlm.axes import Params
 from jaxlm.errors import UserError
 from jaxlm.paths import expand
@@ -143,13 +145,16 @@ class Checkpoints:
     def _out_of_the_way(self, step: int, reason: Unusable) -> str:
         """Deletes what is proven damaged (or empty), renames what may be somebody's; says which."""
         path = self.folder / str(step)
-        if isinstance(reason, OtherArrays | Foreign) and any(path.iterdir()):
-            if jax.process_index() == 0:
+        keep = isinstance(reason, OtherArrays | Foreign) and any(path.iterdir())
+        processes.gather("")  # all have looked
+        if jax.process_index() == 0:
+            if keep:
                 path.rename(path.with_name(f"{step}.aside.{time.time_ns()}"))
-            self._orbax.reload()
-            return "renamed"
-        self._orbax.delete(step, missing_ok=True)
-        return "deleted"
+            else:
+                shutil.rmtree(path)
+        processes.gather("")  # it is out of the way
+        self._orbax.reload()
+        return "renamed" if keep else "deleted"
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

@@ -18,11 +18,14 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 
-from jaxlm.cli import main
-from jaxlm.train.checkpoint import Checkpoints
-from jaxlm.train.report import Report
+warnings.filterwarnings("ignore", category=DeprecationWarning, module="matplotlib")  # as in pyproject.toml
+
+from jaxlm.cli import main  # noqa: E402
+from jaxlm.train.checkpoint import Checkpoints  # noqa: E402
+from jaxlm.train.report import Report  # noqa: E402
 
 importlib.import_module("jaxlm.train.loop")  # not used here, but imported once for all
 
