@@ -12,7 +12,9 @@ def lookup(table_VD: Array, ids_BT: Array, dtype) -> Array:
     """Rows of `table_VD` at `ids_BT`, cast to `dtype`: (B, T, D) in the layout of the residual stream.
 
     On a mesh every device gathers its own vocabulary rows and the partial results are summed; left to the compiler,
-    a gather from a divided table replicates the batch (auto axes) or moves the whole table.
+    a gather from a divided table replicates the batch (auto axes) or moves the whole table. Where the width is divided
+    too, a device either gathers its vocabulary rows whole, or looks up its part of the width for all devices that share
+    the table and they exchange what they found, all to all: see `exchanges_rows`. The gradient goes the same way back.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.are_all_axes_manual:
@@ -22,22 +24,36 @@ def lookup(table_VD: Array, ids_BT: Array, dtype) -> Array:
     rows, vocab = sharding.rows(ids_BT.shape[1])[:2], sharding.RULES["vocab"]
     # Of devices with the same positions but other parts of the width one looks up, and all have the sum.
     same = sharding.divided("positions") if rows[1] is None else ()
+    width = sharding.divided("embed")
+    exchange = bool(width) and not same and exchanges_rows(ids_BT.size, len(table_VD), rows)
+
+    def found(table_vD, ids):
+        V = table_vD.shape[0]
+        row = ids - lax.axis_index(vocab) * V
+        mine = (row >= 0) & (row < V)
+        if same:
+            mine &= lax.axis_index(same) == 0
+        return jnp.where(mine[..., None], table_vD[jnp.clip(row, 0, V - 1)], 0)
 
     def local(table_vd, ids_BT):
-        table_vD = table_vd.astype(dtype)
-        if width := sharding.divided("embed"):
-            table_vD = lax.all_gather(table_vD, width, axis=1, tiled=True)
-        V = table_vD.shape[0]
-        row_BT = ids_BT - lax.axis_index(vocab) * V
-        mine_BT = (row_BT >= 0) & (row_BT < V)
-        if same:
-            mine_BT &= lax.axis_index(same) == 0
-        x_BTD = jnp.where(mine_BT[..., None], table_vD[jnp.clip(row_BT, 0, V - 1)], 0)
+        table_vd = table_vd.astype(dtype)
+        if exchange:
+            ids_N = lax.all_gather(ids_BT.reshape(-1), width, tiled=True)
+            x_Nd = found(table_vd, ids_N)
+            x_BTD = lax.all_to_all(x_Nd, width, split_axis=0, concat_axis=1, tiled=True).reshape(*ids_BT.shape, -1)
+        else:
+            x_BTD = found(lax.all_gather(table_vd, width, axis=1, tiled=True) if width else table_vd, ids_BT)
         if scatter:
             return lax.psum_scatter(x_BTD, vocab, scatter_dimension=1, tiled=True)
         return lax.psum(x_BTD, vocab + same)
 
     return sharding.per_device(local, [("vocab", "embed"), rows], out, table_VD, ids_BT)
+
+
+def exchanges_rows(tokens: int, V: int, rows: tuple[str | None, str | None]) -> bool:
+    """Whether the looked-up rows are sent instead of the table: where a device of the current mesh has fewer of the
+    `tokens`, which `rows` divides, than of the V rows. Either way a device sends that many rows of the whole width."""
+    return tokens * sharding.mesh_size("vocab") < V * sharding.mesh_size(rows[0]) * sharding.mesh_size(rows[1])
 
 
 def one_hot_lookup(table_VD: Array, ids_BT: Array, dtype) -> Array:
