@@ -48,7 +48,7 @@ def _why(c: Collective, run: RunConfig, compiled: bool) -> Iterator[str]:
         routers = {(model.D, getattr(block.ffn, "E", 0)) for block in flops.blocks(model)}  # which read it
         if not {d[-2:] for d in dims(c.shape)} <= routers:
             yield "float32, where the products read 16 bits"
-    if c.kind == "all-to-all" and not {"expert", "context"} & set(c.axes):
+    if c.kind == "all-to-all" and c.part != "embedding" and not {"expert", "context"} & set(c.axes):
         yield "re-sharding"
     # Products overlap with the ring that brings their operands, parts of the stream: over slices it loses its name.
     part = tokens * model.D // math.prod(mesh.sizes.values())
