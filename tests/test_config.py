@@ -294,18 +294,8 @@ def test_diff_lists_what_changed():
 def test_an_installed_package_finds_the_configs_inside_it(tmp_path):
     """A wheel keeps `configs/` inside the package: the same files, laid out so."""
     (tmp_path / "jaxlm" / "configs").mkdir(parents=True)
-    for name in (
-        "__init__.py",
-        "arguments.py",
-        "compat.py",
-        "errors.py",
-        "config.py",
-        "config_tree.py",
-        "config_override.py",
-        "config_names.py",
-        "config_call.py",
-    ):
-        shutil.copy(Path(config.__file__).parent / name, tmp_path / "jaxlm" / name)
+    for file in Path(config.__file__).parent.glob("*.py"):
+        shutil.copy(file, tmp_path / "jaxlm")
     (tmp_path / "jaxlm/configs/first.py").write_text(
         "import dataclasses\n@dataclasses.dataclass(frozen=True)\nclass A: x: int = 1\ndef small(): return A()"
     )
