@@ -3,6 +3,7 @@
 import bisect
 import dataclasses
 import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,11 +86,12 @@ class LanguageModel:
 
         A row ends at the end-of-text tokens that the model's files or its tokenizer name, and at a `stop`: a token id,
         or a text, which is then cut from the texts (and everything after it from the tokens). A special token's
-        spelling is its id. A text that begins with the token that the tokenizer would put there, as `chat_text` makes
-        it, is read as `encode_chat` reads it. Raises UserError for what cannot be decoded.
+        spelling is its id, also within a text: "<end>\\n" is that token and a line feed. A text that begins with the
+        token that the tokenizer would put there, as `chat_text` makes it, is read as `encode_chat` reads it. Raises
+        UserError for what cannot be decoded.
         """
         tokens_BT, mask_BT = self._prompts(prompts, mask_BT)
-        ids, stops = self._stops(stop)
+        ids, stops, marks = self._stops(stop)
         config, layers = self._prepared()
         tokens, logprobs = decoding.generate(
             config,
@@ -105,7 +107,7 @@ class LanguageModel:
             return Generated(tokens, logprobs, None)
         texts = []
         for b, real_T in enumerate(mask_BT.astype(bool)):
-            count, text = self._cut(tokens_BT[b][real_T], tokens[b][tokens[b] >= 0], stops)
+            count, text = self._cut(tokens_BT[b][real_T], tokens[b][tokens[b] >= 0], stops, marks)
             tokens[b, count:], logprobs[b, count:] = -1, 0
             texts.append(text)
         return Generated(tokens, logprobs, texts)
@@ -122,7 +124,7 @@ class LanguageModel:
 
         Errors are raised, and the prompt is read, before the first piece is asked for.
         """
-        tokenizer, (ids, stops) = self._needed_tokenizer(), self._stops(stop)
+        tokenizer, (ids, stops, marks) = self._needed_tokenizer(), self._stops(stop)
         tokens_BT, mask_BT = self._prompts(arguments.text(prompt, "the prompt of a stream"), None)
         max_new_tokens = decoding.check_length(self.config, mask_BT, max_new_tokens)
         config, layers = self._prepared()
@@ -136,14 +138,14 @@ class LanguageModel:
             for until in itertools.chain(range(1, max_new_tokens, STREAM), [max_new_tokens]):
                 state = decoding.decode(how, layers, state, until)
                 new_BT, _, done_B = map(np.asarray, decoding.results(state))
-                held += text.push([i for i in new_BT[0, seen:until] if i >= 0])
+                held += _push(text, [i for i in new_BT[0, seen:until] if i >= 0], marks)
                 seen, ended = until, done_B[0] or until == max_new_tokens
                 held += text.flush() if ended else ""
                 at = _stop_at(held, stops)
                 ended |= at is not None
                 ready = at if at is not None else len(held) if ended else max(0, len(held) - keep)
-                if ready:  # the rest may be the beginning of a stop
-                    yield held[:ready]
+                if piece := _unmarked(held[:ready]):  # the rest may be the beginning of a stop
+                    yield piece
                 if ended:
                     return
                 held = held[ready:]
@@ -230,7 +232,8 @@ class LanguageModel:
             raise UserError("a mask goes with tokens: texts are padded and masked here")
         return decoding.left_pad([self._needed_tokenizer().encode_prompt(text) for text in prompts])
 
-    def _stops(self, stop: Any) -> tuple[tuple[int, ...], list[str]]:
+    def _stops(self, stop: Any) -> tuple[tuple[int, ...], list[str], dict[int, str]]:
+        """The ids and the texts that end a row, and the marks of special tokens that stand within the texts."""
         several = isinstance(stop, list | tuple | np.ndarray | jax.Array) and getattr(stop, "ndim", 1)
         stops = [] if stop is None else list(stop) if several else [stop]
         name, last = "a stop is a text or a token id: what is no text", self.config.V - 1
@@ -240,22 +243,50 @@ class LanguageModel:
         texts = [s for s in stops if isinstance(s, str)]
         special = {spelling: i for i, spelling in self._needed_tokenizer().specials.items()} if texts else {}
         ids = [special.get(s) if isinstance(s, str) else s for s in stops]  # the texts leave special tokens out
-        return tuple(i for i in ids if i is not None) + self.stops, texts
+        marked, marks = _marked([s for s in texts if s not in special], special)
+        return tuple(i for i in ids if i is not None) + self.stops, texts + marked, marks
 
-    def _cut(self, prompt_T: np.ndarray, new_T: np.ndarray, stops: list[str]) -> tuple[int, str]:
+    def _cut(self, prompt_T: np.ndarray, new_T: np.ndarray, stops: list[str], marks: dict[int, str]) -> tuple[int, str]:
         """How many of a row's new tokens stay, and their text before the stop text that is complete first."""
 
         def text(count: int) -> str:
             stream = TextStream(self._needed_tokenizer(), skip_special=True)
             stream.push(prompt_T)  # a space after it, or the rest of a character, belongs to the continuation
-            return stream.push(new_T[:count]) + stream.flush()
+            return _push(stream, new_T[:count], marks) + stream.flush()
 
         whole = text(len(new_T))
         at = _stop_at(whole, stops)
         if at is None:
-            return len(new_T), whole
+            return len(new_T), _unmarked(whole)
         written = lambda count: text(count).startswith(whole[:at])
-        return bisect.bisect_left(range(len(new_T)), True, key=written), whole[:at]
+        return bisect.bisect_left(range(len(new_T)), True, key=written), _unmarked(whole[:at])
+
+
+MARKS = range(0xD800, 0xE000)  # lone surrogates, which no decoded text has: each stands for one special token
+_NO_MARKS = dict.fromkeys(MARKS)
+
+
+def _marked(texts: list[str], special: dict[str, int]) -> tuple[list[str], dict[int, str]]:
+    """The texts that have spellings of special tokens within, with marks for these, and the marks by id. As they are
+    spelled, in letters, the texts are stops too."""
+    spellings = sorted((s for s in special if s and any(s in text for text in texts)), key=len, reverse=True)
+    marks = {spelling: chr(mark) for spelling, mark in zip(spellings, MARKS)}
+    if not marks:
+        return [], {}
+    pattern = re.compile("|".join(map(re.escape, marks)))
+    found = [pattern.sub(lambda m: marks[m[0]], text) for text in texts if pattern.search(text)]
+    return found, {special[spelling]: mark for spelling, mark in marks.items()}
+
+
+def _push(stream: TextStream, ids: Sequence[int] | np.ndarray, marks: dict[int, str]) -> str:
+    """What the stream makes of the ids, with a mark in place of each special token that has one."""
+    if not marks:
+        return stream.push(ids)
+    return "".join(stream.push([i]) + marks.get(int(i), "") for i in ids)
+
+
+def _unmarked(text: str) -> str:
+    return text.translate(_NO_MARKS) if not text.isascii() else text
 
 
 def _stop_at(text: str, stops: list[str]) -> int | None:

@@ -63,7 +63,8 @@ VISIBLE = 10  # seconds until all machines see what one has written, on a networ
 
 @contextlib.contextmanager
 def open_run(run: RunConfig, folder: str | Path) -> Iterator[Path]:
-    """The folder, made if absent, while no other process trains there.
+    """The folder, made if absent, while no other process trains there; removed again by an exception before anything
+    is in it.
 
     Raises UserError when another one does, and when the checkpoints there are those of a run that this one cannot be.
     """
@@ -83,24 +84,43 @@ def open_run(run: RunConfig, folder: str | Path) -> Iterator[Path]:
         _check_shared(folder, "")
         yield folder
         return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".lock").touch()
-    except OSError as e:
-        raise UserError(f"cannot use the run folder {folder}: {e.strerror}: choose another with --run") from None
-    with open(folder / ".lock", "w") as lock:  # released by the system, however the process ends
+    with contextlib.ExitStack() as stack:
+        try:
+            made = [path for path in (folder, *folder.parents) if not path.exists()]
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context(open(folder / ".lock", "w"))  # released by the system, however the process ends
+        except OSError as e:
+            raise UserError(f"cannot use the run folder {folder}: {e.strerror}: choose another with --run") from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"another process trains in {folder}: wait for it, or choose another with --run") from None
         except OSError:  # a file system without locks
             pass
-        mark = uuid.uuid4().hex
-        lock.write(mark)
-        lock.flush()
-        os.fsync(lock.fileno())
-        _check_shared(folder, mark)
-        yield folder
+        try:
+            mark = uuid.uuid4().hex
+            lock.write(mark)
+            lock.flush()
+            os.fsync(lock.fileno())
+            _check_shared(folder, mark)
+            yield folder
+        except BaseException:
+            if made:
+                _remove_empty(folder, made)
+            raise
+
+
+def _remove_empty(folder: Path, made: list[Path]) -> None:
+    """Removes a folder that has nothing but its lock and an empty `checkpoints/`, then the folders above it that were
+    `made` with it."""
+    with contextlib.suppress(OSError):
+        inside = {path.name for path in folder.iterdir()}
+        if inside <= {".lock", "checkpoints"}:
+            if "checkpoints" in inside:
+                (folder / "checkpoints").rmdir()
+            (folder / ".lock").unlink()
+            for path in made:
+                path.rmdir()
 
 
 def _check_shared(folder: Path, mark: str) -> None:

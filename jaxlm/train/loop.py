@@ -57,13 +57,13 @@ def train(run: RunConfig, folder: str | Path) -> None:
             batches.set_state(note["data"])
             left = "" if first < run.steps else ": nothing is left to do; raise steps to train on"
             print(f"{folder}: at step {first} of {run.steps}{left}")
-        claim(run, folder, dataset.tokenizer)
+        evaluate = make_evaluator(run, dataset, mesh)
         if warning := run.seldom_rated:
             print(warning)
         report = Report(run, folder, batches, dataset.bytes_per_token, first, note["skipped"], checkpoints.wait)
         stack.enter_context(report)
         profiler = stack.enter_context(Profiler(folder / "profile", run.profile_at, run.profile_steps))
-        evaluate = make_evaluator(run, dataset, mesh)
+        claim(run, folder, dataset.tokenizer)
         scores: dict[str, float] = {}
 
         for step in range(first + 1, run.steps + 1):

@@ -88,11 +88,7 @@ class WandB:
     """Weights & Biases. Opening the same folder again continues the same W&B run; its server keeps the first values."""
 
     def __init__(self, folder: str | Path):
-        try:
-            import wandb  # pyright: ignore[reportMissingImports]
-        except ImportError:
-            raise UserError('the "wandb" writer needs a package: pip install wandb, or leave it out') from None
-        folder = Path(folder).absolute()
+        wandb, folder = _wandb(), Path(folder).absolute()
         name = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
         try:
             self._run = wandb.init(project="jaxlm", name=folder.name, id=name, resume="allow", dir=str(folder))
@@ -120,11 +116,21 @@ def writers(names: Sequence[str], folder: str | Path, resume_step: int | None = 
     for name in names:
         if name not in makers:
             raise unknown("writer", name, makers)
+    if "wandb" in names:
+        _wandb()  # where it is missing, nothing is written
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return [makers[name]() for name in names]
     except OSError as e:
         raise UserError(f"cannot write the logs: {e.filename or folder}: {e.strerror}") from None
+
+
+def _wandb() -> Any:
+    try:
+        import wandb  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise UserError('the "wandb" writer needs a package: pip install wandb, or leave it out') from None
+    return wandb
 
 
 def _finite(value: Any) -> float | None:
@@ -147,5 +153,5 @@ def _step(line: str) -> float:
     """The step of a line; NaN, which no step reaches, for one that is damaged."""
     try:
         return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return math.nan

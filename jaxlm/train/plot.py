@@ -63,7 +63,7 @@ def _series(path: Path, key: str) -> tuple[np.ndarray, np.ndarray]:
         try:
             entry = json.loads(line)
             step, value = int(entry["step"]), float(entry[key])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             continue
         if math.isfinite(value):
             found[step] = value

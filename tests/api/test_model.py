@@ -29,6 +29,28 @@ def test_a_stop_text_that_is_a_special_token_is_its_id():
     assert lm.generate("", 12, stop="<end>").texts == ["abc"] == ["".join(lm.stream("", 12, stop="<end>"))]
 
 
+@pytest.mark.parametrize(
+    ("ids", "stop", "text"),
+    [
+        ([*b"ab", 258, *b"\ncd"], "<end>\n", "ab"),
+        ([*b"ab<end>\ncd"], "<end>\n", "ab"),  # in letters
+        ([*b"ab", 258, *b"c", 258, *b"\nd"], "<end>\n", "abc"),  # the first one is followed by something else
+        ([*b"a\n", 258, 256, *b"b"], ["\n<end><s>", "x"], "a"),
+        ([*b"abc", 258, *b"defghijklmno"], ["o", "c<end>d"], "ab"),
+        ([*"é".encode(), 258, *"é字".encode()], "<end>é", "é"),
+        ([*b"ab", 258, *b"cd"], ["<end>x", "bc"], "abcd"),  # what stands on both sides of it is not one word
+        ([*b"ab", 258, *b"cd"], ["bc"], "a"),  # as ever where no stop names it
+    ],
+)
+def test_a_stop_text_may_have_special_tokens_within(ids, stop, text):
+    lm = scripted([*ids, 257], tokenizer())
+    out = lm.generate("", 24, stop=stop)
+    assert out.texts == [text] == ["".join(lm.stream("", 24, stop=stop))]
+    kept = out.tokens[0][out.tokens[0] >= 0].tolist()
+    assert kept == [*ids, 257][: len(kept)]
+    assert lm.tokenizer.decode(kept, skip_special=True) == text
+
+
 def test_a_prompt_that_has_the_bos_gets_no_second_one():
     lm = scripted(b"abcdefgh", tokenizer())
     assert lm.generate(["hi", "<s>hi", "hi<s>"], 2).texts == ["cd", "cd", "de"]

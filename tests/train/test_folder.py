@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,13 @@ from tests import tiny
 def opens(run, folder) -> None:
     with open_run(run, folder):
         pass
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to(path.name)], ids=["folder", "loop"])
+def test_a_lock_that_cannot_be_written_is_one_line(tmp_path, make):
+    make(tmp_path / ".lock")
+    with pytest.raises(UserError, match=f"cannot use the run folder {tmp_path}: .*: choose another"):
+        opens(tiny.run(), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import shutil
+import sys
 from pathlib import Path
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from jaxlm import config, load_tokenizer, optim
+from jaxlm.data import DataConfig, Source
 from jaxlm.errors import UserError
 from jaxlm.sharding import MeshConfig
 from jaxlm.train import loop
@@ -235,7 +237,21 @@ def test_after_a_few_the_run_goes_on(run, tmp_path, monkeypatch):
     assert np.isfinite([line["eval/loss"] for line in numbers(folder, "eval/")]).all()
 
 
-def test_a_start_that_fails_leaves_the_folder_free(run, tmp_path):
-    with pytest.raises(UserError, match=r"the tokenizer has 257 tokens, the model only V=200"):
-        loop.train(dataclasses.replace(run, model=tiny.model(V=200)), tmp_path / "run")
-    assert {p.name for p in (tmp_path / "run").iterdir()} == {".lock"}
+REFUSED = [
+    ({"data": DataConfig((Source("gone.txt"),), T=32)}, "gone.txt: no such file"),
+    ({"model": tiny.model(V=200)}, r"the tokenizer has 257 tokens, the model only V=200"),
+    ({"writers": ("jsonl", "tensorbord")}, "unknown writer"),
+    ({"writers": ("jsonl", "wandb")}, "needs a package"),
+]
+
+
+@pytest.mark.parametrize(("change", "says"), REFUSED, ids=["data", "tokenizer", "writer", "package"])
+def test_a_start_that_is_refused_leaves_nothing(run, tmp_path, monkeypatch, change, says):
+    """Also not `runs/`, if that was made; a folder that was there stays."""
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for folder in (tmp_path / "runs" / "name", mine):
+        with pytest.raises(UserError, match=says):
+            loop.train(dataclasses.replace(run, **change), folder)
+    assert list(tmp_path.iterdir()) == [mine]
