@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxlm.data import cache, files
+from jaxlm.data import files
 from jaxlm.errors import UserError
 
 
@@ -66,13 +66,12 @@ def test_what_is_passed_over_is_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("x" * 5000, "cannot look there: File name too long"),
-        ("a\0b", "no such file or folder|cannot look there"),
-        ("a\0*", "matches no file"),
-        ("\ud800", "no such file or folder|cannot look there"),
-        ("\ud800/**", "matches no file|cannot look there"),
-        ("~nobody-of-this-name/x", "there is no such user's home"),
-        ("~nobody-of-this-name/**", "there is no such user's home"),
+        ("x" * 5000, "is too long for a path"),
+        ("a\0b", "is no path"),
+        ("a\0*", "is no path"),
+        ("\ud800", "is no path"),
+        ("\ud800/**", "is no path"),
+        ("~nobody-of-this-name/**", "no such user here"),
         ("", "."),
     ],
     ids=lambda value: ascii(value)[:20],
@@ -93,11 +92,3 @@ def test_a_place_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Path, "is_dir", refuse)
     with pytest.raises(UserError, match="cannot look there: Permission denied"):
         files.find(str(tmp_path))
-
-
-def test_a_cache_in_a_home_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="no such user's home"):
-        cache.cache_root("~nobody-of-this-name/x")
-    monkeypatch.setenv("JAXLM_CACHE", "~nobody-of-this-name/x")
-    with pytest.raises(UserError, match="no such user's home"):
-        cache.cache_root()
