@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxlm import config, load_tokenizer, optim
+from jaxlm import cli, config, load_tokenizer, optim
 from jaxlm.data import DataConfig, Source
 from jaxlm.errors import UserError
 from jaxlm.sharding import MeshConfig
@@ -255,3 +256,11 @@ def test_a_start_that_is_refused_leaves_nothing(run, tmp_path, monkeypatch, chan
         with pytest.raises(UserError, match=says):
             loop.train(dataclasses.replace(run, **change), folder)
     assert list(tmp_path.iterdir()) == [mine]
+
+
+def test_ctrl_c_before_the_first_step_leaves_nothing(text, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(loop, "compile_step", lambda *_: signal.raise_signal(signal.SIGINT))
+    config.save(tiny.run(text), tmp_path / "tiny.json")
+    assert cli.main(["train", str(tmp_path / "tiny.json"), "--run", str(tmp_path / "runs" / "name")]) == 130
+    assert capsys.readouterr().err == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.json"]
