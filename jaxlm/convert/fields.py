@@ -125,8 +125,11 @@ class Fields:
 
 def _all_but(word: str, known: str) -> bool:
     """Whether `word` is `known` but for case, a letter or two, or their order. Private keys, which transformers writes
-    beside the public ones, are none."""
+    beside the public ones, are none, nor is a key with a word more or less (intermediate_size, moe_intermediate_size)."""
     a, b = word.lower(), known.lower()
+    words = {*a.split("_")}, {*b.split("_")}
+    if words[0] < words[1] or words[1] < words[0]:
+        return False
     if a == b or a.lstrip("_") == b.lstrip("_"):
         return word.lstrip("_") != known.lstrip("_")
     one = len(a) == len(b) and (sum(x != y for x, y in zip(a, b)) == 1 or sorted(a) == sorted(b))

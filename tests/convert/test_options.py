@@ -247,7 +247,8 @@ def test_an_option_is_read(kind: str, said: dict[str, Any], path: str, expected:
 @pytest.mark.parametrize("begin", ["language_model.model.", "model.language_model."])
 def test_the_text_part_of_a_model_that_also_sees(family: Any, others: str, begin: str):
     config = read(next(iter(family.MODEL_TYPES)), {})
-    spelling = families.spelling_of(family, config, {f"{begin}norm.weight": None})
+    spelling, known = families.spelling_of(family, config, {f"{begin}norm.weight": None})
+    assert known
     names = [tensor.name for tensor in families.spelled(tensors(family.NAMES, config), spelling)]
     assert f"{begin}norm.weight" in names and f"{begin}layers.0.self_attn.q_proj.weight" in names
     assert any(fnmatch(others, pattern) for pattern in family.IGNORED)
