@@ -15,6 +15,12 @@ def close(found: Any, wanted: np.ndarray, mask_BT: Any = None) -> None:
     np.testing.assert_allclose(found, wanted, atol=1e-4 * np.abs(wanted).max(), rtol=0)
 
 
+def ended(new_BT: np.ndarray, stops: tuple[int, ...]) -> np.ndarray:
+    """Tokens that were computed without an end, as `generate` gives them: -1 behind the first that is a stop."""
+    stop_BT = np.isin(new_BT, stops)
+    return np.where(np.cumsum(stop_BT, 1) - stop_BT > 0, -1, new_BT)
+
+
 def learn(lm: LanguageModel, tokens_BT: np.ndarray) -> tuple[float, np.ndarray, dict[str, np.ndarray]]:
     """The mean loss of all next tokens, the logits, and the loss's gradients by the names of tensors."""
     labels_BT1 = jnp.asarray(tokens_BT, jnp.int32)[:, 1:, None]

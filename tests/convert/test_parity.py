@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import jaxlm
-from tests.convert.reference import close, learn
+from tests.convert.reference import close, ended, learn
 
 PARITY = Path(__file__).resolve().parents[3] / "shared" / "parity"
 INFOS = {path.parent.name: json.loads(path.read_text()) for path in sorted(PARITY.glob("*/info.json"))}
@@ -63,11 +63,10 @@ def test_loss_and_gradients(lm, inputs, expected):
 
 
 def test_decoding(lm, inputs, expected):
-    """Both with three rows, which is one compilation. What follows the model's own end was computed all the same."""
+    """Both with three rows, which is one compilation."""
 
     def continued(tokens, mask, wanted):
-        new = wanted[:, tokens.shape[1] :]
-        new = np.where(np.cumsum(np.isin(new, lm.stops), 1) - np.isin(new, lm.stops) > 0, -1, new)
+        new = ended(wanted[:, tokens.shape[1] :], lm.stops)
         np.testing.assert_array_equal(lm.generate(tokens, new.shape[1], mask_BT=mask).tokens, new)
 
     continued(inputs["prompt_ids"][[0, 1, 0]], None, expected["greedy"][[0, 1, 0]])
