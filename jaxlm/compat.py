@@ -88,3 +88,36 @@ def scan_counts(params: dict[str, Any]) -> tuple[int, int]:
         consts, carry, _ = params["ft_in"].unpack()
         return len(consts), len(carry)
     return params["num_consts"], params["num_carry"]
+
+
+def partitions(spec: Any) -> tuple[Any, ...]:
+    """The entries of a PartitionSpec, one a dimension. jax 0.10 has them as an attribute."""
+    return spec.partitions if hasattr(spec, "partitions") else tuple(spec)
+
+
+def kernel_name(params: dict[str, Any]) -> str:
+    """Of a Pallas kernel, from its equation, or of its function. jax 0.10 has it as a parameter."""
+    return str(params.get("name") or params["jaxpr"].debug_info.func_name)
+
+
+def allow_absent_tpus() -> None:
+    """Lets jax lower and compile for TPUs that are only described. jax 0.10 needs no help.
+
+    Before it, lowering asks a backend, which is not here, what kernels libtpu can read, and else writes too new ones.
+    And a compiled program asks a described device for its default layouts, which ends the process: jax takes any for
+    the default where it is told that the client knows none.
+    """
+    import jax
+
+    if jax.__version_info__ >= (0, 10):
+        return
+    from jax._src import xla_bridge
+    from jax._src.lib import _jax
+
+    old: Any = xla_bridge
+    old.FORCE_FORWARD_COMPAT_LOWERING_PLATFORMS.add("tpu")
+
+    def get_default_layout(*_: Any) -> None:
+        raise jax.errors.JaxRuntimeError("UNIMPLEMENTED: a described device has no client")
+
+    _jax.CompileOnlyPyClient.get_default_layout = get_default_layout

@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.experimental import pallas as pl
 
 from jaxlm import compat
 from jaxlm.sharding import make_mesh
@@ -79,3 +80,18 @@ def test_scans_of_any_jax_are_counted():
     )
     (eqn,) = [eqn for eqn in closed.jaxpr.eqns if eqn.primitive.name == "scan"]
     assert compat.scan_counts(eqn.params) == (1, 2)
+
+
+def test_what_is_read_off_traced_programs():
+    assert compat.partitions(jax.sharding.PartitionSpec("data", None, ("fsdp", "tensor"))) == (
+        "data",
+        None,
+        ("fsdp", "tensor"),
+    )
+
+    def double(x, y):
+        y[...] = 2 * x[...]
+
+    call = pl.pallas_call(double, jax.ShapeDtypeStruct((8,), jnp.float32))
+    (eqn,) = jax.make_jaxpr(call)(jnp.ones(8)).eqns
+    assert compat.kernel_name(eqn.params) == "double"

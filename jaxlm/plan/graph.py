@@ -13,6 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxlm import compat
+
 Axes = tuple[str, ...]
 Layout = tuple[Axes, ...]  # for every dimension, the mesh axes that divide it
 
@@ -122,8 +124,7 @@ def layout(aval: Any, mesh: Any) -> tuple[Layout, Axes]:
     where = getattr(aval, "sharding", None)
     if where is None or where.mesh.empty:
         return ((),) * len(aval.shape), ()
-    spec = where.spec
-    entries = spec.partitions if hasattr(spec, "partitions") else tuple(spec)  # jax 0.7 has only the latter
+    entries = compat.partitions(where.spec)
     dims = tuple(axes(entry, mesh) for entry in entries) + ((),) * (len(aval.shape) - len(entries))
     return dims, tuple(axis for axis in mesh.axis_names if axis in where.spec.unreduced and mesh.shape[axis] > 1)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from jax._src.cudnn import fused_attention_stablehlo
 
+from jaxlm import compat
 from jaxlm.plan.graph import Value
 
 CUDNN = "dot_product_attention"  # begins the names of its forward and backward
@@ -45,8 +46,7 @@ def kernel_flops(eqn: Any, ins: list[Value]) -> float:
     tells which blocks its mask leaves) skips the others. Of cuDNN's attention by formula, half where it is causal."""
     name, p = eqn.primitive.name, eqn.params
     if name == "pallas_call":
-        told = p["name"] if "name" in p else p["jaxpr"].debug_info.func_name  # the latter in jax 0.7
-        share = ins[1].share if str(told).startswith("splash") else 1.0
+        share = ins[1].share if compat.kernel_name(p).startswith("splash") else 1.0
         return share * math.prod(p["grid_mapping"].grid) * _inside(p["jaxpr"])
     if name.startswith(CUDNN):
         q_BTHK, k_BSGK = ins[0].shape, ins[1].shape

@@ -6,6 +6,7 @@ be given up: whatever state this process's jax is in, it stays so.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from jaxlm.sharding import MeshConfig
 from jaxlm.train.run import RunConfig
 
 LIMIT = 1800  # seconds that compiling may take
+CAUSE = 300  # characters of an error
 
 
 def train_program(run: RunConfig, topology: str, seconds: float = LIMIT) -> Program:
@@ -55,12 +57,21 @@ def _ask(function: str, name: str, mesh: MeshConfig, seconds: float, what: Any, 
         except subprocess.TimeoutExpired:
             raise UserError(f"compiling for {name} takes more than {seconds:.0f} s") from None
         if child.returncode:
-            lines = child.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {child.returncode}"]
-            raise UserError(f"compiling for {name} failed: {lines[-1]}")
+            raise UserError(f"compiling for {name} failed: {_cause(child.returncode, child.stderr)}")
         told = json.loads(answer.read())
     if "error" in told:
         raise UserError(told["error"])
     return from_dict(told)
+
+
+def _cause(code: int, stderr: bytes) -> str:
+    """Why the process ended, in one line."""
+    if code == -signal.SIGKILL:
+        return "its process was killed, most likely because memory ran out: close other programs, or plan less"
+    if code < 0:
+        return f"the compiler crashed with {signal.strsignal(-code)}: try other versions of jax and libtpu"
+    lines = stderr.decode(errors="replace").strip().splitlines() or [f"exit code {code}"]
+    return lines[-1][:CAUSE]
 
 
 def _environment(topology: topologies.Topology) -> dict[str, str]:

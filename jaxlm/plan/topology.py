@@ -12,10 +12,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax._src import xla_bridge
 from jax.sharding import Mesh
 
-from jaxlm import sharding
+from jaxlm import compat, sharding
 from jaxlm.chips import CHIPS, Chip
 from jaxlm.errors import UserError, unknown
 from jaxlm.sharding import MeshConfig
@@ -132,8 +131,7 @@ def _described(topology: Topology) -> list[Any]:
     # libtpu may be in use by another process, and would ask a cloud's servers what machine this is.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    # jax 0.7 asks a backend, which is not here, what kernels libtpu can read, and else writes too new ones.
-    getattr(xla_bridge, "FORCE_FORWARD_COMPAT_LOWERING_PLATFORMS", set()).add("tpu")
+    compat.allow_absent_tpus()
     assert topology.chip is not None
     name = {"v7x": "tpu7x"}.get(topology.chip.name, topology.chip.name)
     more: dict[str, Any] = {"num_slices": topology.slices} if topology.slices > 1 else {}

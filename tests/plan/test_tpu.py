@@ -4,10 +4,13 @@ import dataclasses
 import functools
 import importlib.util
 
+import jax
 import pytest
 
+from jaxlm.config import resolve
+from jaxlm.decode import cache
 from jaxlm.errors import UserError
-from jaxlm.models import LMConfig
+from jaxlm.models import LMConfig, lm
 from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, SegmentConfig
 from jaxlm.plan import topology as topologies
 from jaxlm.plan.facts import Program
@@ -106,6 +109,22 @@ def test_decoding():
     assert program.compiled and program.memory.cache == 2 * 2 * 128 * 2 * 64 * 4096 // 4
     assert {c.axes for c in program.collectives if c.part == "layers"} == {("tensor",)}
     assert program.memory.activations < program.memory.cache / 2  # the cache is not turned round
+
+
+@pytest.mark.parametrize("decode", [False, True], ids=["train", "decode"])
+def test_quickstart_compiles_for_one_chip(decode):
+    """What a notebook with a single TPU runs, at the floors of jax and libtpu and at the newest."""
+    config = resolve("quickstart")
+    c = config.model
+    if decode:
+        program = decode_program(c, config.mesh, "v5e:1x1", rows=4, length=256)
+        assert program.memory.cache == 4 * cache.nbytes(c, 256, c.dtype)
+    else:
+        program = compiled(config, "v5e:1x1")
+        assert program.memory.optimizer > 0
+    assert program.compiled and program.fits and program.collectives == () and program.largest
+    assert program.limit == round(15.75 * 2**30)
+    assert program.memory.params == sum(4 * x.size for x in jax.tree.leaves(lm.abstract(c)[0]))
 
 
 def test_mistakes_in_the_other_process_are_told_here():
