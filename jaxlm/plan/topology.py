@@ -91,6 +91,15 @@ def _slices(topology: Topology) -> Topology:
     return topology
 
 
+def wrap(topology: Topology) -> tuple[bool, bool, bool]:
+    """Along which sides of a slice links close the torus: of v5e and v6e a side of 16 chips, of the others all where
+    every side is a multiple of 4. Without them the compiler sends round no ring."""
+    assert topology.chip is not None
+    if topology.chip.torus == 2:
+        return topology.shape[0] == 16, topology.shape[1] == 16, False
+    return (all(n % 4 == 0 for n in topology.shape),) * 3
+
+
 def has_compiler(topology: Topology) -> bool:
     """Whether programs for it can be compiled by its own compiler here: TPUs where libtpu is installed."""
     return topology.tpu and importlib.util.find_spec("libtpu") is not None
@@ -139,6 +148,7 @@ def _described(topology: Topology) -> list[Any]:
         more["chip_config_name"] = "megacore"  # both cores of a chip are one device, as on the machines themselves
     if math.prod(topology.shape) < HOST:
         more["chips_per_host_bounds"] = (*topology.shape, 1, 1)[:3]  # without which older libtpu wants whole hosts
+    more["wrap"] = wrap(topology)
     shape = "x".join(map(str, topology.shape))
     try:
         return list(topologies.get_topology_desc(platform="tpu", topology_name=f"{name}:{shape}", **more).devices)

@@ -71,20 +71,20 @@ def sweep(source: Law | Fit, flops: float, configs: Mapping[str, RunConfig], cou
     the best size.
     """
     flops = arguments.positive(flops, "flops")
-    sizes = sorted((_size(source, flops, *item) for item in configs.items()), key=lambda size: size.parameters)
-    if count is None:
-        return sizes
-    best = float(_law(source).optimum(flops).parameters)
-    near = [size for size in sizes if best / SPREAD <= size.parameters <= best * SPREAD]
-    if not near:
-        raise UserError(
-            f"no config lies within a factor {SPREAD:g} of the best size, {best:.3g} parameters: the nearest has "
-            f"{min((size.parameters for size in sizes), key=lambda n: abs(np.log(n / best))):.3g}"
-        )
-    wanted = np.log(best) + np.linspace(-1, 1, count) * np.log(SPREAD)
-    have = np.log([size.parameters for size in near])
-    picked = sorted({int(np.abs(have - size).argmin()) for size in wanted})
-    return [near[i] for i in picked]
+    sizes = {name: counted.active_parameters(run.model) for name, run in configs.items()}
+    names = sorted(sizes, key=lambda name: sizes[name])
+    if count is not None:
+        best = float(_law(source).optimum(flops).parameters)
+        near = [name for name in names if best / SPREAD <= sizes[name] <= best * SPREAD]
+        if not near:
+            raise UserError(
+                f"no config lies within a factor {SPREAD:g} of the best size, {best:.3g} parameters: the nearest has "
+                f"{min(sizes.values(), key=lambda n: abs(np.log(n / best))):.3g}"
+            )
+        wanted = np.log(best) + np.linspace(-1, 1, count) * np.log(SPREAD)
+        have = np.log([sizes[name] for name in near])
+        names = [near[i] for i in sorted({int(np.abs(have - size).argmin()) for size in wanted})]
+    return [_size(source, flops, name, configs[name]) for name in names]
 
 
 def _size(source: Law | Fit, flops: float, name: str, run: RunConfig) -> Size:

@@ -72,3 +72,18 @@ def test_numbers_that_are_too_large_are_one_line(name):
     with pytest.raises(UserError) as caught:
         parse(name)
     assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "name, closed",
+    [
+        ("v5e:16x16", (True, True, False)),
+        ("v6e:8x16", (False, True, False)),
+        ("v5e:4x4", (False, False, False)),
+        ("v5p:4x4x8", (True, True, True)),
+        ("2xv4:4x4x4", (True, True, True)),
+        ("v7x:2x4x4", (False, False, False)),
+    ],
+)
+def test_links_that_close_the_torus(name, closed):
+    assert topologies.wrap(parse(name)) == closed
