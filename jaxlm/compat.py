@@ -3,10 +3,13 @@
 Nothing else asks for a version. Each function names the release of jax that lets it go.
 """
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import inspect
+import logging
 import re
+from collections.abc import Iterator
 from typing import Any
 
 FLOORS = {"jax": "0.7.2", "jaxlib": "0.7.2", "flax": "0.11.2"}  # as in pyproject.toml
@@ -73,6 +76,17 @@ def leave_signals_alone() -> None:
 
     if hasattr(jax.config, "jax_enable_preemption_service"):
         jax.config.update("jax_enable_preemption_service", False)
+
+
+@contextlib.contextmanager
+def about_workers_unheard() -> Iterator[None]:
+    """Drops what grain says of profiling its worker processes, of which there are none, when imported. jax 0.10."""
+    log, unheard = logging.getLogger("absl"), lambda record: "worker profiling" not in record.getMessage()
+    log.addFilter(unheard)
+    try:
+        yield
+    finally:
+        log.removeFilter(unheard)
 
 
 def leaves_unreduced() -> bool:

@@ -6,12 +6,15 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
-import grain
 import numpy as np
 
+from jaxlm import compat
 from jaxlm.data.pack import Batch, pack
 from jaxlm.data.shards import Shards
 from jaxlm.errors import UserError
+
+with compat.about_workers_unheard():
+    import grain
 
 AHEAD = 4  # batches made before they are asked for
 ENDLESS = 2**52  # rows; grain divides lengths as floats, and what it says is endless would overflow

@@ -71,24 +71,23 @@ def sweep(source: Law | Fit, flops: float, configs: Mapping[str, RunConfig], cou
     the best size.
     """
     flops = arguments.positive(flops, "flops")
-    sizes = {name: counted.active_parameters(run.model) for name, run in configs.items()}
-    names = sorted(sizes, key=lambda name: sizes[name])
+    sizes = sorted(((counted.active_parameters(run.model), name) for name, run in configs.items()), key=lambda n: n[0])
     if count is not None:
         best = float(_law(source).optimum(flops).parameters)
-        near = [name for name in names if best / SPREAD <= sizes[name] <= best * SPREAD]
+        near = [size for size in sizes if best / SPREAD <= size[0] <= best * SPREAD]
         if not near:
             raise UserError(
                 f"no config lies within a factor {SPREAD:g} of the best size, {best:.3g} parameters: the nearest has "
-                f"{min(sizes.values(), key=lambda n: abs(np.log(n / best))):.3g}"
+                f"{min((n for n, _ in sizes), key=lambda n: abs(np.log(n / best))):.3g}"
             )
         wanted = np.log(best) + np.linspace(-1, 1, count) * np.log(SPREAD)
-        have = np.log([sizes[name] for name in near])
-        names = [near[i] for i in sorted({int(np.abs(have - size).argmin()) for size in wanted})]
-    return [_size(source, flops, name, configs[name]) for name in names]
+        have = np.log([n for n, _ in near])
+        sizes = [near[i] for i in sorted({int(np.abs(have - size).argmin()) for size in wanted})]
+    return [_size(source, flops, name, configs[name], parameters) for parameters, name in sizes]
 
 
-def _size(source: Law | Fit, flops: float, name: str, run: RunConfig) -> Size:
-    parameters, per_token = counted.active_parameters(run.model), counted.train_flops(run.model, run.data.T)
+def _size(source: Law | Fit, flops: float, name: str, run: RunConfig, parameters: int) -> Size:
+    per_token = counted.train_flops(run.model, run.data.T)
     steps = max(1, round(flops / (per_token * run.tokens_per_step)))
     tokens = steps * run.tokens_per_step
     loss = estimate(source, lambda law: law.loss(parameters, tokens))
