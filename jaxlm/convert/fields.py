@@ -125,7 +125,7 @@ class Fields:
 
 def _all_but(word: str, known: str) -> bool:
     """Whether `word` is `known` but for case, a letter or two, or their order. Private keys, which transformers writes
-    beside the public ones, are none, nor is a key with a word more or less (intermediate_size, moe_intermediate_size)."""
+    beside the public ones, are none, nor is a key with a word more or less, such as moe_intermediate_size."""
     a, b = word.lower(), known.lower()
     words = {*a.split("_")}, {*b.split("_")}
     if words[0] < words[1] or words[1] < words[0]:

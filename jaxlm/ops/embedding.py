@@ -1,5 +1,7 @@
 """Looking rows up in a table that may be divided over devices."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -50,10 +52,10 @@ def lookup(table_VD: Array, ids_BT: Array, dtype) -> Array:
     return sharding.per_device(local, [("vocab", "embed"), rows], out, table_VD, ids_BT)
 
 
-def exchanges_rows(tokens: int, V: int, rows: tuple[str | None, str | None]) -> bool:
+def exchanges_rows(tokens: int, V: int, rows: tuple[str | None, ...]) -> bool:
     """Whether the looked-up rows are sent instead of the table: where a device of the current mesh has fewer of the
     `tokens`, which `rows` divides, than of the V rows. Either way a device sends that many rows of the whole width."""
-    return tokens * sharding.mesh_size("vocab") < V * sharding.mesh_size(rows[0]) * sharding.mesh_size(rows[1])
+    return tokens * sharding.mesh_size("vocab") < V * math.prod(map(sharding.mesh_size, rows))
 
 
 def one_hot_lookup(table_VD: Array, ids_BT: Array, dtype) -> Array:

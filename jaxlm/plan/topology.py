@@ -91,7 +91,7 @@ def _slices(topology: Topology) -> Topology:
     return topology
 
 
-def wrap(topology: Topology) -> tuple[bool, bool, bool]:
+def wrap(topology: Topology) -> tuple[bool, ...]:
     """Along which sides of a slice links close the torus: of v5e and v6e a side of 16 chips, of the others all where
     every side is a multiple of 4. Without them the compiler sends round no ring."""
     assert topology.chip is not None
