@@ -11,10 +11,11 @@ def fan_in(inputs: tuple[int, ...], scale: float = 1.0) -> Callable:
     """Variance scale / (product of the `inputs` dimensions), truncated at two standard deviations."""
 
     def init(key, shape, dtype):
-        axes = [i for i in range(len(shape)) if i not in inputs]
+        whole = shape if len(shape) > 1 else (*shape, 1)  # jax 0.7 takes no vectors
+        axes = [i for i in range(len(whole)) if i not in inputs]
         return jax.nn.initializers.variance_scaling(scale, "fan_in", "truncated_normal", in_axis=inputs, out_axis=axes)(
-            key, shape, dtype
-        )
+            key, whole, dtype
+        ).reshape(shape)
 
     return init
 

@@ -37,5 +37,5 @@ def test_names_shapes_and_axes_of_the_weights():
 
 
 def test_no_hidden_units():
-    with pytest.raises(UserError, match="F >= 1 hidden units, got 0"):
+    with pytest.raises(UserError, match="F=0 must be at least 1"):
         AdditiveAttentionConfig(F=0)
