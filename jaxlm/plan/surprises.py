@@ -48,11 +48,13 @@ def _why(c: Collective, run: RunConfig, compiled: bool) -> Iterator[str]:
         routers = {(model.D, getattr(block.ffn, "E", 0)) for block in flops.blocks(model)}  # which read it
         if not {d[-2:] for d in dims(c.shape)} <= routers:
             yield "float32, where the products read 16 bits"
-    if c.kind == "all-to-all" and c.part != "embedding" and not {"expert", "context"} & set(c.axes):
+    # Over slices what is sent loses its name; it is known by its size, a part of the stream.
+    part, sizes = tokens * model.D // math.prod(mesh.sizes.values()), [math.prod(d) for d in dims(c.shape)]
+    embedded = c.part == "embedding" or (c.times == 1 and sizes == [part * mesh.tensor])  # rows looked up elsewhere
+    if c.kind == "all-to-all" and not embedded and not {"expert", "context"} & set(c.axes):
         yield "re-sharding"
-    # Products overlap with the ring that brings their operands, parts of the stream: over slices it loses its name.
-    part = tokens * model.D // math.prod(mesh.sizes.values())
-    ring = "dot_general" in c.op or (c.axes == ("tensor",) and [math.prod(d) for d in dims(c.shape)] == [part])
+    # Products overlap with the ring that brings their operands.
+    ring = "dot_general" in c.op or (c.axes == ("tensor",) and sizes == [part])
     if c.kind == "collective-permute" and not {"context", "stage"} & set(c.axes) and not ring:
         yield "re-sharding"
 
