@@ -250,7 +250,7 @@ def test_abstract_parameters_on_any_mesh(mesh):
 @pytest.mark.parametrize(
     "changes, words",
     [
-        ({"V": 0}, "V, D >= 1 and at least one segment, got V=0"),
+        ({"V": 0}, "V=0 must be at least 1"),
         ({"segments": ()}, "at least one segment"),
         ({"dtype": "float64"}, "unknown dtype 'float64': float32, bfloat16 or float16"),
         ({"remat": "atention"}, "unknown remat policy 'atention': did you mean 'attention'"),

@@ -259,8 +259,8 @@ def test_a_cache_has_one_slot_a_token_or_the_window():
     "kwargs, words",
     [
         ({"H": 6, "G": 4}, "G=4 key/value heads must divide H=6"),
-        ({"H": 0}, "must divide H=0"),
-        ({"H": 2, "G": 0}, "G=0 key/value heads"),
+        ({"H": 0}, "H=0 must be at least 1"),
+        ({"H": 2, "G": 0}, "G=0 must be at least 1"),
         ({"H": 2, "K": 7}, "rotary positions turn pairs, but 1 of the head width 7 is 7"),
         ({"H": 2, "window": 0}, "window=0 must be at least 1"),
         ({"H": 2, "chunk": 0}, "chunk=0 must be at least 1"),
