@@ -145,7 +145,7 @@ def test_half_precision():
 
 
 def test_what_makes_no_sense():
-    with pytest.raises(UserError, match="must be at least 1, got"):
+    with pytest.raises(UserError, match="L=0 must be at least 1"):
         LatentConfig(**{**SIZES, "L": 0})
     with pytest.raises(UserError, match="turn pairs, but 1 of the head width 3"):
         LatentConfig(**{**SIZES, "R": 3})

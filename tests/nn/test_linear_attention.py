@@ -69,5 +69,5 @@ def test_half_precision():
 
 
 def test_no_heads():
-    with pytest.raises(UserError, match="needs H, K >= 1, got H=0 K=6"):
+    with pytest.raises(UserError, match="H=0 must be at least 1"):
         LinearAttentionConfig(H=0, K=6)

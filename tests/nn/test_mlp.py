@@ -43,7 +43,7 @@ def test_the_clamped_form():
     h = (up + 1) * gate / (1 + np.exp(-1.702 * gate))
     np.testing.assert_allclose(mlp.apply({"params": p}, X)[0], h @ p["down"], atol=1e-5)
     for wrong in ({"limit": 1.0, "gated": False}, {"limit": 0.0}):
-        with pytest.raises(UserError, match="must be positive, and clamps only gated layers"):
+        with pytest.raises(UserError, match=r"clamps only gated layers|limit=0.0 must be above 0"):
             MLPConfig(F, **wrong)
 
 

@@ -334,13 +334,13 @@ def test_tokens_do_not_meet():
 @pytest.mark.parametrize(
     "wrong, words",
     [
-        ({"k": 0}, "k=0 experts of E=6"),
+        ({"k": 0}, "k=0 must be at least 1"),
         ({"k": 7}, "k=7 experts of E=6"),
         ({"groups": 4}, "groups=4 must divide E=6"),
         ({"groups": 3, "groups_kept": 4}, "groups_kept=4 be at most groups"),
         ({"groups": 6, "groups_kept": 1}, "groups of 1 experts, 1 kept, are too small"),
         ({"groups": 6, "groups_kept": 3, "group_score": "top2"}, "too small"),
-        ({"capacity": 0.0}, "capacity=0.0 must be positive"),
+        ({"capacity": 0.0}, "capacity=0.0 must be above 0"),
         ({"shared_gate": True}, "shared_gate needs a shared expert"),
         ({"activation": "sillu"}, "did you mean 'silu'"),
     ],

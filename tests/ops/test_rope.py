@@ -170,9 +170,9 @@ def test_attention_factors():
 @pytest.mark.parametrize(
     "make, words",
     [
-        (lambda: Linear(0.0), "factor=0.0 must be positive"),
-        (lambda: DynamicNTK(2.0, 0), "length=0 must be positive"),
-        (lambda: Yarn(4.0, 64, beta_slow=-1.0), "beta_slow=-1.0 must be positive"),
+        (lambda: Linear(0.0), "factor=0.0 must be above 0"),
+        (lambda: DynamicNTK(2.0, 0), "length=0 must be above 0"),
+        (lambda: Yarn(4.0, 64, beta_slow=-1.0), "beta_slow=-1.0 must be above 0"),
         (lambda: Llama3(8.0, 64, low=4.1, high=4.0), "low=4.1 must not be above high=4.0"),
         (lambda: LONGROPE.frequencies(8, BASE, 1), "16 short and 16 long factors, but 4 pairs are rotated"),
     ],

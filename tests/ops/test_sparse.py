@@ -148,15 +148,15 @@ def test_on_meshes(config):
 
 
 def test_what_makes_no_sense():
-    with pytest.raises(UserError, match=r"block 1 lists block 2, and needs C >= 1 and blocks 0 \.\. 1"):
+    with pytest.raises(UserError, match=r"block 1 lists block 2, and needs blocks 0 \.\. 1"):
         Pattern(4, ((0,), (0, 2)))
     with pytest.raises(UserError, match="9 tokens exceed its 2 blocks"):
         q, k, v, *_ = Case(T=9).arrays()
         block_sparse_attention(q, k, v, Pattern(4, ((0,), (0, 1))))
     for make, words in [
-        (lambda: Fixed(1, 2, 3), "1 <= summary <= stride"),
-        (lambda: Strided(1, 0), "stride >= 1"),
-        (lambda: Local(2, -1), "no negative number"),
+        (lambda: Fixed(1, 2, 3), "needs summary <= stride"),
+        (lambda: Strided(1, 0), "stride=0 must be at least 1"),
+        (lambda: Local(2, -1), "near=-1 must be at least 0"),
     ]:
         with pytest.raises(UserError, match=words):
             make()
