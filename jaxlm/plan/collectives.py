@@ -15,7 +15,13 @@ import numpy as np
 from jaxlm.plan.facts import KINDS, PARTS, Collective
 from jaxlm.plan.hlo import Instruction, Module, Place, sizes
 
-SCOPES = {"layers": "segment_", "embedding": "/embed", "loss": "loss", "optimizer": "optimizer"}
+# An exchange that reads a parameter is named by its module, or by that parameter alone: state.params[\'head\'].
+SCOPES = {
+    "layers": "segment_",
+    "embedding": r"/embed|params\[\\?'embed",
+    "loss": r"loss|params\[\\?'head",
+    "optimizer": "optimizer",
+}
 
 
 def collectives(module: Module, axes: tuple[str, ...], slices: np.ndarray, own_ids: bool) -> tuple[Collective, ...]:
@@ -83,7 +89,7 @@ def _collective(kind: str, x: Instruction, place: Place, axes, slices: np.ndarra
 
 def part(op: str) -> str:
     """The part of the program that an operation belongs to, by the names of its modules."""
-    return next((name for name, scope in SCOPES.items() if scope in op), PARTS[-1])
+    return next((name for name, scope in SCOPES.items() if re.search(scope, op)), PARTS[-1])
 
 
 def _group(line: str) -> np.ndarray:

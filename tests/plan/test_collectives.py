@@ -73,3 +73,9 @@ def test_parts():
     assert part("jit(step)/jvp(LM.forward)/embed/shard_map/all_gather") == "embedding"
     assert part("jit(step)/transpose(jvp(LM.forward))/segment_0/while/body") == "layers"
     assert part("jit(step)/jvp(loss)/while/body") == "loss" and part("") == "other"
+    assert [part(rf"state.params[\'{name}\']") for name in ("embed", "segment_0", "head")] == [
+        "embedding",
+        "layers",
+        "loss",
+    ]
+    assert part("params['head']") == "loss" and part(r"state.opt_state[0].mu[\'head\']") == "other"
