@@ -2,7 +2,8 @@
 
     rm -rf /tmp/jaxlm-tests-*; ./scripts/test --all --junitxml times.xml; python scripts/slow_tests.py times.xml
 
-The quickest tests are kept until SECONDS are used, and of every file the quickest one whatever it takes.
+Kept are the quickest test of every file, the quickest case of every test function that takes at most EACH seconds, and
+of all others the quickest until SECONDS are used.
 """
 
 import sys
@@ -11,22 +12,24 @@ from collections import defaultdict
 from pathlib import Path
 
 SLOW = Path(__file__).resolve().parents[1] / "tests" / "slow.txt"
-SECONDS = 420  # of two processes together, compilation included
+EACH, SECONDS = 2, 400  # of two processes together, compilation included
 
 
 def slow_tests(times: dict[str, float]) -> list[str]:
     """Ids that the everyday tests leave out; a function alone where that is all of its cases."""
-    quickest = {}
-    for test in sorted(times, key=lambda test: times[test]):
-        quickest.setdefault(test.partition("::")[0], test)
-    left, slow = SECONDS - sum(times[test] for test in quickest.values()), set()
-    for test in sorted(set(times) - set(quickest.values()), key=lambda test: (times[test], test)):
+    of_file, of_function, cases = {}, {}, defaultdict(set)
+    for test in sorted(times, key=lambda test: (times[test], test)):
+        function = test.partition("[")[0]
+        cases[function].add(test)
+        of_file.setdefault(test.partition("::")[0], test)
+        if times[test] <= EACH:
+            of_function.setdefault(function, test)
+    kept = {*of_file.values(), *of_function.values()}
+    left, slow = SECONDS - sum(times[test] for test in kept), set()
+    for test in sorted(set(times) - kept, key=lambda test: (times[test], test)):
         left -= times[test]
         if left < 0:
             slow.add(test)
-    cases = defaultdict(set)
-    for test in times:
-        cases[test.partition("[")[0]].add(test)
     whole = {function for function, ids in cases.items() if ids <= slow}
     return sorted(whole | {test for test in slow if test.partition("[")[0] not in whole})
 
