@@ -201,16 +201,16 @@ def _read_int(text: str) -> int:
 def _items(text: str, annotation: Any = Any) -> list[Any]:
     """The entries of a tuple: from a JSON list, a JSON object (pairs, or one config) or, as texts, a comma list. Free
     text, which may have commas of its own, is one entry."""
-    configs = is_config_class(item_hint(annotation, 0))
-    if text.startswith("[") and not (_short(item_hint(annotation, 0)) and _is_glob(text)):
+    entry = item_hint(annotation, 0)
+    if text.startswith("[") and not (_short(entry) and _is_glob(text)):
         return _json(text)
-    if text.startswith("{") and configs:
+    if text.startswith("{") and is_config_class(entry):
         return [_json_object(text)]
     if text.startswith("{"):
         return [list(pair) for pair in _json_object(text).items()]
     if text.startswith("(") and text.endswith(")"):
         text = text[1:-1]
-    elif annotation is str and text:
+    elif entry is str and text:
         return [text]
     items = [item.strip() for item in text.split(",")]
     return items if items[-1] else items[:-1]
