@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from jaxlm.errors import UserError
+
 FLOORS = {"jax": "0.7.2", "jaxlib": "0.7.2", "flax": "0.11.2"}  # as in pyproject.toml
 
 
@@ -61,12 +63,24 @@ def device_platform(device: Any) -> str:
 
 def with_sharding_constraint(x: Any, spec: Any) -> Any:
     """jax.lax.with_sharding_constraint, left out where some axes of the mesh are manual, which jax cannot say yet: it
-    is a hint there. jax 0.10."""
+    is a hint there. And jax 0.7 wants the mesh itself where it has no devices. jax 0.10."""
     import jax
 
-    if jax.__version_info__ < (0, 10) and jax.sharding.get_abstract_mesh().manual_axes:
-        return x
-    return jax.lax.with_sharding_constraint(x, spec)
+    if jax.__version_info__ >= (0, 10):
+        return jax.lax.with_sharding_constraint(x, spec)
+    mesh = jax.sharding.get_abstract_mesh()
+    return x if mesh.manual_axes else jax.lax.with_sharding_constraint(x, jax.sharding.NamedSharding(mesh, spec))
+
+
+def offload_needs_more(platform: str, devices: int) -> None:
+    """Raises UserError where optimizer state cannot lie in host memory: on several CPU devices. jax 0.10."""
+    import jax
+
+    if jax.__version_info__ < (0, 10) and platform == "cpu" and devices > 1:
+        raise UserError(
+            f"optimizer.offload on several CPU devices needs jax 0.10 or newer, and this is {jax.__version__}: "
+            "pip install --upgrade jax"
+        )
 
 
 def leave_signals_alone() -> None:

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "arguments": {"errors"},
     "axes": {"errors"},
     "errors": set(),
-    "compat": set(),
+    "compat": {"errors"},
     "host": set(),
     "config": {"arguments", "errors", "config", "paths"},
     "chips": {"errors"},

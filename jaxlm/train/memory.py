@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from jaxlm import sharding
+from jaxlm import compat, sharding
 from jaxlm.errors import UserError
 from jaxlm.train import hardware
 from jaxlm.train.run import RunConfig
@@ -24,6 +24,8 @@ def compile_step(run: RunConfig, mesh: Mesh) -> Callable:
 
     Raises UserError when a device has less memory than the step needs.
     """
+    if run.optimizer.offload:
+        compat.offload_needs_more(mesh.devices.flat[0].platform, mesh.size)
     with jax.set_mesh(mesh), memory_explained(run):
         compiled = lower_step(run, mesh).compile()
         sizes, limit = compiled.memory_analysis(), hardware.memory_limit()

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from jaxlm import chips, sharding
+from jaxlm import chips, compat, sharding
 from jaxlm.config import override, resolve
 from jaxlm.errors import UserError
 from jaxlm.nn import MoEConfig
@@ -31,6 +31,7 @@ def small(chip_bytes: int):
     return dataclasses.replace(NODE, chip=dataclasses.replace(chips.chip("h100"), usable=chip_bytes))
 
 
+@pytest.mark.skipif(not compat.leaves_unreduced(), reason="this jax sums the head's gradient chunk by chunk")
 @pytest.mark.parametrize("sizes", [{"data": 8}, {"fsdp": 8}, {"fsdp": 4, "tensor": 2}], ids=str)
 def test_a_napkin_is_near_the_walk(sizes):
     run = on(GPT, **sizes)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from jaxlm import compat
 from jaxlm.data import DataConfig
 from jaxlm.models import LMConfig
 from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, SegmentConfig
@@ -25,6 +26,7 @@ def test_what_a_kernel_reads_stands_in_whole_tiles():
     assert saved("h100:8") == 3 * [q]
 
 
+@pytest.mark.skipif(not compat.leaves_unreduced(), reason="this jax sums the head's gradient chunk by chunk")
 @pytest.mark.parametrize("name", ["v5e:2x4", "h100:8"])
 def test_parts_that_fill_no_tile_are_added_up_whole(name):
     """On TPUs: gradients of head and table in parts of 96 columns, but not of 128."""

@@ -1,4 +1,5 @@
 import jax
+import jax.experimental
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def test_scalars_booleans_complex_numbers_and_keys():
 
 
 def test_eight_byte_elements():
-    with jax.enable_x64(True):
+    with jax.enable_x64(True) if hasattr(jax, "enable_x64") else jax.experimental.enable_x64():
         x = np.random.default_rng(0).normal(size=(3, 4))
         assert digest([jnp.asarray(x)]) == {"0": reference(x.view(np.uint32).reshape(3, 4, 2))}
 

@@ -62,7 +62,7 @@ def test_what_cannot_help_is_not_offered(refused):
 
 def test_a_batch_larger_than_any_machine():
     with pytest.raises(
-        UserError, match=r"the training step needs \d{5,}\.\d GiB, .* try accumulate=2 \(saves about \d"
+        UserError, match=r"the training step needs \d{4,}\.\d GiB, .* try accumulate=2 \(saves about \d"
     ):
         memory.compile_step(dataclasses.replace(RUN, batch=2**25), one())
 
