@@ -33,6 +33,13 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(n) for n in re.findall(r"\d+", version.partition("+")[0])[:3])
 
 
+def older(*release: int) -> bool:
+    """Whether this jax is older than a release, such as `older(0, 10)`."""
+    import jax
+
+    return jax.__version_info__ < release
+
+
 def concrete_mesh() -> Any:
     """The mesh that is set, with its devices. jax 0.8 has jax.sharding.get_mesh."""
     import jax
@@ -66,7 +73,7 @@ def with_sharding_constraint(x: Any, spec: Any) -> Any:
     is a hint there. And jax 0.7 wants the mesh itself where it has no devices. jax 0.10."""
     import jax
 
-    if jax.__version_info__ >= (0, 10):
+    if not older(0, 10):
         return jax.lax.with_sharding_constraint(x, spec)
     mesh = jax.sharding.get_abstract_mesh()
     return x if mesh.manual_axes else jax.lax.with_sharding_constraint(x, jax.sharding.NamedSharding(mesh, spec))
@@ -76,7 +83,7 @@ def offload_needs_more(platform: str, devices: int) -> None:
     """Raises UserError where optimizer state cannot lie in host memory: on several CPU devices. jax 0.10."""
     import jax
 
-    if jax.__version_info__ < (0, 10) and platform == "cpu" and devices > 1:
+    if older(0, 10) and platform == "cpu" and devices > 1:
         raise UserError(
             f"optimizer.offload on several CPU devices needs jax 0.10 or newer, and this is {jax.__version__}: "
             "pip install --upgrade jax"
@@ -105,9 +112,7 @@ def about_workers_unheard() -> Iterator[None]:
 
 def leaves_unreduced() -> bool:
     """Whether a product may leave its sum over devices for later; jax 0.7 adds such parts up wrongly. jax 0.10."""
-    import jax
-
-    return jax.__version_info__ >= (0, 10)
+    return not older(0, 10)
 
 
 def scan_counts(params: dict[str, Any]) -> tuple[int, int]:
@@ -137,7 +142,7 @@ def allow_absent_tpus() -> None:
     """
     import jax
 
-    if jax.__version_info__ >= (0, 10):
+    if not older(0, 10):
         return
     from jax._src import xla_bridge
     from jax._src.lib import _jax

@@ -50,8 +50,8 @@ def find(path: str, any_kind: bool = False) -> Found:
                 raise UserError(f"{path}: matches no file")
         else:
             raise UserError(f"{path}: no such file or folder")
-    except (OSError, ValueError) as error:  # too long, no permission; NUL, a lone surrogate
-        raise UserError(f"{path}: cannot look there: {getattr(error, 'strerror', None) or error}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot look there: {error.strerror}") from None
     others = collections.Counter(_suffix(file) for file in found if not kind(file))
     files = [(str(file), file) for file in sorted(found) if kind(file)]
     if not files:

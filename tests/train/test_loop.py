@@ -258,11 +258,9 @@ def test_a_start_that_is_refused_leaves_nothing(run, tmp_path, monkeypatch, chan
     assert list(tmp_path.iterdir()) == [mine]
 
 
-def test_ctrl_c_before_the_first_step_leaves_nothing(text, tmp_path, monkeypatch, capsys):
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job of the background ignores it
+def test_ctrl_c_before_the_first_step_leaves_nothing(heard, text, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(loop, "compile_step", lambda *_: signal.raise_signal(signal.SIGINT))
     config.save(tiny.run(text), tmp_path / "tiny.json")
     assert cli.main(["train", str(tmp_path / "tiny.json"), "--run", str(tmp_path / "runs" / "name")]) == 130
     assert capsys.readouterr().err == ""
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.json"]
-    signal.signal(signal.SIGINT, before)

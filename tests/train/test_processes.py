@@ -9,11 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
-from jaxlm import config
+from jaxlm import compat, config
 from jaxlm.sharding import MeshConfig
 from jaxlm.train import loop
 from jaxlm.train.checkpoint import steps
@@ -101,7 +100,7 @@ def test_as_one_process_killed_stopped_and_gone_on_with_other_numbers(saved_conf
     assert re.findall(r"=== step \d+", (folder / "samples.txt").read_text())[-2:] == ["=== step 6", "=== step 8"]
 
 
-@pytest.mark.skipif(jax.__version_info__ < (0, 10), reason="this jax ends the process itself, in its own words")
+@pytest.mark.skipif(compat.older(0, 10), reason="this jax ends the process itself, in its own words")
 def test_the_others_end_when_the_coordinator_dies(saved_config, tmp_path):
     specs = by_flags(2, saved_config, "--run", tmp_path / "run", patches={0: ["die_preparing"]})
     codes, ends, outputs = together(tmp_path / "out", specs)

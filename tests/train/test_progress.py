@@ -118,13 +118,11 @@ def test_print_stands_above_the_bar(clock):
     assert "step 10/10" in lines[-1]
 
 
-def test_an_exception_gives_the_cursor_back(clock):
+def test_an_exception_gives_the_cursor_back(clock, heard):
     console = terminal(80)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job of the background ignores it
     with pytest.raises(KeyboardInterrupt), Progress(10, "tiny", console=console) as progress:
         progress.update(1)
         signal.raise_signal(signal.SIGINT)
-    signal.signal(signal.SIGINT, before)
     assert isinstance(console.file, io.StringIO)
     assert console.file.getvalue().rstrip("\n").endswith("\x1b[?25h")
 

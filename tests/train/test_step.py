@@ -101,7 +101,7 @@ def test_other_optimizers_on_a_mesh(optimizer):
 
 def test_moments_in_host_memory_change_no_number(one_device, tmp_path):
     """And are saved and restored from there."""
-    if jax.__version_info__ < (0, 10):
+    if compat.older(0, 10):
         with pytest.raises(UserError, match=r"optimizer\.offload on several CPU devices needs jax 0\.10 or newer"):
             compat.offload_needs_more("cpu", 8)
         pytest.skip("this jax cannot do it on several CPU devices")
