@@ -59,7 +59,7 @@ _USUAL = {
     "model.dtype": "precision mixed_precision torch_dtype compute_dtype",
     "model.dtype=bfloat16": "bf16",
     "model.remat=full": "gradient_checkpointing activation_checkpointing",
-    "label_smoothing": "label_smoothing_factor",
+    "objective.label_smoothing": "label_smoothing_factor",
     "ema": "ema_decay",
     "log_every": "logging_steps log_interval log_freq",
     "eval_every": "eval_steps eval_interval eval_freq val_every",

@@ -21,6 +21,11 @@ from jaxlm.errors import OutOfRange, UserError, nearest, unknown
 # taken out: every run ever saved opens.
 MOVED: dict[str, str] = {}
 
+# Fields that have another name or place than in saved configs: {class: {old name: present path}}, likewise for ever.
+RENAMED: dict[str, dict[str, str]] = {
+    "jaxlm.train.run.RunConfig": {"label_smoothing": "objective.label_smoothing", "z_loss": "objective.z_loss"},
+}
+
 _trusted: set[str] = set()
 
 
@@ -101,7 +106,26 @@ def from_dict(data: Any) -> Any:
     """
     if not isinstance(data, dict) or "type" not in data:
         raise UserError('not a jaxlm config: it must be a JSON object with a "type"')
-    return build(_rename(data, "", find_class))
+    return build(_present(_rename(data, "", find_class)))
+
+
+def _present(tree: Any) -> Any:
+    """A plain tree with the fields of `RENAMED` where they are now."""
+    if isinstance(tree, list):
+        return [_present(item) for item in tree]
+    if not isinstance(tree, dict):
+        return tree
+    found = {key: _present(item) for key, item in tree.items()}
+    cls = found.get("type")
+    for old, path in RENAMED.get(f"{cls.__module__}.{cls.__qualname__}", {}).items() if cls else ():
+        if old in found:
+            value, place = found.pop(old), found
+            *parents, name = path.split(".")
+            for parent in parents:
+                default = next(field.default for field in dataclasses.fields(place["type"]) if field.name == parent)
+                place = place.setdefault(parent, plain(default))
+            place[name] = value
+    return found
 
 
 def _rename(tree: Any, path: str, rename: collections.abc.Callable[[Any, str], Any]) -> Any:

@@ -3,9 +3,8 @@
 Weights and activations are annotated with *logical* names ("batch", "embed", "heads", ...). `RULES` says which mesh
 axes each is divided over. Choosing a parallelism is choosing a mesh shape; nothing else in a program changes. Every
 helper works under no mesh, under an explicit mesh (sharding is part of the type; the default) and under an auto mesh
-(sharding is the compiler's choice, guided by constraints).
-
-`RULES` is a constant because jit's cache key contains the mesh but not an ambient table.
+(sharding is the compiler's choice, guided by constraints). `RULES` is a constant because jit's cache key contains the
+mesh but not an ambient table.
 """
 
 import contextlib
@@ -356,7 +355,9 @@ def weight(
     inputs: tuple[int, ...] = (),
     active: float = 1.0,
 ) -> Array:
-    """A float32 parameter of `module`, annotated with its logical axes."""
+    """A float32 parameter of `module`, annotated with its logical axes; dense, if it is stored as a leaf."""
+    if hasattr(stored := module.get_variable("params", name), "dense"):
+        return stored.dense()  # pyright: ignore
     boxed: Any = lambda key: Named(init(key, shape, jnp.float32), Axes(names, inputs, active))
     return module.param(name, boxed)  # unboxed by flax
 

@@ -18,7 +18,7 @@ from jaxlm.models import LM
 from jaxlm.sharding import make_mesh
 from jaxlm.text import ByteTokenizer
 from jaxlm.train.checkpoint import Checkpoints
-from jaxlm.train.state import create
+from jaxlm.train.setup import Setup
 from tests import tiny
 from tests.scripted import LENGTH, scripted
 from tests.weights import weights
@@ -261,7 +261,7 @@ def test_logits_of_other_parameters_are_differentiable_and_jittable():
 def write_run(folder, ema: float = 0.0):
     """A run with the checkpoints 1, 2 and 3, as training leaves it; weights of step n are those of a fresh run, + n."""
     run = tiny.run(ema=ema)
-    state = create(run, make_mesh(run.mesh, jax.devices()[:1]))
+    state = Setup(run, make_mesh(run.mesh, jax.devices()[:1])).create()[0]
     plus = lambda tree, n: jax.tree.map(lambda x: x + n, tree)
     folder.mkdir()
     config.save(run, folder / "config.json")

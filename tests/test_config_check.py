@@ -18,7 +18,7 @@ from jaxlm.ops.sparse import Strided
 from jaxlm.optim import OptimizerConfig
 from tests import tiny
 
-ROOMS = ("nn", "models", "data", "optim", "sharding", "ops", "train")
+ROOMS = ("nn", "models", "data", "optim", "sharding", "ops", "objectives", "train", "tune")
 NEEDED: dict[str, Any] = {  # what classes need that is no number, or more than a 2
     "mixer": AttentionConfig(H=4, K=8),
     "ffn": MLPConfig(F=8),
@@ -33,6 +33,7 @@ NEEDED: dict[str, Any] = {  # what classes need that is no number, or more than 
 }
 NO_CONFIG = (
     "HeldoutRows",
+    "LowRank",
     "Task",
     "Schedule",
     "Band",
@@ -116,7 +117,11 @@ def test_no_clipping_is_named():
 
 
 def test_the_whole_key_is_named():
-    for key, value in {"optimizer.weight_decay": -1, "model.segments.0.blocks.0.dropout": 1.0, "z_loss": -1}.items():
+    for key, value in {
+        "optimizer.weight_decay": -1,
+        "model.segments.0.blocks.0.dropout": 1.0,
+        "objective.z_loss": -1,
+    }.items():
         with pytest.raises(UserError, match=rf"^{key}={value}(\.0)? must"):
             config.override(tiny.run(), [f"{key}={value}"])
 

@@ -54,7 +54,7 @@ def test_a_key_of_another_place_or_program_is_found(text, right, run):
         ("epochs=3", "unknown key 'epochs': a run is as long as its steps"),
         ("adam_beta2=0.95", 'optimizer.options={"b1": 0.9, "b2": 0.95}'),
         ("output_dir=x", "--run FOLDER"),
-        ("stpes=3", "unknown key 'stpes': did you mean 'steps'? (model, data, optimizer"),
+        ("stpes=3", "unknown key 'stpes': did you mean 'steps'? (model, data, objective"),
         ("dropout=0.1", f"did you mean 'model.dropout'? (also {BLOCK}.dropout, {BLOCK}.mixer.dropout)"),
         ("x" * 100_000 + "=1", "unknown key 'xxx"),
     ],

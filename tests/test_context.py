@@ -11,16 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm import compat, sharding
+from jaxlm import compat, models, sharding
 from jaxlm.decode import generate, prepare
 from jaxlm.errors import UserError
 from jaxlm.losses import cross_entropy
-from jaxlm.models import LM, lm
+from jaxlm.models import LM
 from jaxlm.nn import BlockConfig, LatentConfig, LinformerConfig, SparseAttentionConfig
 from jaxlm.ops import Strided
 from jaxlm.sharding import MeshConfig, make_mesh
-from jaxlm.train import state as states
 from jaxlm.train import step as steps
+from jaxlm.train.setup import Setup
 from tests import tiny
 from tests.decode import models as zoo
 from tests.meshes import name, on
@@ -64,7 +64,7 @@ def loss_and_gradients(config, params, tokens, labels, positions, segments):
 
 @functools.cache
 def parameters(model):
-    return jax.jit(lambda: sharding.unbox(lm.init_boxed(MODELS[model], jax.random.key(0))))()
+    return jax.jit(lambda: sharding.unbox(models.init_boxed(MODELS[model], jax.random.key(0))))()
 
 
 def compare(model, mesh, packed):
@@ -74,7 +74,7 @@ def compare(model, mesh, packed):
         positions = segments = None
     expected = jax.device_get(loss_and_gradients(config, params, tokens, labels, positions, segments))
     with on(mesh) as put:
-        placed = jax.device_put(params, sharding.shardings(lm.abstract(config)[1], params, compat.concrete_mesh()))
+        placed = jax.device_put(params, sharding.shardings(models.abstract(config)[1], params, compat.concrete_mesh()))
         rows = lambda x: None if x is None else put(x, "batch", "positions")
         found = loss_and_gradients(config, placed, *map(rows, (tokens, labels, positions, segments)))
         if mesh.explicit:
@@ -117,10 +117,10 @@ def test_training_and_evaluation_steps():
     one = make_mesh(MeshConfig(data=1), jax.devices()[:1])
 
     def take(mesh):
-        state = states.create(run, mesh)
+        state = Setup(run, mesh).create()[0]
         with jax.set_mesh(mesh):
-            state, metrics = jax.jit(steps.make_train_step(run))(state, steps.place(tiny.batch(4), mesh, 2))
-            held_out = jax.jit(steps.make_eval_step(run.model))(state.params, steps.place(tiny.batch(4, seed=1), mesh))
+            state, metrics = jax.jit(Setup(run, mesh).train_step)(state, tiny.place(tiny.batch(4), mesh, 2))
+            held_out = jax.jit(steps.make_eval_step(run))(state.params, None, tiny.place(tiny.batch(4, seed=1), mesh))
         return float(metrics["loss"]), float(metrics["grad_norm"]), float(held_out.nll)
 
     found = take(make_mesh(MeshConfig(2, context=2, tensor=2)))
@@ -130,7 +130,7 @@ def test_training_and_evaluation_steps():
 def test_a_length_that_the_mesh_does_not_divide():
     run = tiny.run(data=dataclasses.replace(tiny.run().data, T=38))
     with pytest.raises(UserError, match=r"mesh context=8 does not divide data.T=38: the nearest that it does is 40"):
-        steps.abstract_batch(run, make_mesh(EIGHT))
+        _ = Setup(run, make_mesh(EIGHT)).batch
 
 
 @pytest.mark.parametrize("mesh", [MeshConfig(1, context=4, tensor=2), EIGHT], ids=name)
@@ -140,8 +140,8 @@ def test_nothing_is_gathered_over_positions(mesh):
     run = tiny.run(batch=2, model=tiny.model(remat="attention"), data=dataclasses.replace(tiny.run().data, T=length))
     mesh = make_mesh(mesh)
     with jax.set_mesh(mesh):
-        args = states.abstract(run, mesh), steps.abstract_batch(run, mesh)
-        text = jax.jit(steps.make_train_step(run)).lower(*args).compile().as_text()
+        args = Setup(run, mesh).state, Setup(run, mesh).batch
+        text = jax.jit(Setup(run, mesh).train_step).lower(*args).compile().as_text()
     kinds = r" (?:all-gather|all-reduce|all-to-all|reduce-scatter)(?:-start)?\("
     results = [line[: found.start()] for line in (text or "").splitlines() if (found := re.search(kinds, line))]
     assert len(results) > 10 and not [line for line in results if re.search(rf"[\[,]{length}[,\]]", line)]

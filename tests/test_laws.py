@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding
 
-from jaxlm import compat, sharding
+from jaxlm import compat, models, sharding
 from jaxlm.losses import cross_entropy
-from jaxlm.models import LM, LMConfig, lm
+from jaxlm.models import LM, LMConfig
 from jaxlm.nn import AttentionConfig, BlockConfig, DifferentialConfig, MLPConfig, MoEConfig, SegmentConfig
 from jaxlm.ops import dispatch
 from jaxlm.sharding import MeshConfig, make_mesh
-from jaxlm.train import state as states
+from jaxlm.train.setup import Setup
 from tests import tiny
 from tests.meshes import on
 
@@ -37,7 +37,7 @@ def training(config: LMConfig, B: int, T: int, mesh: MeshConfig | None = None) -
         out = LM(config).apply({"params": params}, tokens, method="forward")
         return cross_entropy(out.hidden_BTD, out.head_VD, tokens, jnp.ones(tokens.shape)).total
 
-    params, axes = lm.abstract(config)
+    params, axes = models.abstract(config)
     tokens = jax.ShapeDtypeStruct((B, T), jnp.int32)
     with on(mesh):
         if mesh is not None:
@@ -168,7 +168,7 @@ def test_experts_cost_what_is_active_where_they_are_divided():
 
 def test_fully_sharded_state_is_an_eighth_a_device():
     run = tiny.run(mesh=MeshConfig(1, 8, 1))
-    state = states.create(run, make_mesh(run.mesh))
+    state = Setup(run, make_mesh(run.mesh)).create()[0]
     weights = sum(x.size for x in jax.tree.leaves(state.params))
     total = sum(x.nbytes for x in jax.tree.leaves(dataclasses.replace(state, key=None)))
     assert total >= 3 * 4 * weights  # and both moments of Adam

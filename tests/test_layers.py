@@ -1,6 +1,6 @@
 """The rooms of the library and who may import whom, read from the sources.
 
-    cli, scripts, colab, configs -> apps -> align, tune, evals -> train, decode
+    cli, scripts, colab, configs -> apps -> align, tune, evals -> train, decode -> objectives
         -> models -> nn -> ops -> sharding -> axes
 
 A new room or top-level file needs a place in `MAY_IMPORT`.
@@ -20,7 +20,8 @@ BESIDE = {"text", "data"}  # numpy, grain and tokenizer libraries only
 OPS = GROUND | {"sharding", "ops"}
 LOSSES = OPS | {"losses", "optim"}
 MODELS = LOSSES | {"nn", "models"}
-TRAIN = MODELS | BESIDE | {"chips", "host", "train", "decode", "convert", "processes"}
+OBJECTIVES = LOSSES | {"models", "objectives"}
+TRAIN = MODELS | BESIDE | {"chips", "host", "train", "decode", "convert", "objectives", "processes"}
 ABOVE = TRAIN | {"tune", "align", "evals"}
 APPS = ABOVE | {"api", "plan", "scaling", "apps"}
 
@@ -43,6 +44,7 @@ MAY_IMPORT = {
     "text": GROUND | {"text"},
     "data": GROUND | BESIDE,
     "convert": MODELS | {"text", "convert"},
+    "objectives": OBJECTIVES,
     "decode": MODELS | {"text", "decode", "host"},
     "train": TRAIN,
     "tune": ABOVE,

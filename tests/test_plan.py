@@ -11,7 +11,7 @@ from jaxlm import cli, config
 from jaxlm.decode import cache
 from jaxlm.plan import plan, table
 from jaxlm.sharding import make_mesh
-from jaxlm.train.state import create
+from jaxlm.train.setup import Setup
 from tests import tiny
 from tests.convert import checkpoints
 from tests.convert.checkpoints import LLAMA
@@ -44,7 +44,7 @@ def test_plan_of_gpt2_as_json(capsys):
 def test_plan_says_what_a_run_holds(change):
     run = tiny.run(**change)
     facts = plan(run)
-    state = create(run, make_mesh(run.mesh, jax.devices()[:1]))
+    state = Setup(run, make_mesh(run.mesh, jax.devices()[:1])).create()[0]
     size = lambda tree: sum(x.nbytes for x in jax.tree.leaves(tree))
     assert facts["params"] == sum(x.size for x in jax.tree.leaves(state.params))
     assert facts["params_bytes"] == size(state.params) and facts["optimizer_bytes"] == size(state.opt_state)

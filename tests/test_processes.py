@@ -17,7 +17,8 @@ from jaxlm import cli, config, processes
 from jaxlm.errors import UserError
 from jaxlm.processes import Place, environment
 from jaxlm.sharding import MeshConfig, make_mesh
-from jaxlm.train import step as steps
+from jaxlm.train import batch
+from jaxlm.train.batch import rows_here
 
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCH = ROOT / "scripts" / "launch"
@@ -99,10 +100,10 @@ def test_other_numbers_of_devices_are_refused_before_a_word_is_said(monkeypatch)
 def test_the_rows_of_a_process(monkeypatch):
     """Every device here is this process's, so the shards that it holds are pretended."""
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
-    assert steps.rows_here(mesh, 16) == steps.rows_here(mesh, 16, 2) == list(range(16))
-    monkeypatch.setattr(steps, "_held", lambda mesh: (4, [1, 2]))
-    assert steps.rows_here(mesh, 16) == [4, 5, 6, 7, 8, 9, 10, 11]
-    assert steps.rows_here(mesh, 16, 2) == [2, 3, 4, 5, 10, 11, 12, 13]  # of each half
+    assert rows_here(mesh, 16) == rows_here(mesh, 16, 2) == list(range(16))
+    monkeypatch.setattr(batch, "_held", lambda mesh: (4, [1, 2]))
+    assert rows_here(mesh, 16) == [4, 5, 6, 7, 8, 9, 10, 11]
+    assert rows_here(mesh, 16, 2) == [2, 3, 4, 5, 10, 11, 12, 13]  # of each half
 
 
 @pytest.mark.parametrize(

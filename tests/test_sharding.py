@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxlm import compat, sharding
+from jaxlm import compat, models, sharding
 from jaxlm.errors import UserError
 from jaxlm.losses import cross_entropy
-from jaxlm.models import LM, LMConfig, lm
+from jaxlm.models import LM, LMConfig
 from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, SegmentConfig
 from jaxlm.sharding import Axes, MeshConfig, Named, make_mesh
 from tests.meshes import MESHES, lies, name, on
@@ -179,7 +179,7 @@ POSITIONS = np.array([[0, 0, 1, 2, 0, 1, 2, 3], [0, 1, 2, 3, 4, 5, 0, 0]] * 4, n
 
 @functools.cache
 def parameters():
-    return sharding.unbox(jax.jit(lambda: lm.init_boxed(MODEL, jax.random.key(0)))())
+    return sharding.unbox(jax.jit(lambda: models.init_boxed(MODEL, jax.random.key(0)))())
 
 
 @jax.jit
@@ -209,7 +209,7 @@ WHOLE = [(config, 8) for config in [*MESHES, MeshConfig(1, 2, 4)]] + [(config, 7
 def test_a_model_has_the_same_loss_and_gradients_on_any_mesh(config, T):
     params, expected = parameters(), on_one_device(T)
     with on(config) as put:
-        mesh, axes = compat.concrete_mesh(), lm.abstract(MODEL)[1]
+        mesh, axes = compat.concrete_mesh(), models.abstract(MODEL)[1]
         placed = jax.device_put(params, sharding.shardings(axes, params, mesh))
         found = loss_and_gradients(placed, *(put(x, "batch", None) for x in batch(T)))
         if config.explicit:

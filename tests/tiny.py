@@ -4,13 +4,17 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxlm.data import DataConfig, Source
 from jaxlm.models import LMConfig
 from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, SegmentConfig
+from jaxlm.objectives.objective import tokens
 from jaxlm.optim import OptimizerConfig
 from jaxlm.sharding import MeshConfig
+from jaxlm.train import batch as batches
 from jaxlm.train.run import RunConfig
 
 
@@ -61,3 +65,8 @@ def batch(rows: int, T: int = 32, seed: int = 0) -> dict[str, np.ndarray]:
         "positions": np.broadcast_to(positions, (rows, T)).astype(np.int32).copy(),
         "weights": (segments > 0).astype(np.float32),
     }
+
+
+def place(batch: dict[str, np.ndarray], mesh: Mesh, parts: int | None = None) -> dict[str, jax.Array]:
+    """Packed rows on a mesh, as a run of next tokens has them."""
+    return batches.place(batch, tokens(batch["tokens"].shape[1]), mesh, parts)

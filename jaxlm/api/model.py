@@ -13,14 +13,13 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm import arguments, convert
+from jaxlm import arguments, convert, models
 from jaxlm import decode as decoding
 from jaxlm.api import embeddings
 from jaxlm.axes import Array, Params
 from jaxlm.decode import Greedy, Known, Sampler
 from jaxlm.decode.generate import DecodeState
 from jaxlm.errors import UserError
-from jaxlm.models import lm as models
 from jaxlm.paths import expand
 from jaxlm.text import TextStream, Tokenizer
 

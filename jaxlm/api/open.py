@@ -1,24 +1,19 @@
 """`jaxlm.load`: opens a run, a checkpoint of one, or a folder in Hugging Face's layout."""
 
 import dataclasses
-import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import jax
-
-from jaxlm import config as configs
 from jaxlm import convert
 from jaxlm.api.model import LanguageModel
-from jaxlm.convert.files import WEIGHTS, check_dtype, read_json
+from jaxlm.convert.files import WEIGHTS, check_dtype, is_model
 from jaxlm.errors import UserError
-from jaxlm.models import lm as models
 from jaxlm.paths import expand
 from jaxlm.text import Tokenizer, load_tokenizer
 from jaxlm.text.load import has_tokenizer
 from jaxlm.text.settings import read_stops
-from jaxlm.train.checkpoint import folders, load_params
-from jaxlm.train.run import RunConfig
+from jaxlm.train import start
 
 
 def load(
@@ -38,7 +33,7 @@ def load(
     try:
         if path.is_file():
             raise UserError(f"{path} is a file: give the folder of a run, or one with config.json and {WEIGHTS}")
-        if (path / "config.json").is_file() and "model_type" in read_json(path / "config.json"):
+        if is_model(path):
             config, params, source = convert.load(path, dtype, say, verify)
             return LanguageModel(config, params, _tokenizer(path), source, read_stops(path))
         return _load_run(path, dtype)
@@ -52,26 +47,7 @@ def _tokenizer(folder: Path) -> Tokenizer | None:
 
 
 def _load_run(path: Path, dtype: str | None) -> LanguageModel:
-    one = path.parent.name == "checkpoints" and path.name.isdecimal()
-    folder = path.parent.parent if one else path
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{path} is neither a run nor a checkpoint of one, nor another model: it has no config.json")
-    run = configs.load(folder / "config.json")
-    if not isinstance(run, RunConfig):
-        raise UserError(f"{folder / 'config.json'} is not the config of a run, and names no model_type")
-    entry = "ema" if run.ema else "params"
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    shapes = models.abstract(run.model)[0]
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)
-    candidates = [path] if one else [folder / "checkpoints" / str(s) for s in folders(folder / "checkpoints")]
-    for i, candidate in enumerate(candidates):
-        try:
-            params = load_params(candidate, like, entry)
-        except UserError as e:
-            if i == len(candidates) - 1:
-                raise
-            warnings.warn(f"{e}; trying the one before", stacklevel=3)
-            continue
-        config = dataclasses.replace(run.model, dtype=dtype or run.model.dtype)
-        return LanguageModel(config, params, load_tokenizer(folder))
-    raise UserError(f"{folder} has no checkpoint yet: train it first")
+    run, params = start.read_run(path)
+    model: Any = run.model
+    config = dataclasses.replace(model, dtype=dtype or model.dtype)
+    return LanguageModel(config, params, load_tokenizer(path.parent.parent if path.name.isdecimal() else path))

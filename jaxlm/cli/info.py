@@ -16,7 +16,7 @@ from jaxlm.errors import UserError, one_line
 from jaxlm.paths import expand
 
 if TYPE_CHECKING:
-    from jaxlm.models import LMConfig
+    from jaxlm.models import ModelConfig
     from jaxlm.train.run import RunConfig
 
 LINES, WIDTH = 10, 160
@@ -82,10 +82,12 @@ def _config(name: str) -> Facts:
 
 
 def _run_facts(run: RunConfig) -> Facts:
+    from jaxlm.data import DataConfig
+
     yield from _model_facts(run.model, run.model.dtype)
-    yield "data", f"{', '.join(source.path for source in run.data.sources)}; rows of {run.data.T} tokens"
-    kind = run.data.tokenizer
-    yield "tokenizer", kind.path or f"{kind.kind}, {kind.V:,} tokens"
+    if isinstance(data := run.data, DataConfig):
+        yield "data", f"{', '.join(source.path for source in data.sources)}; rows of {data.T} tokens"
+        yield "tokenizer", data.tokenizer.path or f"{data.tokenizer.kind}, {data.tokenizer.V:,} tokens"
     optimizer, tokens = run.optimizer, run.steps * run.tokens_per_step
     yield (
         "training",
@@ -94,7 +96,7 @@ def _run_facts(run: RunConfig) -> Facts:
     )
 
 
-def _model_facts(model: LMConfig, dtype: str) -> Facts:
+def _model_facts(model: ModelConfig, dtype: str) -> Facts:
     from jaxlm.models import flops
 
     count, active = flops.parameters(model), flops.active_parameters(model)

@@ -25,6 +25,11 @@ DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 QUANTISED = "hf_quant_config.json"  # beside config.json, where NVIDIA's ModelOpt wrote the weights
 
 
+def is_model(folder: Path) -> bool:
+    """Whether the folder says what model it has, as Hugging Face's do."""
+    return (folder / CONFIG).is_file() and "model_type" in read_json(folder / CONFIG)
+
+
 @dataclasses.dataclass(frozen=True)
 class Stored:
     """A tensor in a file, not read yet."""

@@ -28,8 +28,7 @@ from jaxlm.convert.families import Family, Source, find, lm_config, spelling_of
 from jaxlm.convert.files import CONFIG, DTYPES, Checkpoint, Stored, opened, quantisation, read_json
 from jaxlm.convert.names import Tensor, Weight
 from jaxlm.errors import UserError
-from jaxlm.models import LMConfig
-from jaxlm.models import lm as models
+from jaxlm.models import LMConfig, abstract
 
 Say = Callable[[str], None]
 FEW = 3  # culprits that a message names
@@ -192,7 +191,7 @@ def _fill(arrays: dict[tuple[str, ...], Array], tensor: Tensor, read: np.ndarray
 
 
 def _empty(config: LMConfig, dtypes: Dtypes) -> dict[tuple[str, ...], Array]:
-    shapes, axes = models.abstract(config)
+    shapes, axes = abstract(config)
     mesh = compat.concrete_mesh()
     where = None if mesh.empty else sharding.shardings(axes, shapes, mesh)
 

@@ -24,8 +24,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from jaxlm import models
 from jaxlm.axes import Params
-from jaxlm.models import lm as models
 from jaxlm.sharding import Axes
 
 By = Literal["weights", "heads", "units"]
@@ -182,19 +182,15 @@ class Tensor:
 Names = Mapping[str, Rule | tuple[Rule, ...]]
 
 
-def tensors(names: Names, config: models.LMConfig) -> Iterator[Tensor]:
+def tensors(names: Names, config: models.ModelConfig) -> Iterator[Tensor]:
     """Every tensor of the model, in the order of its layers."""
     top = {name: rule for name, rule in names.items() if "{}" not in name}
     layer = {name: rule for name, rule in names.items() if "{}" in name}
-    known = weights_of(config)
-    yield from _of(top, {".".join(w.key): w for w in known if not w.key[0].startswith("segment_")}, None, ())
-    number = 0
-    for i, segment in enumerate(config.segments):
-        blocks = [("segment_" + str(i), "periods", f"block_{j}") for j in range(len(segment.blocks))]
-        weights = [{".".join(w.key[3:]): w.one() for w in known if w.key[:3] == block} for block in blocks]
-        for period, block in itertools.product(range(segment.repeat), weights):
-            yield from _of(layer, block, number, (period,))
-            number += 1
+    known, stacked = apart(config)
+    yield from _of(top, {".".join(w.key): w for w in known}, None, ())
+    for one in models.layers(config):
+        weights = {".".join(w.key[len(one.path()) :]): w.one() for w in stacked[one.path()]}
+        yield from _of(layer, weights, one.number, (one.period,))
 
 
 def _of(names: Names, weights: dict[str, Weight], layer: int | None, index: tuple[int, ...]) -> Iterator[Tensor]:
@@ -224,7 +220,7 @@ def _name(name: str, layer: int | None, expert: int = 0) -> str:
 
 
 @functools.lru_cache(maxsize=4)  # tracing a model takes longer than all that is asked about it here
-def weights_of(config: models.LMConfig) -> tuple[Weight, ...]:
+def weights_of(config: models.ModelConfig) -> tuple[Weight, ...]:
     """Every weight of the model, stacked."""
 
     def below(shapes: Params, axes: Any, key: tuple[str, ...]) -> Iterator[Weight]:
@@ -235,3 +231,13 @@ def weights_of(config: models.LMConfig) -> tuple[Weight, ...]:
             yield from below(shapes[name], axes[name], (*key, name))
 
     return tuple(below(*models.abstract(config), ()))
+
+
+def apart(config: models.ModelConfig) -> tuple[list[Weight], dict[tuple[str, ...], list[Weight]]]:
+    """The weights that belong to no layer, and those of each kind of layer, by where they are stacked."""
+    blocks: dict[tuple[str, ...], list[Weight]] = {path: [] for path in models.blocks(config)}
+    top: list[Weight] = []
+    for weight in weights_of(config):
+        home = next((path for path in blocks if weight.key[: len(path)] == path), None)
+        (top if home is None else blocks[home]).append(weight)
+    return top, blocks

@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxlm.config import from_dict, to_dict
 from jaxlm.convert.fields import Fields
-from jaxlm.convert.names import Rule, same, weights_of
+from jaxlm.convert.names import Rule, apart, same
 from jaxlm.models import LMConfig
 
 MODEL_TYPE = "jaxlm"
@@ -29,7 +29,7 @@ def fields(config: LMConfig) -> dict[str, Any]:
 
 def names(config: LMConfig) -> dict[str, Rule]:
     """A line for each weight that the model, or any layer of it, has."""
-    top = [weight.key for weight in weights_of(config) if not weight.key[0].startswith("segment_")]
-    layer = [weight.key[3:] for weight in weights_of(config) if weight.key[0].startswith("segment_")]
-    found = {".".join(key): same(".".join(key)) for key in top}
-    return found | {f"layers.{{}}.{'.'.join(key)}": same(".".join(key)) for key in layer}
+    top, layers = apart(config)
+    found = {".".join(weight.key): same(".".join(weight.key)) for weight in top}
+    inside = dict.fromkeys(weight.key[len(path) :] for path, weights in layers.items() for weight in weights)
+    return found | {f"layers.{{}}.{'.'.join(key)}": same(".".join(key)) for key in inside}

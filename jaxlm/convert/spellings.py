@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jaxlm.models import LMConfig
+from jaxlm.models import LMConfig, layers
 from jaxlm.nn import AttentionConfig, LatentConfig, MoEConfig, ParallelConfig, RopeConfig
 from jaxlm.ops import rope
 
@@ -16,7 +16,7 @@ TINY = 1e-100  # no scale of scores, whose square must be invertible
 def spellings(config: LMConfig) -> Iterator[dict[str, Any]]:
     """Two, where a model has experts and dense layers too: "intermediate_size" may be the width of either. None where
     it has layers of a kind that no family has."""
-    blocks = [block for s in config.segments for _ in range(s.repeat) for block in s.blocks]
+    blocks = [layer.config for layer in layers(config)]
     if not any(all(isinstance(block.mixer, kind) for block in blocks) for kind in (AttentionConfig, LatentConfig)):
         return
     experts = [isinstance(block.ffn, MoEConfig) for block in blocks]

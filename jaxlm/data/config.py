@@ -1,12 +1,17 @@
 """What data to train on, as a value."""
 
+import abc
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from jaxlm.config_check import said
 from jaxlm.config_tree import shorten
 from jaxlm.errors import UserError, unknown
 from jaxlm.text.sentencepiece_train import LEAST_V
+
+if TYPE_CHECKING:
+    from jaxlm.data.dataset import Dataset
+    from jaxlm.data.sources import Progress
 
 KINDS = ("bytes", "bpe", "unigram", "file")
 MOST = 2**31 - 1  # of a length or a seed: more overflows the indices of libraries
@@ -78,8 +83,18 @@ class TokenizerConfig:
             _check(self.path is None, f"tokenizer kind {said(self.kind)} takes no path: set kind to 'file' to load one")
 
 
+class Data(abc.ABC):
+    """What to train on: a frozen dataclass that can be prepared."""
+
+    T: int  # positions of a row
+
+    @abc.abstractmethod
+    def prepare(self, progress: "Progress | None" = None) -> "Dataset":
+        """Reads and converts it, or finds that done in a cache; `progress` is called now and then."""
+
+
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Data):
     """Documents, tokenizer and window length.
 
     Attributes:
@@ -112,3 +127,8 @@ class DataConfig:
         good = self.limit is None or is_count(self.limit, 2**62)
         _check(good, f"data.limit must be a number of bytes, not {said(self.limit)}")
         _check(self.cache is None or _is_text(self.cache), f"data.cache must be a folder, not {said(self.cache)}")
+
+    def prepare(self, progress: "Progress | None" = None) -> "Dataset":
+        from jaxlm.data.dataset import prepare
+
+        return prepare(self, progress)

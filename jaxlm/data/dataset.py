@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from jaxlm.config_check import said
 from jaxlm.data import sources, tokenize
 from jaxlm.data.config import MOST, DataConfig, is_count
 from jaxlm.data.heldout import HeldoutRows, heldout_rows, in_order
+from jaxlm.data.measures import text_measures
 from jaxlm.data.pack import Batch
 from jaxlm.data.shards import Shards
 from jaxlm.errors import UserError
@@ -90,6 +91,10 @@ class Dataset:
     def bytes_per_token(self) -> float:
         """UTF-8 bytes of text per token of the training split, separators included."""
         return sum(shards.bytes for shards in self.train) / self.train_tokens
+
+    def measures(self, sums: Mapping[str, float]) -> dict[str, float]:
+        """What the sums of an objective over training text mean to people, see `text_measures`."""
+        return text_measures(sums, self.bytes_per_token)
 
     def heldout_texts(self) -> Iterator[str]:
         """The held-out documents, decoded from their tokens; sources in an order that no config decides."""

@@ -4,12 +4,13 @@ Which rows these are depends on the held-out text, on T and on the size asked fo
 on the order of the sources.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
+from jaxlm.data.measures import text_measures
 from jaxlm.data.pack import Batch, pack
 from jaxlm.data.shards import Shards
 from jaxlm.text import Tokenizer
@@ -54,6 +55,10 @@ class HeldoutRows:
         text for a byte of pieces: 1 unless the tokenizer changes the text.
         """
         return sum(self._bytes(shards, starts) for shards, starts in zip(self.splits, self.starts))
+
+    def measures(self, sums: Mapping[str, float]) -> dict[str, float]:
+        """What an objective's sums over all these rows mean to people, see `text_measures`."""
+        return text_measures(sums, self.bytes / self.labels)
 
     def _bytes(self, shards: Shards, starts: Sequence[int]) -> float:
         if _labels(shards, starts, self.T) == shards.tokens - 1:

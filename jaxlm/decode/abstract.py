@@ -9,8 +9,7 @@ from jaxlm.axes import Params
 from jaxlm.decode.generate import BUCKET, DecodeState, _decode, _How, _layers, _prefill
 from jaxlm.decode.sampling import Greedy
 from jaxlm.errors import UserError
-from jaxlm.models import lm
-from jaxlm.models.lm import LMConfig
+from jaxlm.models import LMConfig, abstract
 
 
 def abstract_decoding(
@@ -22,7 +21,7 @@ def abstract_decoding(
     a fraction of the time, and the same sizes. The mesh must be explicit: only then do shapes tell how they lie. Raises
     UserError where the mesh does not divide them.
     """
-    shapes, axes = lm.abstract(config)
+    shapes, axes = abstract(config)
     layout = sharding.shardings(axes, shapes, mesh)
     shapes = jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shapes, layout)
     with sharding.use(mesh):

@@ -16,8 +16,8 @@ from jaxlm.axes import Array, Params
 from jaxlm.decode import cache
 from jaxlm.decode.sampling import Greedy, Sampler, checked
 from jaxlm.errors import UserError
-from jaxlm.models.lm import LM, LMConfig, logits
-from jaxlm.nn.stack import unstack
+from jaxlm.models import LM, LMConfig, logits
+from jaxlm.nn.stack import is_stacked, unstack
 
 BUCKET = 64  # lengths of prompts and of what is written are rounded up to multiples: few shapes are ever compiled
 
@@ -85,8 +85,7 @@ def prepare(config: LMConfig, params: Params) -> tuple[LMConfig, Params]:
 @functools.partial(jax.jit, static_argnums=1)
 def _layers(params: Params, dtype: Any) -> Params:
     cast = lambda x: x.astype(dtype) if x.ndim > 1 else x  # a norm computes with its scale in float32
-    segments = {name: tree for name, tree in params.items() if name.startswith("segment_")}
-    return jax.tree.map(cast, {**params, **unstack(segments)})
+    return jax.tree.map(cast, unstack(params))
 
 
 def left_pad(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -270,7 +269,7 @@ def _choose(how: _How, state: DecodeState, out: Any) -> DecodeState:
 
 
 def _unstacked(params: Params) -> bool:
-    return "periods" not in params["segment_0"]
+    return not is_stacked(params)
 
 
 def _longest(config: LMConfig) -> float:

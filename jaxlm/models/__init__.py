@@ -1,16 +1,21 @@
 """Composition of modules into models; families and sizes are configs."""
 
-from jaxlm.models.lm import LM, LMConfig, Output, abstract, forward, init_boxed, logits
+from jaxlm.models.lm import LM, LMConfig
 from jaxlm.models.memories import Memories, memories, promoted, strongest
+from jaxlm.models.model import Layer, ModelConfig, Output, abstract, blocks, forward, init_boxed, layers, logits
 
 __all__ = [
     "LM",
     "LMConfig",
+    "Layer",
     "Memories",
+    "ModelConfig",
     "Output",
     "abstract",
+    "blocks",
     "forward",
     "init_boxed",
+    "layers",
     "logits",
     "memories",
     "promoted",

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import jax
 
-from jaxlm.models import lm
-from jaxlm.nn.block import BlockConfig, Mixer, ParallelConfig
+from jaxlm.models.model import ModelConfig, abstract, layers
+from jaxlm.nn.block import Mixer
 from jaxlm.sharding import Axes
 
 
@@ -28,40 +28,34 @@ class Weight(NamedTuple):
         return math.prod(self.shape)
 
 
-def weights(config: lm.LMConfig) -> Iterator[Weight]:
+def weights(config: ModelConfig) -> Iterator[Weight]:
     """Every weight of the model, layers of a segment stacked; nothing is computed."""
-    shapes, axes = lm.abstract(config)
+    shapes, axes = abstract(config)
     leaves = jax.tree.leaves(axes, is_leaf=lambda x: isinstance(x, Axes))
     for (path, x), a in zip(jax.tree_util.tree_leaves_with_path(shapes), leaves, strict=True):
         yield Weight(tuple(str(key.key) for key in path), x.shape, a)
 
 
-def blocks(config: lm.LMConfig) -> list[BlockConfig | ParallelConfig]:
-    """Of every layer, in order."""
-    return [block for segment in config.segments for _ in range(segment.repeat) for block in segment.blocks]
-
-
-def mixers(config: lm.LMConfig) -> list[Mixer]:
+def mixers(config: ModelConfig) -> list[Mixer]:
     """The mixer of every layer, in order."""
-    return [block.mixer for block in blocks(config)]
+    return [layer.config.mixer for layer in layers(config)]
 
 
-def parameters(config: lm.LMConfig) -> int:
+def parameters(config: ModelConfig) -> int:
     """All parameters; a tied head counts once."""
     return sum(w.size for w in weights(config))
 
 
-def active_parameters(config: lm.LMConfig) -> int:
+def active_parameters(config: ModelConfig) -> int:
     """Those that one token meets: all but the experts that it is not given."""
     return round(sum(w.size * w.axes.active for w in weights(config)))
 
 
-def matmul_parameters(config: lm.LMConfig) -> int:
+def matmul_parameters(config: ModelConfig) -> int:
     """Active parameters that multiply activations: all with inputs, and the table where it is the head too."""
-    head = config.V * (config.embed_width or config.D) * config.tied
-    return round(sum(w.size * w.axes.active for w in weights(config) if w.axes.inputs)) + head
+    return round(sum(w.size * w.axes.active for w in weights(config) if w.axes.inputs)) + config.tied_parameters
 
 
-def train_flops(config: lm.LMConfig, T: int) -> float:
+def train_flops(config: ModelConfig, T: int) -> float:
     """Per token of texts of T tokens, forward and backward; a forward pass alone is a third."""
     return 6 * matmul_parameters(config) + sum(3 * mixer.score_flops(T) for mixer in mixers(config))

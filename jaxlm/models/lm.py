@@ -1,31 +1,30 @@
 """The decoder-only language model: embedding, segments of repeated blocks, norm, head. Families are configs of it."""
 
 import dataclasses
-import functools
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-from flax import struct
 
 from jaxlm import sharding
-from jaxlm.axes import Array, Params
+from jaxlm.axes import Array
 from jaxlm.config_check import check
 from jaxlm.errors import UserError
+from jaxlm.models import flops
+from jaxlm.models.model import ModelConfig, Output, Path, logits
 from jaxlm.nn import init
 from jaxlm.nn.block import drop
 from jaxlm.nn.context import Context
 from jaxlm.nn.embed import AbsoluteConfig, Embed
 from jaxlm.nn.norm import NormConfig, RMSNormConfig
 from jaxlm.nn.pipeline import PipelineConfig
-from jaxlm.nn.stack import SegmentConfig, Stack, check_policy
-from jaxlm.ops.activations import soft_cap
+from jaxlm.nn.stack import SegmentConfig, check_policy, run
 from jaxlm.sharding import einsum, weight
 
 
 @dataclasses.dataclass(frozen=True)
-class LMConfig:
+class LMConfig(ModelConfig):
     """What the model is, and how it is computed."""
 
     V: int  # vocabulary
@@ -54,19 +53,25 @@ class LMConfig:
             raise UserError(f"unknown dtype {self.dtype!r}: float32, bfloat16 or float16")
         check_policy(self.remat)
 
+    def build(self, stacked: bool = True) -> "LM":
+        return LM(self, stacked)
+
+    def example(self) -> tuple[Any, ...]:
+        return (jnp.zeros((1, 1), jnp.int32),)
+
+    def stacks(self) -> dict[Path, tuple[SegmentConfig, ...]]:
+        return {(): self.segments}
+
+    def flops(self, lengths: Mapping[str, int]) -> float:
+        return lengths["T"] * flops.train_flops(self, lengths["T"])
+
     @property
-    def layers(self) -> int:
-        return sum(segment.layers for segment in self.segments)
+    def decodes(self) -> bool:
+        return all(getattr(mixer, "causal", True) for mixer in flops.mixers(self))
 
-
-@struct.dataclass
-class Output:
-    """What a forward pass computes before the head."""
-
-    hidden_BTD: Array  # what the head multiplies: after the last norm
-    head_VD: Array  # the output projection, float32: logits = hidden head^T
-    states: tuple  # for each segment, what its mixers hand to a cache
-    statistics: tuple  # for each segment, what its feed-forwards report
+    @property
+    def tied_parameters(self) -> int:
+        return self.V * (self.embed_width or self.D) * self.tied
 
 
 class LM(nn.Module):
@@ -109,12 +114,7 @@ class LM(nn.Module):
         if c.positions is not None:
             x_BTD = c.positions.build("positions")(x_BTD, positions_BT)
         x_BTD = drop(self, x_BTD, c.dropout)
-        outs = []
-        for i, segment in enumerate(c.segments):
-            run = Stack(segment, c.layers, c.remat, c.unroll, self.stacked, c.pipeline, name=f"segment_{i}")
-            x_BTD, out = run(x_BTD, context, None if pasts is None else pasts[i])
-            context = dataclasses.replace(context, layer=context.layer + segment.layers)
-            outs.append(out)
+        x_BTD, states, statistics = run(c, c.segments, self.stacked, x_BTD, context, pasts)
         if c.norm is not None:
             x_BTD = c.norm.build("norm")(x_BTD)
         if c.embed_width is not None:
@@ -124,37 +124,8 @@ class LM(nn.Module):
         head_VD = table_VD
         if not c.tied:
             head_VD = weight(self, "head", (c.V, width), ("vocab", "embed"), init.fan_in((1,)), (1,))
-        states, statistics = zip(*outs)
-        return Output(x_BTD, head_VD, states, statistics)
+        return Output(x_BTD, head_VD, states, {(): statistics})
 
     def _product(self, name: str, x_BTD: Array, width: int) -> Array:
         w_DD = weight(self, name, (x_BTD.shape[-1], width), ("embed", None), init.fan_in((0,)), (0,))
         return einsum("btd,de->bte", x_BTD, w_DD.astype(x_BTD.dtype), out=sharding.stream(x_BTD.shape[1]))
-
-
-def forward(model: LM, params: Params, *args: Any, dropout_key: Array | None = None) -> Output:
-    """`LM.forward` as a pure function; dropout is on where a key is given."""
-    rngs = {} if dropout_key is None else {"dropout": dropout_key}
-    return cast(Output, model.apply({"params": params}, *args, rngs=rngs, method="forward"))
-
-
-def logits(config: LMConfig, out: Output) -> Array:
-    """float32 (B, T, V) = hidden head^T, capped where the config says so."""
-    rows = sharding.rows(out.hidden_BTD.shape[1])
-    hidden_BTD = sharding.constrain(out.hidden_BTD, *rows)
-    head_VD = out.head_VD.astype(hidden_BTD.dtype)
-    l_BTV = einsum("btd,vd->btv", hidden_BTD, head_VD, out=(*rows[:2], "vocab"), dtype=jnp.float32)
-    return l_BTV if config.softcap is None else soft_cap(l_BTV, config.softcap)
-
-
-def init_boxed(config: LMConfig, key: Array) -> Params:
-    """Fresh parameters, every leaf a `sharding.Named`. Best under `jax.jit` with the shardings wanted."""
-    with sharding.no_mesh():  # the one dummy token divides no mesh
-        return LM(config).init(key, jnp.zeros((1, 1), jnp.int32), method="forward")["params"]
-
-
-@functools.lru_cache(maxsize=16)  # tracing a large model takes a second, and many ask
-def abstract(config: LMConfig) -> tuple[Params, Params]:
-    """Shapes and `sharding.Axes` of the parameters; computes nothing."""
-    boxed = jax.eval_shape(lambda: init_boxed(config, jax.random.key(0)))
-    return sharding.unbox(boxed), sharding.axes_of(boxed)

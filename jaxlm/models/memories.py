@@ -13,7 +13,8 @@ from flax import struct
 
 from jaxlm.axes import Array, Params
 from jaxlm.errors import UserError
-from jaxlm.models.lm import LM, LMConfig, forward
+from jaxlm.models.lm import LM, LMConfig
+from jaxlm.models.model import Path, forward, layers
 from jaxlm.nn.mlp import MLPConfig
 from jaxlm.nn.stack import unstack
 
@@ -37,7 +38,7 @@ def memories(config: LMConfig, params: Params, tokens_BT: Array, layer: int, *ar
     `params` in either layout of `nn.stack`; `args` go on as in `models.LM.forward`: positions, segments.
     Raises UserError for a layer that is not there or has no plain or gated MLP.
     """
-    *path, ffn = _place(config, layer)
+    path, ffn = _place(config, layer)
     params, seen = unstack(params), []
 
     def record(call, args, kwargs, context):
@@ -84,17 +85,12 @@ def promoted(memories: Memories, count: int = 10) -> tuple[Array, Array]:
     return ids, scores
 
 
-def _place(config: LMConfig, layer: int) -> tuple[str, str, str, MLPConfig]:
+def _place(config: LMConfig, layer: int) -> tuple[Path, MLPConfig]:
     """Where a layer's block stands in the unstacked parameters, and its feed-forward."""
     if not 0 <= layer < config.layers:
         raise UserError(f"layer {layer} is not there: the model has layers 0 .. {config.layers - 1}")
-    places = [
-        (f"segment_{i}", str(period), f"block_{j}", block.ffn)
-        for i, segment in enumerate(config.segments)
-        for period in range(segment.repeat)
-        for j, block in enumerate(segment.blocks)
-    ]
-    ffn = places[layer][-1]
+    found = layers(config)[layer]
+    ffn = found.config.ffn
     if not isinstance(ffn, MLPConfig):
         raise UserError(f"layer {layer} has no plain or gated MLP to read as memories, but {type(ffn).__name__}")
-    return places[layer]
+    return found.path(stacked=False), ffn

@@ -8,7 +8,7 @@ pipeline of a stacked segment, unless it has fewer periods than there are stages
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import flax.linen as nn
@@ -113,7 +113,7 @@ class Period(nn.Module):
         outs = []
         for i, block in enumerate(self.c.blocks):
             here, past = dataclasses.replace(context, layer=layer + i), None if pasts is None else pasts[i]
-            x_BTD, out = apply(block.build(self.depth, f"block_{i}"), x_BTD, here, past)
+            x_BTD, out = apply(block.build(self.depth, place(0, block=i)[2]), x_BTD, here, past)
             outs.append(out)
         return x_BTD, tuple(zip(*outs))
 
@@ -157,7 +157,7 @@ class Stack(nn.Module):
                 module = Period(self.c, self.depth, remat, parent=None)
                 return module.apply({"params": params}, x_BTD, context, number, past, rngs=rngs)
 
-            params = self.variables["params"]["periods"]
+            params = self.variables["params"][PERIODS]
             key = self.make_rng("dropout") if self.has_rng("dropout") else None
             return staged(apply, self.pipeline, params, numbers, x_BTD, context, pasts, key)
         scan = nn.scan(
@@ -168,27 +168,57 @@ class Stack(nn.Module):
             length=self.c.repeat,
             unroll=self.unroll,
         )
-        return scan(self.c, self.depth, remat, name="periods")(x_BTD, context, numbers, pasts)
+        return scan(self.c, self.depth, remat, name=PERIODS)(x_BTD, context, numbers, pasts)
+
+
+def run(
+    c: Any, segments: Sequence[SegmentConfig], stacked: bool, x_BTD: Array, context: Context, pasts: Any = None
+) -> tuple[Array, tuple, tuple]:
+    """Within a module: x_BTD through all its segments, with each one's states and statistics.
+
+    `c` is the config of the model: how its layers are computed.
+    """
+    outs, depth = [], sum(segment.layers for segment in segments)
+    for i, segment in enumerate(segments):
+        layers = Stack(segment, depth, c.remat, c.unroll, stacked, c.pipeline, name=place(i)[0])
+        x_BTD, out = layers(x_BTD, context, None if pasts is None else pasts[i])
+        context = dataclasses.replace(context, layer=context.layer + segment.layers)
+        outs.append(out)
+    states, statistics = zip(*outs)
+    return x_BTD, states, statistics
+
+
+# Where the weights of layers stand -----------------------------------------------------------------------------------
+
+SEGMENT, PERIODS = "segment_", "periods"  # the second is where those of all periods are stacked
+
+
+def place(segment: int, period: int | None = None, block: int = 0) -> tuple[str, str, str]:
+    """Where the weights of a block stand in those of a stack: of all periods, or of one where they are apart."""
+    return f"{SEGMENT}{segment}", PERIODS if period is None else str(period), f"block_{block}"
+
+
+def is_stacked(params: Params) -> bool:
+    """Whether any part of a model's parameters is stacked."""
+    return isinstance(params, Mapping) and (PERIODS in params or any(map(is_stacked, params.values())))
 
 
 def unstack(params: Params) -> Params:
     """One tree a period from the stacked layout of a whole model's parameters. Stages of the current mesh, which divide
     a stack, have all of it then."""
-    whole = lambda tree: sharding.lead(tree, None) if sharding.mesh_size("layers") > 1 else tree
-    apart = lambda tree: {str(i): jax.tree.map(lambda x, i=i: x[i], tree) for i in range(_length(tree))}
-    stacked = lambda name: name.startswith("segment_") and "periods" in params[name]
-    return {name: apart(whole(tree["periods"])) if stacked(name) else tree for name, tree in params.items()}
+    if not isinstance(params, Mapping):
+        return params
+    if PERIODS not in params:
+        return {name: unstack(tree) for name, tree in params.items()}
+    tree = params[PERIODS]
+    tree = sharding.lead(tree, None) if sharding.mesh_size("layers") > 1 else tree
+    return {str(i): jax.tree.map(lambda x, i=i: x[i], tree) for i in range(jax.tree.leaves(tree)[0].shape[0])}
 
 
 def stack(params: Params) -> Params:
     """The inverse of `unstack`."""
-    return {
-        name: {"periods": jax.tree.map(lambda *xs: jnp.stack(xs), *(tree[str(i)] for i in range(len(tree))))}
-        if name.startswith("segment_")
-        else tree
-        for name, tree in params.items()
-    }
-
-
-def _length(tree: Params) -> int:
-    return jax.tree.leaves(tree)[0].shape[0]
+    if not isinstance(params, Mapping):
+        return params
+    if "0" not in params:
+        return {name: stack(tree) for name, tree in params.items()}
+    return {PERIODS: jax.tree.map(lambda *xs: jnp.stack(xs), *(params[str(i)] for i in range(len(params))))}

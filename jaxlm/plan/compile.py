@@ -12,20 +12,20 @@ from jax.sharding import Mesh
 
 from jaxlm import sharding
 from jaxlm.decode.abstract import abstract_decoding, lower_decoding
-from jaxlm.models.lm import LMConfig
+from jaxlm.models import LMConfig, ModelConfig
 from jaxlm.plan import memory
 from jaxlm.plan.collectives import collectives
 from jaxlm.plan.facts import Collective, Memory, Program
 from jaxlm.plan.hlo import Module
 from jaxlm.plan.topology import Topology, compiles, has_compiler, slice_of
-from jaxlm.train.memory import lower_step
 from jaxlm.train.run import RunConfig
+from jaxlm.train.setup import Setup
 
 
 def compile_train(run: RunConfig, topology: Topology, mesh: Mesh) -> Program:
     """The training step of `run` on `mesh`, the topology's (`topology.mesh`)."""
-    given = memory.of_state(run, mesh)
-    return _compile(lambda: lower_step(run, mesh), given, run.model, topology, mesh)
+    setup = Setup(run, mesh)
+    return _compile(setup.lower, memory.of_state(setup), run.model, topology, mesh)
 
 
 def compile_decode(config: LMConfig, topology: Topology, mesh: Mesh, rows: int, length: int) -> Program:
@@ -37,7 +37,7 @@ def compile_decode(config: LMConfig, topology: Topology, mesh: Mesh, rows: int, 
 
 
 def _compile(
-    lower: Callable[[], jax.stages.Lowered], given: Memory, config: LMConfig, topology: Topology, mesh: Mesh
+    lower: Callable[[], jax.stages.Lowered], given: Memory, config: ModelConfig, topology: Topology, mesh: Mesh
 ) -> Program:
     own, real = has_compiler(topology), compiles(topology)
     limit = topology.chip.usable if topology.chip else None

@@ -1,7 +1,7 @@
 """What a run costs before anything is computed: parameters, FLOPs, bytes. No memory is needed, whatever the size."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -9,19 +9,19 @@ from jax.sharding import AbstractMesh, AxisType
 
 from jaxlm.decode import cache
 from jaxlm.errors import UserError
-from jaxlm.models import flops
+from jaxlm.models import LMConfig, flops
+from jaxlm.sharding import AXES
 from jaxlm.train.memory import bytes_per_device
 from jaxlm.train.run import RunConfig
-from jaxlm.train.state import abstract, init_state, optimizer
-from jaxlm.train.step import abstract_batch
+from jaxlm.train.setup import Setup
 
 
 def plan(run: RunConfig) -> dict[str, Any]:
     """One flat object: `params`, `active_params`, `flops_per_token` (training) and bytes of state and cache."""
-    state = jax.eval_shape(lambda: init_state(run, optimizer(run), jax.random.key(0)))
+    setup = Setup(run, _mesh(dict.fromkeys(AXES, 1)))
+    state = setup.state
     size = lambda tree: sum(math.prod(x.shape) * jnp.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))
-    count, T, tokens = flops.parameters(run.model), run.data.T, run.steps * run.tokens_per_step
-    per_token = flops.train_flops(run.model, T)
+    count, tokens, per_token = flops.parameters(run.model), run.steps * run.tokens_per_step, run.flops_per_token
     return {
         "params": count,
         "active_params": flops.active_parameters(run.model),
@@ -33,13 +33,17 @@ def plan(run: RunConfig) -> dict[str, Any]:
         "steps": run.steps,
         "train_tokens": tokens,
         "train_flops": tokens * per_token,
-        "state_bytes": size((state.params, state.opt_state, state.ema)),
-        "params_bytes": size(state.params),
+        "state_bytes": size((state.params, setup.frozen, state.opt_state, state.ema)),
+        "params_bytes": size((state.params, setup.frozen)),
         "optimizer_bytes": size(state.opt_state),
         "gradient_bytes": size(state.params),
-        "cache_bytes_per_text": cache.nbytes(run.model, T, run.model.dtype),
-        "cache_bytes_per_token": cache.nbytes(run.model, 1, run.model.dtype),
+        **(_cache(run) if run.model.decodes else {}),
     }
+
+
+def _cache(run: RunConfig) -> dict[str, int]:
+    model, lengths = cast(LMConfig, run.model), {"text": run.data.T, "token": 1}
+    return {f"cache_bytes_per_{name}": cache.nbytes(model, T, model.dtype) for name, T in lengths.items()}
 
 
 def divided(run: RunConfig) -> dict[str, Any]:
@@ -47,14 +51,16 @@ def divided(run: RunConfig) -> dict[str, Any]:
     does not fit the model or the batch."""
     if -1 in (sizes := run.mesh.sizes).values():
         raise UserError("plan: without --topology every axis of --mesh needs a number: nothing tells how many are left")
-    types = (AxisType.Explicit,) * len(sizes)
-    mesh = AbstractMesh(tuple(sizes.values()), tuple(sizes), axis_types=types)
-    abstract_batch(run, mesh)  # refuses a batch that it does not divide
-    state = abstract(run, mesh)
-    parts = {"params": state.params, "optimizer": state.opt_state, "gradient": state.params}
+    setup = Setup(run, _mesh(sizes))
+    state, _ = setup.state, setup.batch  # the second refuses one that the mesh does not divide
+    parts = {"params": (state.params, setup.frozen), "optimizer": state.opt_state, "gradient": state.params}
     return {"devices": math.prod(sizes.values())} | {
         f"{name}_bytes_per_device": bytes_per_device(tree) for name, tree in parts.items()
     }
+
+
+def _mesh(sizes: dict[str, int]) -> AbstractMesh:
+    return AbstractMesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Explicit,) * len(sizes))
 
 
 def table(facts: dict[str, Any]) -> str:

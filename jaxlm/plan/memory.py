@@ -6,16 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 
 from jaxlm.axes import Params
 from jaxlm.decode.generate import DecodeState
 from jaxlm.plan.facts import Buffer, Memory
 from jaxlm.plan.hlo import Module, plain
 from jaxlm.train.memory import bytes_per_device
-from jaxlm.train.run import RunConfig
-from jaxlm.train.state import abstract
-from jaxlm.train.step import abstract_batch
+from jaxlm.train.setup import Setup
 
 # What libtpu says of what does not fit; the first figure is of arguments and temporaries together.
 TOO_MUCH = re.compile(r"CompileTimeHbmOom.*?\(([\d.]+)([KMGT])\) exceeds available HBM \(([\d.]+)([KMGT])\)", re.S)
@@ -23,15 +20,14 @@ UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 SHOWN = 16  # of the largest arrays
 
 
-def of_state(run: RunConfig, mesh: Mesh) -> Memory:
+def of_state(setup: Setup) -> Memory:
     """What a training step is given: exact, from the layout of every array."""
-    state = abstract(run, mesh)
-    rest = bytes_per_device((abstract_batch(run, mesh), state.step, state.key))
+    state, params = setup.state, (setup.state.params, setup.frozen)
+    rest = bytes_per_device((setup.batch, state.step, state.key))
     there = [x for x in jax.tree.leaves(state.opt_state) if x.sharding.memory_kind == "pinned_host"]
     moments, host = bytes_per_device(state.opt_state), bytes_per_device(there)
-    return Memory(
-        bytes_per_device(state.params), moments - host, 0, ema=bytes_per_device(state.ema), other=rest, host=host
-    )
+    ema = bytes_per_device(state.ema)
+    return Memory(bytes_per_device(params), moments - host, 0, ema=ema, other=rest, host=host)
 
 
 def of_decoding(params: Params, state: DecodeState) -> Memory:

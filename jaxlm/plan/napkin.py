@@ -11,12 +11,14 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import jax.numpy as jnp
 
 from jaxlm import sharding
-from jaxlm.models import flops, lm
-from jaxlm.nn import MoEConfig
+from jaxlm.models import ModelConfig, flops
+from jaxlm.models import layers as layers_of
+from jaxlm.nn import MoEConfig, PipelineConfig
 from jaxlm.ops.pipeline import ticks
 from jaxlm.plan.facts import Collective, Memory, Pass, Program, Work
 from jaxlm.plan.topology import Topology
@@ -41,7 +43,7 @@ class Weight:
 
 
 @functools.lru_cache(maxsize=4096)
-def weights(config: lm.LMConfig, sizes: tuple[tuple[str, int], ...]) -> tuple[Weight, ...]:
+def weights(config: ModelConfig, sizes: tuple[tuple[str, int], ...]) -> tuple[Weight, ...]:
     """All weights of the model, on a mesh whose axes have these sizes."""
     size = dict(sizes)
     found = []
@@ -70,7 +72,7 @@ def weights(config: lm.LMConfig, sizes: tuple[tuple[str, int], ...]) -> tuple[We
 
 def napkin(run: RunConfig, sizes: dict[str, int], topology: Topology) -> Program:
     """What a training step of `run` takes, does and sends on each device of a mesh whose axes have these sizes."""
-    config = run.model
+    config: Any = run.model
     plain = dataclasses.replace(config, remat="none")  # which changes no weight: traced once
     found = weights(plain, tuple(sizes.items()))
     tokens = run.batch * run.data.T / sharding.parts("places", sizes) / run.accumulate  # of a device, at a time
@@ -92,7 +94,7 @@ def napkin(run: RunConfig, sizes: dict[str, int], topology: Topology) -> Program
     )
 
 
-def _layers(config: lm.LMConfig, sizes: dict[str, int]) -> int:
+def _layers(config: ModelConfig, sizes: dict[str, int]) -> int:
     """How many of them a device has."""
     return max(config.layers // sharding.parts("layers", sizes), 1)
 
@@ -148,13 +150,13 @@ def _sent(
     stream = tokens * config.D
     yield one("all-gather", stream, 2 * layers * (forward + 1), sharding.RULES["mlp"])
     yield one("reduce-scatter", stream, 2 * layers * (forward + 1), sharding.RULES["mlp"])
-    ffns = collections.Counter(block.ffn for block in flops.blocks(config))
+    ffns = collections.Counter(layer.config.ffn for layer in layers_of(config))
     for ffn, count in ffns.items():
         if isinstance(ffn, MoEConfig):
             chosen = ffn.k * (ffn.capacity or 1.0) / tensor
             times = 2 * count / config.layers * layers * (forward + 1)
             yield one("all-to-all", stream * chosen, times, sharding.RULES["experts"])
-    mixer = config.segments[0].blocks[0].mixer
+    mixer = flops.mixers(config)[0]
     keys = 2 * getattr(mixer, "groups", 1) * getattr(mixer, "K", config.D) * tokens / tensor
     turns, hops = sharding.parts("positions", sizes) - 1, sharding.parts("layers", sizes) - 1
     yield one("collective-permute", keys, layers * turns * (forward + 2), sharding.RULES["positions"])
@@ -164,7 +166,7 @@ def _sent(
 def bubble(run: RunConfig, topology: Topology) -> float:
     """The share of a step that the devices of a pipeline wait for its first and last microbatch: with M microbatches
     that go R rounds over S stages (S - 1) / (M R + S - 1)."""
-    sizes, how = sharding.mesh_shape(run.mesh, topology.devices), run.model.pipeline
+    sizes, how = sharding.mesh_shape(run.mesh, topology.devices), getattr(run.model, "pipeline", PipelineConfig())
     rows = run.batch // run.accumulate // sharding.parts("batch", sizes)
     S = sharding.parts("layers", sizes)
     return (S - 1) / ticks(S, how.parts(rows, S), how.rounds)

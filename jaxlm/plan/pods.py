@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from jaxlm.errors import UserError
+from jaxlm.models import LMConfig
 from jaxlm.plan.napkin import bubble
 from jaxlm.plan.program import decode_program, train_program
 from jaxlm.plan.roofline import predict
@@ -23,8 +25,10 @@ def on(run: RunConfig, topology: Topology, changes: tuple[str, ...] = ()) -> Opt
 
 def decoding(run: RunConfig, topology: Topology, rows: int, length: int) -> Option:
     """The step that gives each of `rows` texts of `length` tokens one more, in the same way."""
-    program = estimate_decode(run.model, topology, run.mesh, rows, length)
+    if not isinstance(model := run.model, LMConfig):
+        raise UserError(f"plan: a {type(model).__name__} does not decode: leave --decode out")
+    program = estimate_decode(model, topology, run.mesh, rows, length)
     if compiles(topology):
-        compiled = decode_program(run.model, run.mesh, topology.name, rows, length)
+        compiled = decode_program(model, run.mesh, topology.name, rows, length)
         program = dataclasses.replace(compiled, work=program.work)
     return Option(run, program, predict(program, topology) if topology.chip else None)

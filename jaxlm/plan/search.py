@@ -54,7 +54,8 @@ def search(run: RunConfig, topology: Topology, closer: int = 8) -> list[Option]:
     when nothing fits.
     """
     best: list[Option] = []
-    models = [dataclasses.replace(run.model, remat=policy) for policy in POLICIES]
+    model: Any = run.model
+    models = [dataclasses.replace(model, remat=policy) for policy in POLICIES]
     batches = run.batch, max(run.batch // 2, 1), 2 * run.batch
     for sizes in meshes(run, topology):
         mesh, found = dataclasses.replace(run.mesh, **sizes), []

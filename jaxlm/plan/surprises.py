@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import jax
 
-from jaxlm.models import flops, lm
+from jaxlm.models import abstract, layers
 from jaxlm.plan.facts import Collective, Program
 from jaxlm.plan.hlo import dims
 from jaxlm.train.run import RunConfig
@@ -28,8 +28,8 @@ def surprises(program: Program, run: RunConfig) -> list[str]:
 def _why(c: Collective, run: RunConfig, compiled: bool) -> Iterator[str]:
     model, mesh = run.model, run.mesh
     tokens = run.batch // run.accumulate * run.data.T
-    widths = {model.D, model.embed_width or model.D}
-    periods = {segment.repeat for segment in model.segments if segment.repeat > 1}
+    widths = {model.D, getattr(model, "embed_width", None) or model.D}
+    periods = {s.repeat for segments in model.stacks().values() for s in segments if s.repeat > 1}
     for d in dims(c.shape):
         # The table, or a part of its width, has the vocabulary first, or its width may stand as (devices, part).
         if model.V in d[1:] and not widths & {*d, math.prod(d) // model.V} and math.prod(d) > model.V:
@@ -45,7 +45,7 @@ def _why(c: Collective, run: RunConfig, compiled: bool) -> Iterator[str]:
     # What data alone gathers is the end of a sum over slices: no weight is divided over it.
     gathered = c.kind == "all-gather" and c.part == "layers" and c.axes != ("data",)
     if compiled and dtype == "16" and gathered and c.shape.startswith("f32"):
-        routers = {(model.D, getattr(block.ffn, "E", 0)) for block in flops.blocks(model)}  # which read it
+        routers = {(model.D, getattr(layer.config.ffn, "E", 0)) for layer in layers(model)}  # which read it
         if not {d[-2:] for d in dims(c.shape)} <= routers:
             yield "float32, where the products read 16 bits"
     # Over slices what is sent loses its name; it is known by its size, a part of the stream.
@@ -61,5 +61,5 @@ def _why(c: Collective, run: RunConfig, compiled: bool) -> Iterator[str]:
 
 def _weight(d: tuple[int, ...], run: RunConfig) -> bool:
     """Whether these are the dimensions of one layer's weight, or of the table, on a device that has all of it."""
-    shapes = {x.shape for x in jax.tree.leaves(lm.abstract(run.model)[0])}
+    shapes = {x.shape for x in jax.tree.leaves(abstract(run.model)[0])}
     return any(d in (shape, shape[1:], (1, *shape[1:])) for shape in shapes)

@@ -25,8 +25,7 @@ from jaxlm.plan.topology import Topology
 from jaxlm.sharding import MeshConfig
 from jaxlm.train.memory import bytes_per_device
 from jaxlm.train.run import RunConfig
-from jaxlm.train.state import abstract
-from jaxlm.train.step import abstract_batch, make_train_step
+from jaxlm.train.setup import Setup
 
 SHOWN = 16  # of the largest arrays
 
@@ -45,14 +44,14 @@ def estimate_train(run: RunConfig, topology: Topology, mesh: MeshConfig | None =
     """The training step of `run` on its own or another mesh. A second or two."""
     start = time.perf_counter()
     where = abstract_mesh(topology, mesh or run.mesh)
-    state, batch = abstract(run, where), abstract_batch(run, where)
+    setup = Setup(run, where)
+    state, batch, frozen = setup.state, setup.batch, setup.frozen
     with sharding.use(where), cudnn_assumed():
-        traced = jax.jit(make_train_step(run)).trace(state, batch)
-    params, moments, ema = map(bytes_per_device, (state.params, state.opt_state, state.ema))
+        traced = jax.jit(setup.train_step).trace(state, batch, frozen)
+    params, moments, ema = map(bytes_per_device, ((state.params, frozen), state.opt_state, state.ema))
     rest = bytes_per_device((batch, state.step, state.key))
     given = Memory(params, moments, 0, ema=ema, other=rest)
-    tokens = run.batch * run.data.T
-    model = tokens * flops.train_flops(run.model, run.data.T) / topology.devices
+    model = run.batch * run.objective.flops(run.model, run.data) / topology.devices
     return _program(traced.jaxpr, len(jax.tree.leaves(state)), given, model, topology, where, start)
 
 

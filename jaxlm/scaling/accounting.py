@@ -10,8 +10,7 @@ import math
 from collections import Counter
 from typing import Any
 
-from jaxlm.models import flops
-from jaxlm.models.lm import LMConfig
+from jaxlm.models import ModelConfig, blocks, flops
 from jaxlm.nn import AttentionConfig
 from jaxlm.train.run import RunConfig
 
@@ -37,7 +36,7 @@ class Part:
         return Part(*(a + b for a, b in pairs))
 
 
-def parts(model: LMConfig, T: int) -> dict[str, Part]:
+def parts(model: Any, T: int) -> dict[str, Part]:
     """Every part of `PARTS`. A tied head has FLOPs and no parameters; attention scores have no parameters either."""
     found = {name: Part() for name in PARTS}
     for w in flops.weights(model):
@@ -74,19 +73,20 @@ class Matrix:
         return math.prod(self.shape) * self.count
 
 
-def matrices(model: LMConfig) -> list[Matrix]:
+def matrices(model: ModelConfig) -> list[Matrix]:
     """Tables and matrices from the first to the last, then biases, scales and other vectors as one.
 
     With heads as dimensions of their own: q is D x H x K, so of GPT-3 it is 96 matrices of 12288 x 128 a layer.
     """
     found: Counter[tuple[str, tuple[int, ...]]] = Counter()
-    vectors = 0
+    vectors, kinds = 0, blocks(model)
     for w in flops.weights(model):
         if not (w.axes.inputs or "table" in w.path):
             vectors += w.size
             continue
         copies = sum(1 for _ in itertools.takewhile(lambda axis: axis in ("layers", "experts"), w.axes.names))
-        name = ".".join(key for key in w.path if not key.startswith(("segment_", "periods", "block_")))
+        home = next((path for path in kinds if w.path[: len(path)] == path), ())
+        name = ".".join(w.path[len(home) :])
         found[name, w.shape[copies:]] += math.prod(w.shape[:copies])
     ordered = sorted(found.items(), key=lambda item: ORDER.get(item[0][0].partition(".")[0], 1))
     return [Matrix(name, shape, count) for (name, shape), count in ordered] + [Matrix("vectors", (vectors,), 1)]
@@ -114,7 +114,7 @@ def summary(run: RunConfig) -> dict[str, Any]:
     }
 
 
-def chinchilla_flops(model: LMConfig, T: int) -> float | None:
+def chinchilla_flops(model: Any, T: int) -> float | None:
     """Training FLOPs per token as Hoffmann et al. count them (2022, arXiv:2203.15556, appendix F).
 
     Beside what `flops.train_flops` counts, the embedding as a product (2 V D), scores between all pairs of positions

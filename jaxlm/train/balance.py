@@ -1,7 +1,7 @@
 """Keeping a model's experts evenly used: by terms of the loss, or by a bias that each step moves.
 
-Works on what `ops.routing.statistics` reports for each layer, as `models.lm.Output.statistics` brings it: for each
-segment, for each block of its period, arrays with a leading axis of periods.
+Works on what `ops.routing.statistics` reports for each layer, as `models.Output.statistics` brings it: of each stack,
+for each segment, for each block of its period, arrays with a leading axis of periods.
 """
 
 from typing import Any
@@ -10,11 +10,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxlm.axes import Array, Params
+from jaxlm.models import ModelConfig, blocks
+from jaxlm.train.trains import spell
 
 
 def expert_layers(statistics: Any) -> list[dict[str, Array]]:
     """The statistics of blocks that have experts."""
-    return [block for segment in statistics for block in segment if "load" in block]
+    segments = (segment for stack in statistics.values() for segment in stack)
+    return [block for segment in segments for block in segment if "load" in block]
 
 
 def auxiliary_loss(statistics: Any, balance_loss: float, router_z_loss: float) -> Array:
@@ -38,15 +41,17 @@ def report(statistics: Any) -> dict[str, Array]:
     }
 
 
-def rebalance(params: Params, before: Params, statistics: Any, rate: float) -> Params:
+def rebalance(config: ModelConfig, params: Params, before: Params, statistics: Any, rate: float) -> Params:
     """`params` with every "balance" as it was `before` the optimizer, plus rate sign(mean load - load): experts used
     less than evenly become likelier (Wang et al. 2024, arXiv:2408.15664)."""
 
     def one(path: Any, new: Array, old: Array) -> Array:
-        if path[-1].key != "balance":
+        *key, _, name = ["", *spell(path).split(".")]  # segment_0.periods.block_1.ffn.balance
+        if name != "balance":
             return new
-        segment, _, block = (entry.key for entry in path[:3])  # segment_0/periods/block_1/ffn/balance
-        load = statistics[int(segment.removeprefix("segment_"))][int(block.removeprefix("block_"))]["load"]
+        layer = kinds[tuple(key[1:])]
+        load = statistics[layer.stack][layer.segment][layer.block]["load"]
         return old + rate * jnp.sign(load.mean(-1, keepdims=True) - load)
 
+    kinds = blocks(config)
     return jax.tree_util.tree_map_with_path(one, params, before)

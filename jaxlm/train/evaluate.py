@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,42 +12,38 @@ from jaxlm.axes import Params
 from jaxlm.data import Dataset, baselines
 from jaxlm.decode import Temperature, TopP, generate, prepare
 from jaxlm.text import Tokenizer
-from jaxlm.train import step as steps
+from jaxlm.train.batch import place, rows_here
 from jaxlm.train.run import RunConfig
+from jaxlm.train.step import make_eval_step
 
 SAMPLER = Temperature(0.8) | TopP(0.95)
 BASELINE_BYTES, BASELINE_TOKENS = 50_000_000, 1_000_000_000  # held-out and training text: more would take long
 
 
-def make_evaluator(run: RunConfig, dataset: Dataset, mesh: Mesh) -> Callable[[Params], dict[str, float]]:
-    """params -> held-out loss in nats per token, perplexity, and bits per byte of the text.
-
-    Bits per byte compare models of any vocabulary: nats / ln 2 / bytes of the text that was scored, which is the same
-    whatever the batch (see `Dataset.heldout_rows`).
-    """
-    eval_step = jax.jit(steps.make_eval_step(run.model))
-    rows = run.batch // run.accumulate
-    here, heldout = steps.rows_here(mesh, rows), dataset.heldout_rows(run.eval_tokens)
+def make_evaluator(
+    run: RunConfig, dataset: Dataset, mesh: Mesh, frozen: Params = None
+) -> Callable[[Params], dict[str, float]]:
+    """trained params -> what the dataset measures on held-out rows: of text the loss in nats per token, perplexity, and
+    bits per byte, which are the same whatever the batch (see `Dataset.heldout_rows`)."""
+    eval_step = jax.jit(make_eval_step(run))
+    rows, spec = run.batch // run.accumulate, run.objective.spec(run.data)
+    here, heldout = rows_here(mesh, rows), dataset.heldout_rows(run.eval_tokens)
 
     def evaluate(params: Params) -> dict[str, float]:
         sums = []
         for batch in heldout.batches(rows, here):
-            sums.append(eval_step(params, steps.place(batch, mesh)))
+            sums.append(eval_step(params, frozen, place(batch, spec, mesh)))
             jax.block_until_ready(sums[-2:-1])  # so that two batches are under way, not all of them
-        loss = math.fsum(float(s.nll) for s in sums) / heldout.labels
-        return {
-            "loss": loss,
-            "perplexity": math.exp(min(loss, 700.0)),
-            # A sample of a few tokens may be of nothing but separators.
-            "bits_per_byte": loss / math.log(2) * heldout.labels / (heldout.bytes or math.nan),
-        }
+        sums = jax.device_get(sums)
+        return heldout.measures({name: math.fsum(float(one[name]) for one in sums) for name in sums[0]})
 
     return evaluate
 
 
 def sample(run: RunConfig, params: Params, tokenizer: Tokenizer, step: int) -> list[str]:
     """What the model makes of each of the run's prompts; the same for the same weights and step."""
-    config, layers = prepare(run.model, params)
+    model: Any = run.model
+    config, layers = prepare(model, params)
     ids = [tokenizer.encode(prompt, special=True) for prompt in run.prompts]
     width = max(map(len, ids))
     tokens_BT = np.array([[0] * (width - len(row)) + row for row in ids], np.int32)
@@ -71,6 +68,8 @@ def score_table(dataset: Dataset, scores: dict[str, float], tokens: int = 0) -> 
 
     `tokens` is the size of the sample that the model was scored on, 0 for all; the others are of the whole text.
     """
+    if "bits_per_byte" not in scores:
+        return "held out: " + spell(scores)
     small = dataset.heldout_bytes < BASELINE_BYTES and dataset.train_tokens < BASELINE_TOKENS
     rows = baselines(dataset) if small else {"uniform": 8.0}
     rows["this model"] = scores["bits_per_byte"]
@@ -79,3 +78,9 @@ def score_table(dataset: Dataset, scores: dict[str, float], tokens: int = 0) -> 
     if heldout.share < 1:
         whole += f"; this model on a sample of {heldout.labels:,} tokens, {heldout.share:.0%} of it"
     return "\n".join([f"held-out bits per byte ({whole}):", *lines])
+
+
+def spell(scores: dict[str, float]) -> str:
+    """Scores in one line."""
+    ways = {"loss": "loss {:.4f}", "perplexity": "perplexity {:.2f}", "bits_per_byte": "{:.4f} bits per byte"}
+    return ", ".join(ways.get(name, name + " {:.4f}").format(value) for name, value in scores.items())

@@ -150,8 +150,10 @@ def check_tokenizer(run: RunConfig, tokenizer: Tokenizer) -> None:
     """Raises UserError when the model has no row for some token, or too few positions for the samples."""
     if tokenizer.V > run.model.V:
         raise UserError(f"the tokenizer has {tokenizer.V} tokens, the model only V={run.model.V}: raise model.V")
+    if not run.samples:
+        return
     longest = max((len(tokenizer.encode(prompt, special=True)) for prompt in run.prompts), default=0)
-    length = getattr(run.model.positions, "length", math.inf)
+    length = getattr(getattr(run.model, "positions", None), "length", math.inf)
     if longest + run.sample_tokens > length:
         raise UserError(
             f"a prompt of {longest} tokens and sample_tokens={run.sample_tokens} exceed the {length} positions of the "

@@ -1,12 +1,15 @@
-"""Training a language model on text: `train` is the whole story, top to bottom."""
+"""Training: `train` is the whole story, top to bottom."""
 
 import contextlib
 from pathlib import Path
+from typing import cast
 
 import jax
 
 from jaxlm import data, processes, sharding
-from jaxlm.train import step as steps
+from jaxlm.models import flops
+from jaxlm.train import start
+from jaxlm.train.batch import place, rows_here
 from jaxlm.train.checkpoint import Checkpoints
 from jaxlm.train.evaluate import make_evaluator, sample, score_table
 from jaxlm.train.folder import check_tokenizer, claim, open_run
@@ -15,8 +18,10 @@ from jaxlm.train.profile import Profiler
 from jaxlm.train.progress import show_preparation
 from jaxlm.train.report import Report
 from jaxlm.train.run import RunConfig
+from jaxlm.train.setup import Setup
 from jaxlm.train.signals import stop_on_signals
-from jaxlm.train.state import abstract, create, finite
+from jaxlm.train.state import State, finite
+from jaxlm.train.trains import join
 
 
 def train(run: RunConfig, folder: str | Path) -> None:
@@ -30,54 +35,55 @@ def train(run: RunConfig, folder: str | Path) -> None:
     """
     processes.agree_on_run(run)
     mesh = sharding.make_mesh(run.mesh)
-    layout = abstract(run, mesh)
+    setup = Setup(run, mesh)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(open_run(run, folder))
         with processes.first_before_others("prepares the data"), show_preparation() as progress:
-            dataset = data.prepare(run.data, progress)
+            dataset = run.data.prepare(progress)
         processes.agree("the data", dataset.fingerprint, "give all of them the same files")
         check_tokenizer(run, dataset.tokenizer)
         print(data.summary(dataset, run.steps * run.batch), flush=True)
-        count, device = sum(x.size for x in jax.tree.leaves(layout.params)), mesh.devices.flat[0].device_kind
+        count, device = flops.parameters(run.model), mesh.devices.flat[0].device_kind
         print(f"{count:,} parameters on {mesh.size} x {device}: compiling the training step", flush=True)
-        train_step = compile_step(run, mesh)  # refuses what does not fit before anything is there
+        train_step = compile_step(setup)  # refuses what does not fit before anything is there
 
         stopping = stack.enter_context(stop_on_signals())
         checkpoints = stack.enter_context(Checkpoints(folder / "checkpoints", run.keep))
-        batches = stack.enter_context(
-            dataset.train_batches(run.batch, steps.rows_here(mesh, run.batch, run.accumulate))
-        )
+        batches = stack.enter_context(dataset.train_batches(run.batch, rows_here(mesh, run.batch, run.accumulate)))
         stack.enter_context(jax.set_mesh(mesh))
         stack.enter_context(memory_explained(run))
         stack.enter_context(processes.leaving_when_lost())
-        found = checkpoints.restore(layout)
+        found = checkpoints.restore(setup.state)
         processes.agree("the step to go on from", str(found and found[0]), "the run's folder must be one for all")
-        first, state, note = found or (0, create(run, mesh), {"skipped": 0})
+        begun, frozen = (None, setup.frozen) if found and not setup.freezes else setup.create(start.load(setup))
+        first, state, note = found or (0, cast(State, begun), {"skipped": 0})
+        del begun
         if found:
             batches.set_state(note["data"])
             left = "" if first < run.steps else ": nothing is left to do; raise steps to train on"
             print(f"{folder}: at step {first} of {run.steps}{left}")
-        evaluate = make_evaluator(run, dataset, mesh)
+        evaluate = make_evaluator(run, dataset, mesh, frozen)
         if warning := run.seldom_rated:
             print(warning)
-        report = Report(run, folder, batches, dataset.bytes_per_token, first, note["skipped"], checkpoints.wait)
+        report = Report(run, folder, batches, dataset.measures, first, note["skipped"], checkpoints.wait)
         stack.enter_context(report)
         profiler = stack.enter_context(Profiler(folder / "profile", run.profile_at, run.profile_steps))
         claim(run, folder, dataset.tokenizer)
         scores: dict[str, float] = {}
+        spec = run.objective.spec(run.data)
 
         for step in range(first + 1, run.steps + 1):
             with profiler.step(step):
-                state, metrics = train_step(state, steps.place(next(batches), mesh, run.accumulate))
+                state, metrics = train_step(state, place(next(batches), spec, mesh, run.accumulate), frozen)
             report.step(step, metrics)  # logs the step before this one, so that nothing waits for the device
             due = lambda every, step=step: step == run.steps or (every and step % every == 0)
             if due(run.eval_every):
                 with report.pause():
                     scores = evaluate(state.eval_params)
                     report.scores(step, scores)
-            if due(run.sample_every) and run.prompts:
+            if due(run.sample_every) and run.samples:
                 with report.pause():
-                    report.samples(step, sample(run, state.eval_params, dataset.tokenizer, step))
+                    report.samples(step, sample(run, join(state.eval_params, frozen), dataset.tokenizer, step))
             stop = stopping.agreed(mesh)
             if due(run.save_every) or stop:
                 report.flush()  # what a checkpoint covers is in the log before it

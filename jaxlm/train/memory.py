@@ -4,7 +4,7 @@ import contextlib
 import math
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import jax
 from jax.sharding import Mesh
@@ -13,21 +13,21 @@ from jaxlm import compat, sharding
 from jaxlm.errors import UserError
 from jaxlm.train import hardware
 from jaxlm.train.run import RunConfig
-from jaxlm.train.state import abstract
-from jaxlm.train.step import abstract_batch, make_train_step
+from jaxlm.train.setup import Setup
 
 GiB = 2**30
 
 
-def compile_step(run: RunConfig, mesh: Mesh) -> Callable:
+def compile_step(setup: Setup) -> Callable:
     """The training step, compiled once for this mesh; the state given to it is donated. Allocates nothing.
 
     Raises UserError when a device has less memory than the step needs.
     """
+    run, mesh = setup.run, cast(Mesh, setup.mesh)
     if run.optimizer.offload:
         compat.offload_needs_more(mesh.devices.flat[0].platform, mesh.size)
     with jax.set_mesh(mesh), memory_explained(run):
-        compiled = lower_step(run, mesh).compile()
+        compiled = setup.lower().compile()
         sizes, limit = compiled.memory_analysis(), hardware.memory_limit()
         if sizes is None:  # this backend does not tell
             return compiled
@@ -35,20 +35,11 @@ def compile_step(run: RunConfig, mesh: Mesh) -> Callable:
         need += sizes.output_size_in_bytes - sizes.alias_size_in_bytes
         if need > limit:
             # Gradients, which are there twice when parts of a batch are added, stay; activations can be saved.
-            gradients = bytes_per_device(abstract(run, mesh).params)
+            gradients = bytes_per_device(setup.state.params)
             activations = max(sizes.temp_size_in_bytes - gradients * (2 if run.accumulate > 1 else 1), 0)
             needs = f"the training step needs {need / GiB:.1f} GiB, a device has {limit / GiB:.1f} GiB"
             raise UserError(f"{needs}: {advice(run, activations, gradients)}")
     return compiled
-
-
-def lower_step(run: RunConfig, mesh: Mesh) -> jax.stages.Lowered:
-    """The training step, traced for this mesh, whose devices need not be here; it donates the state given to it."""
-    state = abstract(run, mesh)
-    layout = jax.tree.map(lambda x: x.sharding, state)
-    step = jax.jit(make_train_step(run), donate_argnums=0, out_shardings=(layout, None))
-    with jax.set_mesh(mesh):
-        return step.lower(state, abstract_batch(run, mesh))
 
 
 @contextlib.contextmanager

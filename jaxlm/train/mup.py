@@ -33,17 +33,18 @@ import jax
 
 from jaxlm.axes import Params
 from jaxlm.errors import UserError
-from jaxlm.models import lm
-from jaxlm.models.lm import LMConfig
+from jaxlm.models import LMConfig, ModelConfig, abstract
 from jaxlm.optim import columns
 from jaxlm.sharding import Axes
 
 
-def scaled(model: LMConfig, base: LMConfig) -> LMConfig:
+def scaled(model: ModelConfig, base: ModelConfig) -> LMConfig:
     """`model` with the scales that it has when its run takes over the hyperparameters of `base`.
 
     Raises UserError where the two are not of one architecture, or have no scale where one must change.
     """
+    if not isinstance(model, LMConfig) or not isinstance(base, LMConfig):
+        raise UserError("mup_base is for decoder-only language models (LMConfig): leave it out")
     if len(model.segments) != len(base.segments):
         raise _stranger(f"{len(model.segments)} segments, not {len(base.segments)}")
     segments = []
@@ -58,12 +59,12 @@ def scaled(model: LMConfig, base: LMConfig) -> LMConfig:
     )
 
 
-def rates(model: LMConfig, base: LMConfig) -> Params:
+def rates(model: ModelConfig, base: ModelConfig) -> Params:
     """For every weight, what its learning rate is multiplied by."""
     return _over(model, base, lambda axes, m, o: 1 / m)
 
 
-def deviations(model: LMConfig, base: LMConfig) -> Params:
+def deviations(model: ModelConfig, base: ModelConfig) -> Params:
     """For every weight, what its initial value is multiplied by."""
     depth = math.sqrt(model.layers / base.layers)
     lesser = min if model.D >= base.D else max  # a narrower model undoes what a wider one does
@@ -77,9 +78,9 @@ def deviations(model: LMConfig, base: LMConfig) -> Params:
     return _over(model, base, one)
 
 
-def _over(model: LMConfig, base: LMConfig, f: Callable[[Axes, float, float], float]) -> Params:
+def _over(model: ModelConfig, base: ModelConfig, f: Callable[[Axes, float, float], float]) -> Params:
     """f(axes, m, o) for every weight of `model`."""
-    (shapes, axes), (others, _) = lm.abstract(model), lm.abstract(base)
+    (shapes, axes), (others, _) = abstract(model), abstract(base)
     if jax.tree.structure(shapes) != jax.tree.structure(others):
         raise _stranger("other weights")
 

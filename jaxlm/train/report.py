@@ -4,7 +4,7 @@ import contextlib
 import math
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,14 +13,15 @@ import jax
 from jaxlm.axes import Array
 from jaxlm.data.loader import TrainBatches
 from jaxlm.errors import UserError
-from jaxlm.models import flops
 from jaxlm.text.files import write_file
 from jaxlm.train import hardware
 from jaxlm.train.checkpoint import steps
+from jaxlm.train.evaluate import spell
 from jaxlm.train.metrics import writers
 from jaxlm.train.plot import plot_losses
 from jaxlm.train.progress import Progress
 from jaxlm.train.run import RunConfig
+from jaxlm.train.step import SUM
 
 
 class Report:
@@ -35,20 +36,17 @@ class Report:
         run: RunConfig,
         folder: Path,
         batches: TrainBatches,
-        bytes_per_token: float,
+        measures: Callable[[Mapping[str, float]], dict[str, float]],
         first: int = 0,
         skipped: int = 0,
         settle: Callable[[], object] = lambda: None,
     ):
         self.settle = settle
-        self.run, self.folder, self.batches, self.bytes_per_token = run, folder, batches, bytes_per_token
+        self.run, self.folder, self.batches, self.measures = run, folder, batches, measures
         self.main = jax.process_index() == 0
         self.pending: tuple[int, dict[str, Array]] | None = None
         self.skipped, self.in_a_row = skipped, 0
         self.shown: dict[str, str] = {}
-        # Whether what is minimised is more than the loss, which is measured like the held-out one.
-        self.adds = bool(run.label_smoothing or run.z_loss or run.balance_loss or run.router_z_loss)
-        self.flops_per_token = flops.train_flops(run.model, run.data.T)
         self.datasheet, self.matmul = hardware.datasheet_flops(), hardware.matmul_flops(run.model.dtype)
         if self.main:
             try:
@@ -93,20 +91,19 @@ class Report:
         number, metrics = self.pending[0], {name: float(x) for name, x in jax.device_get(self.pending[1]).items()}
         self.pending = None
         self._count(number, bool(metrics["skipped"]))
-        self.shown["loss"] = f"{metrics['nll']:.3f}"
+        sums = {name.removeprefix(SUM): x for name, x in metrics.items() if name.startswith(SUM)}
+        measured = self.measures(sums)
+        self.shown["loss"] = f"{measured['loss']:.3f}"
         self.progress.update(number, tokens=self.run.tokens_per_step, **self.shown)
         if number % self.run.log_every == 0 or number == self.run.steps:
-            self._write(number, self._train_values(metrics) | self._speed(number))
+            self._write(number, self._train_values(metrics, measured) | self._speed(number))
         if self.in_a_row >= self.run.skips:
             raise self._stop(number)
 
     def scores(self, number: int, scores: dict[str, float]) -> None:
         """Logs the held-out scores of a step."""
         self._write(number, {f"eval/{name}": value for name, value in scores.items()})
-        self.progress.print(
-            f"step {number}: held-out loss {scores['loss']:.4f}, perplexity {scores['perplexity']:.2f}, "
-            f"{scores['bits_per_byte']:.4f} bits per byte"
-        )
+        self.progress.print(f"step {number}: held-out {spell(scores)}")
         self.shown["held-out"] = f"{scores['loss']:.3f}"
 
     def samples(self, number: int, texts: list[str]) -> None:
@@ -165,13 +162,11 @@ class Report:
             f"optimizer.warmup ({config.warmup}); {self._way_back(number)}"
         )
 
-    def _train_values(self, metrics: dict[str, float]) -> dict[str, float]:
-        nll = metrics["nll"]
+    def _train_values(self, metrics: dict[str, float], measured: dict[str, float]) -> dict[str, float]:
+        """`measured` as held-out losses are."""
         return {
-            "train/loss": nll,  # as held-out losses are measured
-            **({"train/objective": metrics["loss"]} if self.adds else {}),
-            "train/perplexity": math.exp(min(nll, 700.0)) if math.isfinite(nll) else nll,
-            "train/bits_per_byte": nll / math.log(2) / self.bytes_per_token,
+            **{f"train/{name}": value for name, value in measured.items()},
+            **({"train/objective": metrics["loss"]} if self.run.adds else {}),
             "train/grad_norm": metrics["grad_norm"],
             "train/learning_rate": metrics["learning_rate"],
             "train/skipped": self.skipped,
@@ -183,7 +178,7 @@ class Report:
         seconds = max(now - then, 1e-9)
         self.mark = (number, now, self.batches.waited)
         tokens = (number - since) * self.run.tokens_per_step / seconds
-        rate = tokens * self.flops_per_token / jax.device_count()
+        rate = tokens * self.run.flops_per_token / jax.device_count()
         values = {
             "perf/tokens_per_second": tokens,
             "perf/step_seconds": seconds / max(number - since, 1),

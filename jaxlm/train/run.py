@@ -6,13 +6,15 @@ from typing import Literal
 
 from jaxlm.config import diff
 from jaxlm.config_check import check
-from jaxlm.data.config import DataConfig
+from jaxlm.data.config import Data, DataConfig
 from jaxlm.errors import UserError
-from jaxlm.models.lm import LMConfig
+from jaxlm.models import ModelConfig, abstract, layers
 from jaxlm.nn import MoEConfig
+from jaxlm.objectives import NextToken, Objective
 from jaxlm.optim import OptimizerConfig, schedule
 from jaxlm.sharding import MeshConfig
 from jaxlm.train import mup
+from jaxlm.train.trains import All, Trains
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,17 +24,18 @@ class RunConfig:
     What happens every so many steps also happens after the last one; 0 is then only.
     """
 
-    model: LMConfig
-    data: DataConfig = DataConfig()
+    model: ModelConfig
+    data: Data = DataConfig()
+    objective: Objective = NextToken()
+    start: str = ""  # whose weights it begins from: a run, a checkpoint, a folder in Hugging Face's layout; "": new
+    trains: Trains = All()  # which parameters
     optimizer: OptimizerConfig = OptimizerConfig()
     mesh: MeshConfig = MeshConfig()
-    mup_base: LMConfig | None = None  # the smaller model whose learning rate `model` takes over, see `train.mup`
+    mup_base: ModelConfig | None = None  # the smaller model whose learning rate `model` takes over, see `train.mup`
     steps: int = 1000
-    batch: int = 32  # rows of data.T tokens per step, over all devices
+    batch: int = 32  # rows per step, over all devices
     accumulate: int = 1  # parts of a batch whose gradients are added before one update
     seed: int = 0  # of the initial weights and of dropout
-    label_smoothing: float = 0.0
-    z_loss: float = 0.0
     balance_loss: float = 0.0  # weight of the experts' balance loss, see ops.routing.statistics
     router_z_loss: float = 0.0  # weight of the routers' z-loss
     balance_rate: float = 0.0  # how far a step moves the balance of experts that are used too much or too little
@@ -54,9 +57,9 @@ class RunConfig:
     def __post_init__(self):
         counts = ("steps", "batch", "accumulate", "skips", "log_every", "keep", "sample_tokens", "profile_steps")
         rare = ("eval_every", "eval_tokens", "eval_batches", "save_every", "sample_every", "profile_at")
-        weights = ("z_loss", "balance_loss", "router_z_loss", "balance_rate")
+        weights = ("balance_loss", "router_z_loss", "balance_rate")
         check(self, **dict.fromkeys(counts, ">= 1"), **dict.fromkeys(rare + weights, ">= 0"))
-        check(self, ema="[0, 1)", label_smoothing="[0, 1)")
+        check(self, ema="[0, 1)")
         if self.batch % self.accumulate:
             raise UserError(f"accumulate={self.accumulate} must divide batch={self.batch}")
         schedule(self.optimizer, self.steps)  # refuses what does not fit into the run
@@ -65,7 +68,10 @@ class RunConfig:
             object.__setattr__(self, "eval_batches", 0)
         if self.mup_base is not None and (changed := diff(self.model, mup.scaled(self.model, self.mup_base))):
             raise UserError(f"with mup_base, model.{changed[0]}: make the model by jaxlm.train.mup.scaled")
-        ffns = [block.ffn for segment in self.model.segments for block in segment.blocks]
+        self.objective.check(self.model)
+        if not isinstance(self.trains, All):
+            self.trains.check(abstract(self.model)[1])
+        ffns = [layer.config.ffn for layer in layers(self.model)]
         experts = [ffn for ffn in ffns if isinstance(ffn, MoEConfig)]
         if (self.balance_loss or self.router_z_loss) and not experts:
             raise UserError("balance_loss and router_z_loss are for models with experts: leave them out, or use some")
@@ -86,4 +92,20 @@ class RunConfig:
 
     @property
     def tokens_per_step(self) -> int:
-        return self.batch * self.data.T
+        """Positions that the model computes, padding included."""
+        return self.batch * sum(self.objective.lengths(self.data).values())
+
+    @property
+    def flops_per_token(self) -> float:
+        """Training FLOPs of a position, on average."""
+        return self.objective.flops(self.model, self.data) * self.batch / self.tokens_per_step
+
+    @property
+    def adds(self) -> bool:
+        """Whether what is minimised is more than the loss that is shown, which is measured like the held-out one."""
+        return bool(self.objective.adds or self.balance_loss or self.router_z_loss)
+
+    @property
+    def samples(self) -> bool:
+        """Whether it writes samples."""
+        return bool(self.prompts) and self.model.decodes

@@ -11,10 +11,10 @@ import numpy as np
 
 from benchsuite.piece import ROOT
 from benchsuite.sizes import ADAMW, Size
-from jaxlm import sharding
+from jaxlm import models, sharding
 from jaxlm.axes import Array, Params
 from jaxlm.data.config import DataConfig
-from jaxlm.models import LMConfig, lm
+from jaxlm.models import LMConfig
 from jaxlm.optim import OptimizerConfig
 from jaxlm.sharding import MeshConfig
 from jaxlm.train.run import RunConfig
@@ -44,7 +44,7 @@ def run_config(size: Size) -> RunConfig:
 
 def fresh(config: LMConfig) -> Params:
     """Fresh parameters on one device."""
-    return jax.jit(lambda: sharding.unbox(lm.init_boxed(config, jax.random.key(0))))()
+    return jax.jit(lambda: sharding.unbox(models.init_boxed(config, jax.random.key(0))))()
 
 
 def roughen(params: Params) -> Params:

@@ -19,10 +19,10 @@ def save(size: dict[str, Any], repeats: int) -> dict[str, Any]:
     from benchsuite import gpt2
     from jaxlm import sharding
     from jaxlm.train.checkpoint import Checkpoints
-    from jaxlm.train.state import create
+    from jaxlm.train.setup import Setup
 
     run = gpt2.run_config(Size(**size))
-    state = jax.block_until_ready(create(run, sharding.make_mesh(run.mesh, jax.devices()[:1])))
+    state = jax.block_until_ready(Setup(run, sharding.make_mesh(run.mesh, jax.devices()[:1])).create()[0])
     blocked, whole = [], []
     with tempfile.TemporaryDirectory() as folder, Checkpoints(folder, keep_last=1) as checkpoints:
         for step in range(repeats + 1):

@@ -20,19 +20,21 @@ def first_step(size: dict[str, Any]) -> dict[str, Any]:
 
     from benchsuite import gpt2
     from jaxlm import sharding
+    from jaxlm.train.batch import place
     from jaxlm.train.memory import compile_step
-    from jaxlm.train.state import create
-    from jaxlm.train.step import place
+    from jaxlm.train.setup import Setup
 
     run = gpt2.run_config(Size(**size))
     clock.append(time.perf_counter())
     mesh = sharding.make_mesh(run.mesh, jax.devices()[:1])
-    state = jax.block_until_ready(create(run, mesh))
+    setup = Setup(run, mesh)
+    state, frozen = jax.block_until_ready(setup.create())
     clock.append(time.perf_counter())
     with jax.set_mesh(mesh):
-        step = compile_step(run, mesh)
+        step = compile_step(setup)
         clock.append(time.perf_counter())
-        jax.block_until_ready(step(state, place(gpt2.batch(Size(**size)), mesh, 1)))
+        batch = place(gpt2.batch(Size(**size)), run.objective.spec(run.data), mesh, 1)
+        jax.block_until_ready(step(state, batch, frozen))
         clock.append(time.perf_counter())
     names = ("import", "state", "compilation", "step")
     return {"parts": {name: b - a for name, a, b in zip(names, clock, clock[1:])}}

@@ -31,30 +31,31 @@ def train(
     from benchsuite import gpt2
     from jaxlm import sharding
     from jaxlm.models import flops
+    from jaxlm.train.batch import place
     from jaxlm.train.memory import compile_step
-    from jaxlm.train.state import create
-    from jaxlm.train.step import make_train_step, place
+    from jaxlm.train.setup import Setup
 
     shape = Size(**size)
     run = gpt2.run_config(shape)
     mesh = sharding.make_mesh(run.mesh, jax.devices()[:1])
-    state = create(run, mesh)
+    setup = Setup(run, mesh)
+    state, frozen = setup.create()
     state = dataclasses.replace(state, params=gpt2.roughen(state.params))
     if export is not None:
         gpt2.export(state.params, gpt2.tokens(shape, shape.B, shape.T + 1), export)
     first: list[dict[str, Any]] = []
     with jax.set_mesh(mesh):
         start = time.perf_counter()
-        batch: dict[str, Any] = dict(place(gpt2.batch(shape), mesh, 1))
+        batch: dict[str, Any] = dict(place(gpt2.batch(shape), run.objective.spec(run.data), mesh, 1))
         if segments:
-            step = compile_step(run, mesh)
+            step = compile_step(setup)
         else:
-            step = jax.jit(make_train_step(run), donate_argnums=0)
+            step = jax.jit(setup.train_step, donate_argnums=0)
             batch["segments"] = None
 
         def advance():
             nonlocal state
-            state, metrics = step(state, batch)
+            state, metrics = step(state, batch, frozen)
             return state, metrics
 
         for i in range(warm):

@@ -8,7 +8,7 @@ from jaxlm.decode import Greedy, prefill
 from jaxlm.decode.abstract import abstract_decoding, lower_decoding
 from jaxlm.errors import UserError
 from jaxlm.sharding import MeshConfig, make_mesh
-from jaxlm.train.state import create
+from jaxlm.train.setup import Setup
 from tests import tiny
 
 
@@ -17,7 +17,9 @@ def test_shapes_lie_as_the_arrays_do():
     mesh = make_mesh(run.mesh)
     params, state = abstract_decoding(run.model, mesh, 4, 128)
     with jax.set_mesh(mesh):
-        real, _ = prefill(run.model, create(run, mesh).params, np.ones((4, 64), np.int32), None, 64, Greedy(), None, ())
+        real, _ = prefill(
+            run.model, Setup(run, mesh).create()[0].params, np.ones((4, 64), np.int32), None, 64, Greedy(), None, ()
+        )
     assert (state.prompt_BT.shape, state.prompt_BT.dtype) == (real.prompt_BT.shape, real.prompt_BT.dtype)
     held = zip(jax.tree.leaves(state.caches), jax.tree.leaves(unstacked(real.caches)), strict=True)
     for shape, array in held:

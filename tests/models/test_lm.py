@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm import sharding
+from jaxlm import models, sharding
 from jaxlm.errors import UserError
 from jaxlm.losses import cross_entropy
-from jaxlm.models import LM, LMConfig, lm
+from jaxlm.models import LM, LMConfig
 from jaxlm.nn import (
     AttentionConfig,
     BlockConfig,
@@ -175,7 +175,7 @@ def test_around_the_layers(tied):
     np.testing.assert_allclose(logits(c, p, TOKENS), expected, atol=1e-5)
     assert np.abs(expected).max() > 0.3
     out = forward(c, p, TOKENS)
-    np.testing.assert_allclose(lm.logits(c, out), expected, atol=1e-5)
+    np.testing.assert_allclose(models.logits(c, out), expected, atol=1e-5)
     loss = cross_entropy(out.hidden_BTD, out.head_VD, TOKENS, np.ones(TOKENS.shape), softcap=c.softcap)
     logp = np.take_along_axis(np.asarray(jax.nn.log_softmax(expected)), TOKENS[..., None], -1)
     np.testing.assert_allclose(loss.total, -logp.sum(), rtol=1e-5)
@@ -184,7 +184,7 @@ def test_around_the_layers(tied):
 def test_products_around_the_layers_on_meshes():
     c = config(embed_width=4, embed_norm=RMSNormConfig(), embed_scale=2.0, logit_scale=0.5, softcap=2.0)
     tokens = np.tile(TOKENS, (4, 1))
-    expected, axes = logits(c, params(c), tokens), lm.abstract(c)[1]
+    expected, axes = logits(c, params(c), tokens), models.abstract(c)[1]
     for explicit in (True, False):
         with on(MeshConfig(2, 2, 2, explicit=explicit)) as put:
             placed = jax.tree.map(lambda a, w: put(w, *a.names), axes, params(c), is_leaf=lambda a: isinstance(a, Axes))
@@ -219,7 +219,7 @@ def test_states_and_statistics_come_back_by_segment():
     out = forward(c, params(c), TOKENS)
     ((keys, values),) = out.states[0]
     assert keys.shape == values.shape == (2, 2, 2, T, 6)  # layers, B, G, T, K
-    assert out.statistics == (({},),)
+    assert out.statistics == {(): (({},),)}
 
 
 # Fresh parameters
@@ -228,7 +228,7 @@ def test_states_and_statistics_come_back_by_segment():
 def test_a_fresh_model_knows_nothing():
     """Every token equally likely, whatever the depth; the same key gives the same weights."""
     c = config(V=64, D=64)
-    make = jax.jit(lambda key: sharding.unbox(lm.init_boxed(c, key)))
+    make = jax.jit(lambda key: sharding.unbox(models.init_boxed(c, key)))
     p = make(jax.random.key(0))
     logp = jax.nn.log_softmax(logits(c, p, TOKENS))
     assert abs(float(logp.mean()) + math.log(64)) < 0.05
@@ -240,7 +240,7 @@ def test_a_fresh_model_knows_nothing():
 def test_abstract_parameters_on_any_mesh(mesh):
     c = config("learned", tied=False)
     with on(mesh):
-        shapes, axes = lm.abstract(c)
+        shapes, axes = models.abstract(c)
     chex.assert_trees_all_equal_shapes_and_dtypes(shapes, params(c))
     assert axes["head"] == Axes(("vocab", "embed"), (1,)) and axes["embed"]["table"] == Axes(("vocab", "embed"))
     q = axes["segment_0"]["periods"]["block_0"]["mixer"]["q"]

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm import compat, sharding
+from jaxlm import compat, models, sharding
 from jaxlm.config_tree import from_dict, to_dict
 from jaxlm.errors import UserError
 from jaxlm.losses import cross_entropy
-from jaxlm.models import LM, LMConfig, lm
+from jaxlm.models import LM, LMConfig
 from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, MoEConfig, SegmentConfig
 from jaxlm.ops import routing
 from jaxlm.sharding import Axes, MeshConfig
@@ -246,12 +246,12 @@ def whole_model(p, tokens):
 
 
 def test_a_model_has_the_same_loss_and_gradients_where_experts_are_divided():
-    p = sharding.unbox(jax.jit(lambda: lm.init_boxed(MIXED, jax.random.key(0)))())
+    p = sharding.unbox(jax.jit(lambda: models.init_boxed(MIXED, jax.random.key(0)))())
     tokens = np.random.default_rng(0).integers(0, MIXED.V, (8, 8)).astype(np.int32)
     expected = whole_model(p, tokens)
     for config in (DIVIDED[2], DIVIDED[4]):
         with on(config) as put:
-            layout = sharding.shardings(lm.abstract(MIXED)[1], p, compat.concrete_mesh())
+            layout = sharding.shardings(models.abstract(MIXED)[1], p, compat.concrete_mesh())
             found = whole_model(jax.device_put(p, layout), put(tokens, "batch", None))
         chex.assert_trees_all_close(found, expected, atol=1e-5, rtol=1e-5)
         loads = [s[0][1][0][0]["load"] for s in (found, expected)]

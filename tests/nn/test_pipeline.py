@@ -9,16 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm import compat, sharding
+from jaxlm import compat, models, sharding
 from jaxlm.decode.generate import generate, prepare
 from jaxlm.errors import UserError
-from jaxlm.models import LM, lm
+from jaxlm.models import LM
 from jaxlm.nn import AttentionConfig, BlockConfig, Context, MLPConfig, MoEConfig, PipelineConfig, SegmentConfig
 from jaxlm.nn.pipeline import staged
+from jaxlm.objectives import NextToken
 from jaxlm.ops.dropout import dropout
 from jaxlm.sharding import MeshConfig
 from jaxlm.train import balance
-from jaxlm.train import step as steps
 from tests import tiny
 from tests.meshes import on
 from tests.train.test_step import take
@@ -36,11 +36,11 @@ def changed(**changes):
 
 @functools.cache
 def params():
-    return jax.device_get(jax.jit(lambda key: sharding.unbox(lm.init_boxed(MODEL, key)))(jax.random.key(0)))
+    return jax.device_get(jax.jit(lambda key: sharding.unbox(models.init_boxed(MODEL, key)))(jax.random.key(0)))
 
 
 def put_params(mesh):
-    shapes, axes = lm.abstract(MODEL)
+    shapes, axes = models.abstract(MODEL)
     return jax.device_put(params(), sharding.shardings(axes, shapes, mesh))
 
 
@@ -48,7 +48,7 @@ def numbers(config, mesh_config):
     """Loss with the experts' losses, gradients, and the experts' statistics."""
 
     def loss(params, batch):
-        out, statistics = steps.token_loss(config, params, batch)
+        out, statistics = NextToken().loss(config, params, batch)
         return out.total / out.weight + balance.auxiliary_loss(statistics, 1.0, 0.1), statistics
 
     f = jax.jit(jax.value_and_grad(loss, has_aux=True))
@@ -158,7 +158,7 @@ def test_microbatches_divide_the_rows_of_a_device(most, rows, expected):
 
 def test_layers_that_stages_do_not_divide():
     words = r"stage=3 does not divide the 'layers' axis of \['segment_1'\].*, which has size 8: the nearest .* is [24]"
-    shapes, axes = lm.abstract(MODEL)
+    shapes, axes = models.abstract(MODEL)
     mesh = sharding.make_mesh(MeshConfig(data=2, stage=3), jax.devices()[:6])
     with pytest.raises(UserError, match=words):
         sharding.shardings(axes, shapes, mesh)

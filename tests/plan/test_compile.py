@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
+from jaxlm import models
 from jaxlm.decode import cache
-from jaxlm.models import lm
 from jaxlm.nn import AttentionConfig, BlockConfig, MoEConfig, SegmentConfig
 from jaxlm.plan import topology as topologies
 from jaxlm.plan.compile import compile_decode, compile_train
@@ -16,8 +16,8 @@ from jaxlm.plan.facts import Collective, Program
 from jaxlm.plan.surprises import surprises
 from jaxlm.plan.topology import Topology, parse
 from jaxlm.sharding import MeshConfig
-from jaxlm.train import memory
 from jaxlm.train.run import RunConfig
+from jaxlm.train.setup import Setup
 from tests import tiny
 
 WEIGHTS, ROWS = 7, 16  # matrices of a layer: q, k, v, out, gate, up, down
@@ -46,7 +46,7 @@ def forward(found: list[Collective]) -> list[Collective]:
 
 def of_a_layer() -> int:
     """Bytes of its weights."""
-    tree = lm.abstract(run(1).model)[0]["segment_0"]
+    tree = models.abstract(run(1).model)[0]["segment_0"]
     return sum(4 * x.size for x in jax.tree.leaves(tree)) // 2
 
 
@@ -102,7 +102,7 @@ def test_memory_is_that_of_the_compiled_step():
     held = compiled(config, NODES).memory
     mesh = topologies.mesh(NODES, config.mesh)
     with jax.set_mesh(mesh):
-        sizes = memory.lower_step(config, mesh).compile().memory_analysis()
+        sizes = Setup(config, mesh).lower().compile().memory_analysis()
     assert held.params + held.optimizer + held.other == pytest.approx(sizes.argument_size_in_bytes, rel=0.02)
     assert held.params == pytest.approx(held.optimizer / 2, rel=1e-3)
     assert held.total == pytest.approx(sizes.argument_size_in_bytes + sizes.temp_size_in_bytes, rel=0.02)
@@ -115,7 +115,7 @@ def test_decoding():
     c, topology = run(1).model, parse("cpu:8")
     program = compile_decode(c, topology, topologies.mesh(topology, MeshConfig(4, 1, 2)), 8, 128)
     assert program.memory.cache == cache.nbytes(c, 128, "float32") * 8 // 8
-    size = sum(4 * x.size for x in jax.tree.leaves(lm.abstract(c)[0]))
+    size = sum(4 * x.size for x in jax.tree.leaves(models.abstract(c)[0]))
     assert size / 2 <= program.memory.params <= 0.51 * size
     by_layer = [x for x in program.collectives if x.part == "layers" and x.axes == ("tensor",)]
     assert len([x for x in by_layer if x.kind == "all-reduce"]) == 2 * c.layers

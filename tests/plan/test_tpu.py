@@ -7,10 +7,11 @@ import importlib.util
 import jax
 import pytest
 
+from jaxlm import models
 from jaxlm.config import resolve
 from jaxlm.decode import cache
 from jaxlm.errors import UserError
-from jaxlm.models import LMConfig, lm
+from jaxlm.models import LMConfig
 from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, SegmentConfig
 from jaxlm.plan import topology as topologies
 from jaxlm.plan.facts import Program
@@ -124,7 +125,7 @@ def test_quickstart_compiles_for_one_chip(decode):
         assert program.memory.optimizer > 0
     assert program.compiled and program.fits and program.collectives == () and program.largest
     assert program.limit == round(15.75 * 2**30)
-    assert program.memory.params == sum(4 * x.size for x in jax.tree.leaves(lm.abstract(c)[0]))
+    assert program.memory.params == sum(4 * x.size for x in jax.tree.leaves(models.abstract(c)[0]))
 
 
 def test_mistakes_in_the_other_process_are_told_here():

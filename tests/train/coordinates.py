@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxlm.models.lm import LM
+from jaxlm import sharding
+from jaxlm.models import LM
 from jaxlm.nn import attention
 from jaxlm.nn.stack import unstack
-from jaxlm.train import state as states
+from jaxlm.sharding import MeshConfig
 from jaxlm.train.run import RunConfig
+from jaxlm.train.setup import Setup
 from tests import tiny
 
 
@@ -46,7 +48,8 @@ def moves(run: RunConfig, zero: str = "", updates: int = 4) -> dict[str, float]:
     It has few tokens: only so do weights soon grow along what they read, which is what the parametrisation is about.
     The weight called `zero` starts so.
     """
-    tx, batch = states.optimizer(run), tiny.batch(2, T=8)
+    setup = Setup(run, sharding.make_mesh(MeshConfig(data=1), jax.devices()[:1]))
+    tx, batch = setup.optimizer, tiny.batch(2, T=8)
 
     def loss(params):
         logits = LM(run.model).apply({"params": params}, batch["tokens"])
@@ -59,7 +62,7 @@ def moves(run: RunConfig, zero: str = "", updates: int = 4) -> dict[str, float]:
 
     @jax.jit
     def change(key):
-        state = states.init_state(run, tx, key)
+        state, _ = setup.begin(key)
         first = jax.tree_util.tree_map_with_path(lambda path, x: x * (path[-1].key != zero), state.params)
         last, _ = jax.lax.fori_loop(0, updates, update, (first, state.opt_state))
         both = jax.tree.map(lambda *xs: jnp.stack(xs), first, last)

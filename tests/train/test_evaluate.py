@@ -2,18 +2,16 @@
 
 import dataclasses
 import math
-import types
 
 import jax
 import numpy as np
 import pytest
 
-from jaxlm import data
-from jaxlm.models import lm
+from jaxlm import data, models
 from jaxlm.sharding import MeshConfig, make_mesh
 from jaxlm.text import ByteTokenizer
 from jaxlm.train import evaluate as room
-from jaxlm.train import state as states
+from jaxlm.train.setup import Setup
 from tests import tiny
 from tests.meshes import name
 
@@ -24,7 +22,7 @@ def dataset(text):
 
 
 def params(run, mesh):
-    return states.create(run, mesh).params
+    return Setup(run, mesh).create()[0].params
 
 
 def score(run, dataset, mesh):
@@ -42,7 +40,7 @@ def slow(run, dataset) -> tuple[float, int]:
     A document sees what is before it in its window only if it is its own.
     """
     weights, total, count, T = params(run, one()), 0.0, 0, run.data.T
-    apply = jax.jit(lm.LM(run.model).apply)
+    apply = jax.jit(models.LM(run.model).apply)
     stream = np.concatenate(list(dataset.heldout[0].blocks()))
     for start in range(0, len(stream) - 1, T):
         window = stream[start : start + T + 1].astype(np.int32)
@@ -85,15 +83,15 @@ def test_the_same_on_a_mesh(text, dataset, mesh):
 def test_a_sample_is_of_every_source_whatever_their_order_and_the_batch(tmp_path, monkeypatch):
     """A model that pays 3 nats for a digit and 1 for anything else, on a source of digits and one without."""
 
-    def pays(model):
-        def step(params, batch):
+    def pays(run):
+        def step(params, frozen, batch):
             digit = (batch["labels"] >= ord("0")) & (batch["labels"] <= ord("9"))
             nll = (batch["weights"] * (1 + 2 * digit)).sum()
-            return types.SimpleNamespace(nll=nll, weight=batch["weights"].sum())
+            return {"total": nll, "nll": nll, "weight": batch["weights"].sum()}
 
         return step
 
-    monkeypatch.setattr(room.steps, "make_eval_step", pays)
+    monkeypatch.setattr(room, "make_eval_step", pays)
     monkeypatch.setattr(room.jax, "jit", lambda f: f)
     places = [tmp_path / "letters.txt", tmp_path / "digits.txt"]
     for place, line in zip(places, ("to be or not to be\n", "3141592653\n")):
@@ -115,8 +113,8 @@ def test_a_sample_is_of_every_source_whatever_their_order_and_the_batch(tmp_path
 
 
 def test_a_sample_of_separators_alone_has_no_bits_per_byte(dataset, monkeypatch):
-    step = types.SimpleNamespace(nll=2.0, weight=1.0)
-    monkeypatch.setattr(room.steps, "make_eval_step", lambda model: lambda params, batch: step)
+    step = {"total": 2.0, "nll": 2.0, "weight": 1.0}
+    monkeypatch.setattr(room, "make_eval_step", lambda run: lambda params, frozen, batch: step)
     monkeypatch.setattr(room.jax, "jit", lambda f: f)
     monkeypatch.setattr(type(dataset.heldout_rows()), "bytes", 0.0)
     scores = room.make_evaluator(tiny.run(), dataset, one())({})

@@ -107,11 +107,11 @@ def test_nothing_waits_for_the_newest_step(run, tmp_path, monkeypatch):
     """What is fetched of a step is fetched when the next is under way, unless the step is saved or evaluated."""
     events, compile_step, get = [], loop.compile_step, jax.device_get
 
-    def compiled(run, mesh):
-        step = compile_step(run, mesh)
+    def compiled(setup):
+        step = compile_step(setup)
 
-        def dispatch(state, batch):
-            state, metrics = step(state, batch)
+        def dispatch(state, batch, frozen):
+            state, metrics = step(state, batch, frozen)
             events.append(("dispatch", len([e for e in events if e[0] == "dispatch"]) + 1))
             names[id(metrics["loss"])] = events[-1][1]
             kept.append(metrics)

@@ -10,6 +10,7 @@ import pytest
 from jaxlm.errors import UserError
 from jaxlm.sharding import MeshConfig, make_mesh
 from jaxlm.train import hardware, memory
+from jaxlm.train.setup import Setup
 from tests import tiny
 
 GiB = 2**30
@@ -22,7 +23,7 @@ def one():
 
 def need(run) -> float:
     """GiB that the step needs beside its state."""
-    return memory.compile_step(run, one()).memory_analysis().temp_size_in_bytes / GiB
+    return memory.compile_step(Setup(run, one())).memory_analysis().temp_size_in_bytes / GiB
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def refused(monkeypatch):
     def message(run, mesh) -> str:
         with monkeypatch.context() as patch, pytest.raises(UserError) as e:
             patch.setattr(hardware, "memory_limit", lambda: 2**18)
-            memory.compile_step(run, mesh)
+            memory.compile_step(Setup(run, mesh))
         return str(e.value)
 
     return message
@@ -64,7 +65,7 @@ def test_a_batch_larger_than_any_machine():
     with pytest.raises(
         UserError, match=r"the training step needs \d{4,}\.\d GiB, .* try accumulate=2 \(saves about \d"
     ):
-        memory.compile_step(dataclasses.replace(RUN, batch=2**25), one())
+        memory.compile_step(Setup(dataclasses.replace(RUN, batch=2**25), one()))
 
 
 def test_the_runtime_is_translated():

@@ -9,9 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from jaxlm import sharding
+from jaxlm import models, sharding
 from jaxlm.errors import UserError
-from jaxlm.models import LMConfig, lm
+from jaxlm.models import LMConfig
 from jaxlm.nn import (
     AttentionConfig,
     BlockConfig,
@@ -27,11 +27,15 @@ from jaxlm.ops.sparse import Local
 from jaxlm.optim import OptimizerConfig
 from jaxlm.sharding import MeshConfig, make_mesh
 from jaxlm.train import mup
-from jaxlm.train import state as states
-from jaxlm.train import step as steps
+from jaxlm.train.run import RunConfig
+from jaxlm.train.setup import Setup
 from tests import tiny
 from tests.meshes import MESHES, name
 from tests.train.coordinates import slope
+
+
+def setup(c: RunConfig) -> Setup:
+    return Setup(c, make_mesh(MeshConfig(data=1), jax.devices()[:1]))
 
 
 def model(D: int, N: int = 1, H: int = 4, G: int | None = None, mixer=None, ffn=None, **changes) -> LMConfig:
@@ -95,14 +99,14 @@ def test_a_run_starts_and_learns_accordingly():
     c = run(model(64), base)
     plain = dataclasses.replace(c, mup_base=None)
     key = jax.random.key(0)
-    tx, plain_tx = states.optimizer(c), states.optimizer(plain)
-    params, standard = (jax.jit(lambda k, c=c: states.init_state(c, tx, k).params)(key) for c in (c, plain))
+    tx, plain_tx = setup(c).optimizer, setup(plain).optimizer
+    params, standard = (jax.jit(lambda k, c=c: setup(c).begin(k)[0].params)(key) for c in (c, plain))
     chex.assert_trees_all_close(
         params, jax.tree.map(lambda x, y: x * y, standard, mup.deviations(c.model, base)), rtol=1e-6
     )
     grads = jax.tree.map(lambda x: x + 0.1, params)
     no_decay = dataclasses.replace(plain.optimizer, weight_decay=0.0)
-    adam = states.optimizer(dataclasses.replace(plain, optimizer=no_decay))
+    adam = setup(dataclasses.replace(plain, optimizer=no_decay)).optimizer
     updates, free, decayed = (
         jax.jit(t.update)(grads, jax.jit(t.init)(params), params)[0] for t in (tx, adam, plain_tx)
     )
@@ -116,11 +120,9 @@ def test_without_a_base_nothing_changes():
     same = run(model(32), model(32))
     assert same.model == c.model
     key = jax.random.key(0)
-    params, others = (
-        jax.jit(lambda k, c=c: states.init_state(c, states.optimizer(c), k).params)(key) for c in (c, same)
-    )
+    params, others = (jax.jit(lambda k, c=c: setup(c).begin(k)[0].params)(key) for c in (c, same))
     chex.assert_trees_all_equal(params, others)
-    fresh = jax.jit(lambda k: sharding.unbox(lm.init_boxed(c.model, jax.random.split(k)[0])))(key)
+    fresh = jax.jit(lambda k: sharding.unbox(models.init_boxed(c.model, jax.random.split(k)[0])))(key)
     chex.assert_trees_all_equal(params, fresh)
 
 
@@ -176,11 +178,11 @@ def test_the_best_learning_rate_of_a_small_model_is_that_of_a_wide_one():
     def final_loss(c, rate, updates=150):
         how = OptimizerConfig(learning_rate=1.0, schedule="constant", weight_decay=0.0)
         object.__setattr__(how, "learning_rate", rate)  # traced: one compilation for all
-        tx = states.optimizer(dataclasses.replace(c, optimizer=how))
-        state = states.init_state(c, tx, jax.random.key(0))
+        ready = setup(dataclasses.replace(c, optimizer=how))
+        tx, (state, _) = ready.optimizer, ready.begin(jax.random.key(0))
 
         def loss(params, tokens_BT):
-            logits = lm.LM(c.model).apply({"params": params}, tokens_BT[:, :-1])
+            logits = models.LM(c.model).apply({"params": params}, tokens_BT[:, :-1])
             return optax.softmax_cross_entropy_with_integer_labels(logits, tokens_BT[:, 1:]).mean()
 
         def update(carry, key):
@@ -206,11 +208,11 @@ def test_a_step_on_a_mesh_is_that_of_one_device(config):
     c = run(model(64, G=2), model(32, G=2))
     found = []
     for mesh in (make_mesh(MeshConfig(data=1), jax.devices()[:1]), make_mesh(config)):
-        state, layout = states.create(c, mesh), jax.tree.map(lambda x: x.sharding, states.abstract(c, mesh))
+        state, layout = Setup(c, mesh).create()[0], jax.tree.map(lambda x: x.sharding, Setup(c, mesh).state)
         with jax.set_mesh(mesh):
-            step = jax.jit(steps.make_train_step(c), out_shardings=(layout, None))
+            step = jax.jit(Setup(c, mesh).train_step, out_shardings=(layout, None))
             for seed in range(2):
-                state, _ = step(state, steps.place(tiny.batch(8, seed=seed), mesh, 1))
+                state, _ = step(state, tiny.place(tiny.batch(8, seed=seed), mesh, 1))
         found.append(jax.tree.map(np.asarray, state.params))
     chex.assert_trees_all_close(*found, atol=1e-5)
 
@@ -247,4 +249,4 @@ def test_more_bases_that_do_not_fit():
     with pytest.raises(UserError, match=r"model.logit_scale: 1.0 -> 0.5: make the model by jaxlm.train.mup.scaled"):
         tiny.run(model=model(64, tied=True, H=8), mup_base=model(32, tied=True))
     with pytest.raises(UserError, match="optimizer muon knows no learning rate for each weight: one of adam, "):
-        states.optimizer(run(model(64), model(32), optimizer=OptimizerConfig("muon")))
+        _ = setup(run(model(64), model(32), optimizer=OptimizerConfig("muon"))).optimizer

@@ -9,8 +9,10 @@ import types
 import numpy as np
 import pytest
 
+from jaxlm.data.measures import text_measures
 from jaxlm.errors import UserError
 from jaxlm.models import flops
+from jaxlm.objectives import NextToken
 from jaxlm.train import plot
 from jaxlm.train import report as room
 from jaxlm.train.report import Report
@@ -31,14 +33,16 @@ def start(tmp_path):
 
     def make(run=RUN, **options) -> Report:
         batches = types.SimpleNamespace(waited=0.0)
-        return Report(run, tmp_path, batches, bytes_per_token=options.pop("bytes_per_token", 1.0), **options)
+        size = options.pop("bytes_per_token", 1.0)
+        return Report(run, tmp_path, batches, lambda sums: text_measures(sums, size), **options)
 
     return make
 
 
 def metrics(loss=2.0, skipped=0, nll=None, norm=1.5):
-    values = {"loss": loss, "nll": loss if nll is None else nll, "grad_norm": norm, "learning_rate": 0.5}
-    return {name: np.float32(x) for name, x in values.items()} | {"tokens": 128, "skipped": np.int32(skipped)}
+    sums = {"sum/total": 128 * loss, "sum/nll": 128 * (loss if nll is None else nll), "sum/weight": 128}
+    values = {"loss": loss, "grad_norm": norm, "learning_rate": 0.5} | sums
+    return {name: np.float32(x) for name, x in values.items()} | {"skipped": np.int32(skipped)}
 
 
 def logged(folder):
@@ -71,7 +75,7 @@ def test_the_numbers(start, tmp_path, capsys, monkeypatch):
     """What is shown and drawn is the loss alone, as held-out losses are, also where more is minimised."""
     drawn = {}
     monkeypatch.setattr(plot, "_draw_train", lambda axes, x, y: drawn.update(zip(x, y)) or [y])
-    with start(dataclasses.replace(RUN, label_smoothing=0.1), bytes_per_token=4.0) as report:
+    with start(dataclasses.replace(RUN, objective=NextToken(label_smoothing=0.1)), bytes_per_token=4.0) as report:
         report.step(1, metrics(loss=2.5, nll=2.0))
         report.flush()
         report.scores(1, {"loss": 1.0, "perplexity": math.e, "bits_per_byte": 0.4})

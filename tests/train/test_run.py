@@ -43,7 +43,6 @@ def test_at_least_zero(name):
         ({"batch": 0}, "batch=0 must be at least 1"),
         ({"accumulate": 0}, "accumulate=0 must be at least 1"),
         ({"ema": 1.0}, r"ema=1.0 must lie in \[0, 1\)"),
-        ({"label_smoothing": -0.1}, r"label_smoothing=-0.1 must lie in \[0, 1\)"),
     ],
     ids=str,
 )

@@ -9,14 +9,13 @@ import numpy as np
 import optax
 import pytest
 
-from jaxlm import compat, optim
+from jaxlm import compat, models, optim
 from jaxlm.errors import UserError
-from jaxlm.models import lm
+from jaxlm.objectives import NextToken
 from jaxlm.optim import OptimizerConfig
 from jaxlm.sharding import MeshConfig, make_mesh
-from jaxlm.train import state as states
-from jaxlm.train import step as steps
 from jaxlm.train.checkpoint import Checkpoints
+from jaxlm.train.setup import Setup
 from tests import tiny
 from tests.meshes import name
 
@@ -27,12 +26,12 @@ def take(run, batches, mesh_config=ONE):
     """The state and the metrics after these batches, on a mesh."""
     devices = jax.devices()[:1] if mesh_config == ONE else None
     mesh = make_mesh(mesh_config, devices)
-    state = states.create(run, mesh)
-    layout = jax.tree.map(lambda x: x.sharding, states.abstract(run, mesh))
+    state = Setup(run, mesh).create()[0]
+    layout = jax.tree.map(lambda x: x.sharding, Setup(run, mesh).state)
     with jax.set_mesh(mesh):
-        step = jax.jit(steps.make_train_step(run), donate_argnums=0, out_shardings=(layout, None))
+        step = jax.jit(Setup(run, mesh).train_step, donate_argnums=0, out_shardings=(layout, None))
         for batch in batches:
-            state, metrics = step(state, steps.place(batch, mesh, run.accumulate))
+            state, metrics = step(state, tiny.place(batch, mesh, run.accumulate))
     return state, {k: float(v) for k, v in metrics.items()}
 
 
@@ -46,24 +45,24 @@ def one_device():
 
 
 def test_a_step_is_the_optimizer_on_the_mean_gradient():
-    run = tiny.run(batch=8, z_loss=1e-3, label_smoothing=0.1)
+    run = tiny.run(batch=8, objective=NextToken(z_loss=1e-3, label_smoothing=0.1))
     batch, mesh = tiny.batch(8), make_mesh(ONE, jax.devices()[:1])
-    before = jax.device_get(states.create(run, mesh).params)
+    before = jax.device_get(Setup(run, mesh).create()[0].params)
     after, metrics = take(run, [batch])
 
     def loss(params):
-        logits = lm.LM(run.model).apply({"params": params}, batch["tokens"], batch["positions"], batch["segments"])
+        logits = models.LM(run.model).apply({"params": params}, batch["tokens"], batch["positions"], batch["segments"])
         lse = jax.nn.logsumexp(logits, -1)
         picked = jnp.take_along_axis(logits, batch["labels"][..., None], -1)[..., 0]
         each = 0.9 * (lse - picked) + 0.1 * (lse - logits.mean(-1)) + 1e-3 * lse**2
         return (each * batch["weights"]).sum() / batch["weights"].sum()
 
     value, grads = jax.value_and_grad(loss)(before)
-    tx = optim.make(run.optimizer, lm.abstract(run.model)[1], run.steps)
+    tx = optim.make(run.optimizer, models.abstract(run.model)[1], run.steps)
     updates, _ = tx.update(grads, tx.init(before), before)
     np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
     np.testing.assert_allclose(metrics["grad_norm"], optax.tree.norm(grads), rtol=1e-5)
-    assert metrics["tokens"] == batch["weights"].sum() and metrics["skipped"] == 0
+    assert metrics["sum/weight"] == batch["weights"].sum() and metrics["skipped"] == 0
     # Adam divides by the gradient's size, so what is rounding in a tiny gradient is not tiny in the update
     close(after.params, optax.apply_updates(before, updates), atol=2e-4)
 
@@ -109,7 +108,7 @@ def test_moments_in_host_memory_change_no_number(one_device, tmp_path):
     run, batches = tiny.run(batch=8, optimizer=config), [tiny.batch(8, seed=s) for s in (0, 1)]
     state, metrics = take(run, batches, MeshConfig(2, 2, 2))
     np.testing.assert_allclose(metrics["loss"], one_device[1]["loss"], rtol=1e-5)
-    layout = states.abstract(dataclasses.replace(run, mesh=MeshConfig(2, 2, 2)), make_mesh(MeshConfig(2, 2, 2)))
+    layout = Setup(dataclasses.replace(run, mesh=MeshConfig(2, 2, 2)), make_mesh(MeshConfig(2, 2, 2))).state
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(2, state, {})
         checkpoints.wait()
@@ -124,7 +123,7 @@ def test_moments_in_host_memory_change_no_number(one_device, tmp_path):
 def test_a_step_that_is_not_finite_changes_no_weight():
     run = tiny.run(ema=0.9)
     mesh = make_mesh(ONE, jax.devices()[:1])
-    before, bad = jax.device_get(states.create(run, mesh)), tiny.batch(4)
+    before, bad = jax.device_get(Setup(run, mesh).create()[0]), tiny.batch(4)
     bad["weights"][0, 0] = np.inf
     after, metrics = take(run, [bad])
     assert metrics["skipped"] == 1 and int(after.step) == 1
@@ -138,7 +137,7 @@ def test_a_step_that_is_not_finite_changes_no_weight():
 def test_moving_average():
     run = tiny.run(ema=0.75)
     mesh = make_mesh(ONE, jax.devices()[:1])
-    start = jax.device_get(states.create(run, mesh).params)
+    start = jax.device_get(Setup(run, mesh).create()[0].params)
     state, _ = take(run, [tiny.batch(4)])
     close(state.ema, jax.tree.map(lambda a, b: 0.1 * a + 0.9 * b, start, jax.device_get(state.params)), 1e-7)
     assert state.eval_params is state.ema
@@ -147,10 +146,10 @@ def test_moving_average():
 def test_the_step_compiles_once_and_takes_nothing_from_the_host():
     run = tiny.run(steps=200)
     mesh = make_mesh(ONE, jax.devices()[:1])
-    state = states.create(run, mesh)
+    state = Setup(run, mesh).create()[0]
     with jax.set_mesh(mesh):
-        step = jax.jit(steps.make_train_step(run), donate_argnums=0)
-        batches = [steps.place(tiny.batch(4, seed=s), mesh, 1) for s in range(4)]
+        step = jax.jit(Setup(run, mesh).train_step, donate_argnums=0)
+        batches = [tiny.place(tiny.batch(4, seed=s), mesh, 1) for s in range(4)]
         state, _ = step(state, batches[0])
         with jax.transfer_guard("disallow"):
             for i in range(200):
@@ -162,26 +161,26 @@ def test_the_step_compiles_once_and_takes_nothing_from_the_host():
 def test_state_is_divided_by_fsdp_and_given_back_in_place():
     run = tiny.run(batch=8)
     mesh = make_mesh(MeshConfig(data=1, fsdp=8))
-    state = states.create(run, mesh)
+    state = Setup(run, mesh).create()[0]
     total = sum(x.nbytes for x in jax.tree.leaves((state.params, state.opt_state)))
     held = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves((state.params, state.opt_state)))
     assert held <= total / 8 * 1.05
-    layout = jax.tree.map(lambda x: x.sharding, states.abstract(run, mesh))
+    layout = jax.tree.map(lambda x: x.sharding, Setup(run, mesh).state)
     with jax.set_mesh(mesh):
-        step = jax.jit(steps.make_train_step(run), donate_argnums=0, out_shardings=(layout, None))
-        new, _ = step(state, steps.place(tiny.batch(8), mesh, 1))
+        step = jax.jit(Setup(run, mesh).train_step, donate_argnums=0, out_shardings=(layout, None))
+        new, _ = step(state, tiny.place(tiny.batch(8), mesh, 1))
     assert all(x.is_deleted() for x in jax.tree.leaves(state.params))
     chex.assert_trees_all_equal(jax.tree.map(lambda x: x.sharding, new), layout)
 
 
 def test_a_batch_that_the_mesh_does_not_divide_is_refused():
     with pytest.raises(UserError, match=r"batch=12 in 2 parts is 6 rows .* multiple of 8"):
-        steps.abstract_batch(tiny.run(batch=12, accumulate=2), make_mesh(MeshConfig(data=4, fsdp=1, tensor=2)))
+        _ = Setup(tiny.run(batch=12, accumulate=2), make_mesh(MeshConfig(data=4, fsdp=1, tensor=2))).batch
 
 
 def test_the_seed_makes_the_weights():
     mesh = make_mesh(ONE, jax.devices()[:1])
-    make = lambda seed: jax.device_get(states.create(tiny.run(seed=seed), mesh).params)
+    make = lambda seed: jax.device_get(Setup(tiny.run(seed=seed), mesh).create()[0].params)
     chex.assert_trees_all_equal(make(0), make(0))
     assert not np.array_equal(make(0)["embed"]["table"], make(1)["embed"]["table"])
 

@@ -1,0 +1,7 @@
+"""What a batch asks of a model."""
+
+from jaxlm.objectives.masked_tokens import MaskedTokens
+from jaxlm.objectives.next_token import NextToken
+from jaxlm.objectives.objective import Batch, Objective, Spec, Sums
+
+__all__ = ["Batch", "MaskedTokens", "NextToken", "Objective", "Spec", "Sums"]

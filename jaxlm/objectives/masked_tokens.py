@@ -1,0 +1,61 @@
+"""Masked language modelling: restore hidden tokens from both sides."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxlm import sharding
+from jaxlm.axes import Array, Params
+from jaxlm.config_check import check
+from jaxlm.losses import cross_entropy
+from jaxlm.models import forward
+from jaxlm.objectives.objective import Batch, Objective, Spec, Sums, is_causal, tokens, unfit
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedTokens(Objective):
+    """Mean negative log-likelihood of hidden tokens, -log p(x_t | the others), in nats (BERT; Devlin et al. 2019,
+    arXiv:1810.04805).
+
+    A share `rate` of the real tokens is chosen; of these 80 % become `mask`, 10 % a random token of the first
+    `vocabulary` ones, 10 % stay. Which is a pure function of batch and key; evaluation hides the same ones every time.
+    """
+
+    mask: int  # the id that stands for a hidden token
+    rate: float = 0.15
+    vocabulary: int | None = None  # ids from which random ones are drawn; None: all of the model's
+
+    def __post_init__(self):
+        check(self, mask=">= 0", rate="(0, 1]", vocabulary=">= 1")
+
+    def check(self, model: Any) -> None:
+        if is_causal(model):
+            raise unfit(self, model, "its attention is causal, so no token sees what stands behind it; try NextToken")
+        if self.mask >= model.V:
+            raise unfit(self, model, f"mask={self.mask} is no id of its vocabulary of {model.V}")
+
+    def spec(self, data: Any) -> dict[str, Spec]:
+        return tokens(data.T)
+
+    def hide(self, batch: Batch, key: Array, V: int) -> tuple[Array, Array]:
+        """The tokens (B, T) that the model is shown, and where they were chosen, boolean (B, T)."""
+        tokens_BT = batch["tokens"]
+        where = sharding.creation("batch", "positions")
+        draw = lambda key: jax.random.uniform(key, tokens_BT.shape, out_sharding=where)
+        choice_BT, change_BT, other_BT = map(draw, jax.random.split(key, 3))
+        chosen_BT = (choice_BT < self.rate) & (batch["segments"] > 0)
+        random_BT = (other_BT * (self.vocabulary or V)).astype(tokens_BT.dtype)
+        hidden_BT = jnp.where(change_BT < 0.8, self.mask, jnp.where(change_BT < 0.9, random_BT, tokens_BT))
+        return jnp.where(chosen_BT, hidden_BT, tokens_BT), chosen_BT
+
+    def loss(self, model: Any, params: Params, batch: Batch, key: Array | None = None) -> tuple[Sums, dict[Any, tuple]]:
+        hide, drop = (jax.random.key(0), None) if key is None else jax.random.split(key)
+        shown_BT, chosen_BT = self.hide(batch, hide, model.V)
+        out = forward(model.build(), params, shown_BT, batch["positions"], batch["segments"], dropout_key=drop)
+        with jax.named_scope("loss"):
+            found = cross_entropy(
+                out.hidden_BTD, out.head_VD, batch["tokens"], chosen_BT.astype(jnp.float32), softcap=model.softcap
+            )
+        return Sums(found.total, found.weight, {}), out.statistics

@@ -1,0 +1,79 @@
+"""Stored parameters that are not plain arrays: the dense weight is made where it is read, one layer at a time.
+
+A leaf is a dataclass of arrays, so gradients, optimizers, shardings and checkpoints see those, while a module that asks
+`sharding.weight` gets the dense array and knows of nothing. Leading axes of layers and experts are cut off all arrays
+of a leaf together.
+"""
+
+import abc
+import string
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from jaxlm.axes import Array
+
+
+class Leaf(abc.ABC):
+    """A weight stored in another form."""
+
+    @abc.abstractmethod
+    def dense(self) -> Array:
+        """The weight, of its full shape."""
+
+    def cast(self, dtype: Any) -> Self:
+        """The leaf as it computes fastest in `dtype`; integers stay what they are."""
+        return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, self)
+
+
+@struct.dataclass
+class LowRank(Leaf):
+    """w + scale a b, of which only a and b are trained (Hu et al. 2021, arXiv:2106.09685).
+
+    `inputs` and `outputs` are the dimensions of w, counted from its end, that are contracted with activations and that
+    come of them: a is (..., *inputs, r) and b (..., r, *outputs).
+    """
+
+    w: Any
+    a: Array
+    b: Array
+    scale: float = struct.field(pytree_node=False)
+    inputs: tuple[int, ...] = struct.field(pytree_node=False)
+    outputs: tuple[int, ...] = struct.field(pytree_node=False)
+
+    def dense(self) -> Array:
+        w = self.w.dense() if isinstance(self.w, Leaf) else self.w
+        names = string.ascii_lowercase[: w.ndim]
+        ins, outs = (tuple(names[i] for i in dims) for dims in (self.inputs, self.outputs))
+        lead = "".join(name for name in names if name not in ins + outs)
+        equation = f"{lead}{''.join(ins)}z,{lead}z{''.join(outs)}->{names}"
+        return w + self.scale * jnp.einsum(equation, self.a, self.b)
+
+
+@struct.dataclass
+class Int8(Leaf):
+    """q s, an 8-bit integer for each number and a scale for each output: s = max |w| / 127 over the inputs (Dettmers
+    et al. 2022, arXiv:2208.07339, without outliers)."""
+
+    q: Array  # int8, of the weight's shape
+    scale: Array  # 1 on the dimensions of inputs
+
+    def dense(self) -> Array:
+        return self.q.astype(self.scale.dtype) * self.scale
+
+    @classmethod
+    def of(cls, w: Array, inputs: tuple[int, ...]) -> "Int8":
+        largest = jnp.max(jnp.abs(w.astype(jnp.float32)), inputs, keepdims=True)
+        scale = jnp.where(largest == 0, 1.0, largest / 127)
+        return cls(jnp.round(w / scale).astype(jnp.int8), scale)
+
+
+def is_leaf(x: Any) -> bool:
+    return isinstance(x, Leaf)
+
+
+def dense(tree: Any) -> Any:
+    """A tree of parameters with every leaf as the dense array."""
+    return jax.tree.map(lambda x: x.dense() if is_leaf(x) else x, tree, is_leaf=is_leaf)

@@ -1,0 +1,69 @@
+"""Weights that are there already: those that a run begins from, and those of a run that was saved."""
+
+import warnings
+from pathlib import Path
+
+import jax
+
+from jaxlm import config as configs
+from jaxlm import convert, sharding
+from jaxlm.axes import Params
+from jaxlm.convert.files import is_model
+from jaxlm.errors import UserError
+from jaxlm.models import abstract
+from jaxlm.ops import leaves
+from jaxlm.paths import expand
+from jaxlm.sharding import MeshConfig
+from jaxlm.train.checkpoint import folders, load_params
+from jaxlm.train.run import RunConfig
+from jaxlm.train.setup import Setup
+from jaxlm.train.trains import join, spell
+
+
+def load(setup: Setup) -> Params | None:
+    """The parameters in the folder `start` of a run, a checkpoint or a model in Hugging Face's layout, over the run's
+    mesh; None where it begins anew. Raises UserError, naming the first array, where they are of another model."""
+    if not setup.run.start:
+        return None
+    folder = expand(setup.run.start)
+    with sharding.use(setup.mesh):
+        params = convert.load(folder)[1] if is_model(folder) else leaves.dense(read_run(folder)[1])
+    shape = lambda tree: {spell(path): x.shape for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+    there, here = shape(params), shape(abstract(setup.run.model)[0])
+    for name in [*here, *there]:
+        if here.get(name) != there.get(name):
+            raise UserError(
+                f"start {folder} is another model: {name} is {there.get(name, 'absent')} there and "
+                f"{here.get(name, 'absent')} in this run's model"
+            )
+    return params
+
+
+def read_run(path: Path) -> tuple[RunConfig, Params]:
+    """The config of the run in a folder and the parameters of its newest whole checkpoint, or of the one checkpoint
+    that `path` is: their moving average where it keeps one, on the first device.
+
+    Raises UserError where there is no run or nothing whole in it.
+    """
+    one = path.parent.name == "checkpoints" and path.name.isdecimal()
+    folder = path.parent.parent if one else path
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{path} is neither a run nor a checkpoint of one, nor another model: it has no config.json")
+    run = configs.load(folder / "config.json")
+    if not isinstance(run, RunConfig):
+        raise UserError(f"{folder / 'config.json'} is not the config of a run, and names no model_type")
+    setup = Setup(run, sharding.make_mesh(MeshConfig(data=1), jax.local_devices()[:1]))
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), setup.state.params)
+    candidates = [path] if one else [folder / "checkpoints" / str(s) for s in folders(folder / "checkpoints")]
+    for i, candidate in enumerate(candidates):
+        try:
+            params = load_params(candidate, like, "ema" if run.ema else "params")
+        except UserError as e:
+            if i == len(candidates) - 1:
+                raise
+            warnings.warn(f"{e}; trying the one before", stacklevel=4)
+            continue
+        frozen = jax.device_put(setup.create(load(setup))[1], here) if setup.freezes else setup.frozen
+        return run, join(params, frozen)
+    raise UserError(f"{folder} has no checkpoint yet: train it first")

@@ -1,0 +1,77 @@
+"""Low-rank adaptation: a frozen model whose matrices get a trained product of two thin ones."""
+
+import dataclasses
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxlm.axes import Array, Params
+from jaxlm.config_check import check
+from jaxlm.ops.leaves import LowRank
+from jaxlm.optim import columns
+from jaxlm.sharding import Axes
+from jaxlm.train.trains import Trains, is_axes, pattern, spell
+
+
+@dataclasses.dataclass(frozen=True)
+class LoRA(Trains):
+    """Trains a and b of w + (alpha / rank) a b instead of each matrix w that `of` names (Hu et al. 2021,
+    arXiv:2106.09685). a is drawn uniformly as Kaiming He et al. have it, b begins at zero: so does the change.
+
+    `of` is a regular expression that must match the end of a weight's path: "q|v" is mixer.q and mixer.v of all layers,
+    "mixer.*" all of the mixers.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    of: str = "q|v"
+
+    def __post_init__(self):
+        check(self, rank=">= 1", alpha="> 0")
+        pattern(self.of)
+
+    def dress(self, params: Params, axes: Params, key: Array) -> Params:
+        keys = iter(jax.random.split(key, len(jax.tree.leaves(axes, is_leaf=is_axes))))
+
+        def one(path: Any, a: Axes, w: Array) -> Any:
+            own = next(keys)
+            if not self._means(path, a):
+                return w
+            lead, ins, outs = (tuple(w.shape[i] for i in dimensions) for dimensions in _dimensions(a))
+            bound = (w.size / jnp.array(lead + outs).prod()) ** -0.5
+            down = jax.random.uniform(own, (*lead, *ins, self.rank), minval=-bound, maxval=bound)
+            return self._leaf(a, w, down, jnp.zeros((*lead, self.rank, *outs)))
+
+        return jax.tree_util.tree_map_with_path(one, axes, params, is_leaf=is_axes)
+
+    def dress_axes(self, axes: Params) -> Params:
+        def one(path: Any, a: Axes) -> Any:
+            if not self._means(path, a):
+                return a
+            lead, ins, outs = (tuple(a.names[i] for i in dimensions) for dimensions in _dimensions(a))
+            n = len(lead)
+            down = Axes((*lead, *ins, None), tuple(range(n, n + len(ins))), a.active)
+            return self._leaf(a, a, down, Axes((*lead, None, *outs), (n,), a.active))
+
+        return jax.tree_util.tree_map_with_path(one, axes, is_leaf=is_axes)
+
+    def chooses(self, path: str) -> bool:
+        return path.endswith((".a", ".b"))
+
+    def _means(self, path: Any, a: Axes) -> bool:
+        return bool(a.inputs) and re.search(rf"(^|\.)({self.of})$", spell(path)) is not None
+
+    def _leaf(self, axes: Axes, w: Any, a: Any, b: Any) -> LowRank:
+        from_end: Callable = lambda dimensions: tuple(i - len(axes.names) for i in dimensions)
+        _, ins, outs = _dimensions(axes)
+        return LowRank(w, a, b, self.alpha / self.rank, from_end(ins), from_end(outs))
+
+
+def _dimensions(axes: Axes) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Of a matrix: those of layers and experts, its inputs, its outputs."""
+    outs = columns(axes)
+    lead = tuple(i for i in range(len(axes.names)) if i not in axes.inputs + outs)
+    return lead, axes.inputs, outs
