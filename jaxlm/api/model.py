@@ -20,6 +20,7 @@ from jaxlm.axes import Array, Params
 from jaxlm.decode import Greedy, Known, Sampler
 from jaxlm.decode.generate import DecodeState
 from jaxlm.errors import UserError
+from jaxlm.ops import leaves
 from jaxlm.paths import expand
 from jaxlm.text import TextStream, Tokenizer
 
@@ -168,7 +169,7 @@ class LanguageModel:
     def to_hf(self, tree: Params | None = None) -> dict[str, np.ndarray]:
         """The parameters, or any tree like them (gradients), by Hugging Face's names and in its layout."""
         tree = self.params if tree is None else self._alike(tree, "the tree")
-        return dict(convert.to_hf(tree, self.config, self._source()))
+        return dict(convert.to_hf(leaves.dense(tree), self.config, self._source()))
 
     def save(
         self,
@@ -179,7 +180,8 @@ class LanguageModel:
     ) -> None:
         """Write the model in Hugging Face's layout, which `load` and other libraries open; see `convert.save`."""
         folder = expand(folder)
-        convert.save(folder, self.config, self.params, self._source(), self.tokenizer, max_shard_size, dtype, say)
+        params = leaves.dense(self.params)
+        convert.save(folder, self.config, params, self._source(), self.tokenizer, max_shard_size, dtype, say)
 
     def _source(self) -> convert.Source:
         return self.source or convert.describe(self.config, self.tokenizer and self.tokenizer.eot)

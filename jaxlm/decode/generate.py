@@ -84,7 +84,8 @@ def prepare(config: LMConfig, params: Params) -> tuple[LMConfig, Params]:
 
 @functools.partial(jax.jit, static_argnums=1)
 def _layers(params: Params, dtype: Any) -> Params:
-    cast = lambda x: x.astype(dtype) if x.ndim > 1 else x  # a norm computes with its scale in float32
+    # A norm computes with its scale in float32, and a stored leaf may have integers.
+    cast = lambda x: x.astype(dtype) if x.ndim > 1 and jnp.issubdtype(x.dtype, jnp.floating) else x
     return jax.tree.map(cast, unstack(params))
 
 

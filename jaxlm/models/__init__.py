@@ -1,11 +1,14 @@
 """Composition of modules into models; families and sizes are configs."""
 
+from jaxlm.models.encoder import Encoder, EncoderConfig
 from jaxlm.models.lm import LM, LMConfig
 from jaxlm.models.memories import Memories, memories, promoted, strongest
 from jaxlm.models.model import Layer, ModelConfig, Output, abstract, blocks, forward, init_boxed, layers, logits
 
 __all__ = [
     "LM",
+    "Encoder",
+    "EncoderConfig",
     "LMConfig",
     "Layer",
     "Memories",

@@ -12,7 +12,7 @@ from jaxlm.axes import Array
 from jaxlm.config_check import check
 from jaxlm.errors import UserError
 from jaxlm.models import flops
-from jaxlm.models.model import ModelConfig, Output, Path, logits
+from jaxlm.models.model import ModelConfig, Output, Path, check_dtype, logits
 from jaxlm.nn import init
 from jaxlm.nn.block import drop
 from jaxlm.nn.context import Context
@@ -49,8 +49,7 @@ class LMConfig(ModelConfig):
         check(self, **counts, softcap="> 0", dropout="[0, 1)")
         if not self.segments:
             raise UserError("a model needs at least one segment")
-        if self.dtype not in ("float32", "bfloat16", "float16"):
-            raise UserError(f"unknown dtype {self.dtype!r}: float32, bfloat16 or float16")
+        check_dtype(self.dtype)
         check_policy(self.remat)
 
     def build(self, stacked: bool = True) -> "LM":

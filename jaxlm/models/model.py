@@ -13,6 +13,7 @@ from flax import struct
 
 from jaxlm import sharding
 from jaxlm.axes import Array, Params
+from jaxlm.errors import UserError
 from jaxlm.nn.stack import SegmentConfig, place
 from jaxlm.ops.activations import soft_cap
 from jaxlm.sharding import einsum
@@ -62,6 +63,12 @@ class ModelConfig(abc.ABC):
     def layers(self) -> int:
         """Of all stacks together."""
         return sum(segment.layers for segments in self.stacks().values() for segment in segments)
+
+
+def check_dtype(dtype: str) -> None:
+    """Raises UserError for one that is not computed in."""
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise UserError(f"unknown dtype {dtype!r}: float32, bfloat16 or float16")
 
 
 @struct.dataclass

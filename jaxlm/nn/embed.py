@@ -65,12 +65,26 @@ class Learned(nn.Module):
     def __call__(self, x_BTD: Array, positions_BT: Array) -> Array:
         if x_BTD.shape[1] > self.c.length:
             raise UserError(f"{x_BTD.shape[1]} tokens, but the model has learned positions for {self.c.length}")
-        rows = self.c.length + self.c.offset
-        table_SD = weight(self, "table", (rows, x_BTD.shape[-1]), (None, "embed"), init.EMBEDDING)
-        table_SD = sharding.constrain(table_SD, None, None).astype(x_BTD.dtype)
-        rows = sharding.rows(x_BTD.shape[1]) if positions_BT.shape[0] > 1 else (None, None, None)
-        e_BTD = table_SD.at[positions_BT + self.c.offset].get(out_sharding=sharding.creation(*rows), mode="clip")
-        return x_BTD + sharding.constrain(jnp.broadcast_to(e_BTD, x_BTD.shape), *sharding.stream(x_BTD.shape[1]))
+        return _added(self, x_BTD, positions_BT + self.c.offset, self.c.length + self.c.offset)
+
+
+class Types(nn.Module):
+    """x_BTD, types_BT -> x_BTD + table[types], of a few kinds of token (BERT's first and second text)."""
+
+    kinds: int
+
+    @nn.compact
+    def __call__(self, x_BTD: Array, types_BT: Array) -> Array:
+        return _added(self, x_BTD, types_BT, self.kinds)
+
+
+def _added(module: nn.Module, x_BTD: Array, ids_BT: Array, rows: int) -> Array:
+    """x_BTD + table[ids], of a table too small to divide."""
+    table_SD = weight(module, "table", (rows, x_BTD.shape[-1]), (None, "embed"), init.EMBEDDING)
+    table_SD = jnp.asarray(sharding.constrain(table_SD, None, None), x_BTD.dtype)
+    where = sharding.rows(x_BTD.shape[1]) if ids_BT.shape[0] > 1 else (None, None, None)
+    e_BTD = table_SD.at[ids_BT].get(out_sharding=sharding.creation(*where), mode="clip")
+    return x_BTD + sharding.constrain(jnp.broadcast_to(e_BTD, x_BTD.shape), *sharding.stream(x_BTD.shape[1]))
 
 
 class Embed(nn.Module):

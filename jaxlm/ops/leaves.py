@@ -7,7 +7,7 @@ of a leaf together.
 
 import abc
 import string
-from typing import Any, Self
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +22,6 @@ class Leaf(abc.ABC):
     @abc.abstractmethod
     def dense(self) -> Array:
         """The weight, of its full shape."""
-
-    def cast(self, dtype: Any) -> Self:
-        """The leaf as it computes fastest in `dtype`; integers stay what they are."""
-        return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, self)
 
 
 @struct.dataclass

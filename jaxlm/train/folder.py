@@ -24,6 +24,7 @@ from jaxlm.train.run import RunConfig
 # where its files lie, since checkpoints know the data by content.
 MAY_CHANGE = (
     "mesh",
+    "start",
     "model.remat",
     "model.segments.remat",
     "optimizer.offload",

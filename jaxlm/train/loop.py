@@ -2,7 +2,6 @@
 
 import contextlib
 from pathlib import Path
-from typing import cast
 
 import jax
 
@@ -20,7 +19,7 @@ from jaxlm.train.report import Report
 from jaxlm.train.run import RunConfig
 from jaxlm.train.setup import Setup
 from jaxlm.train.signals import stop_on_signals
-from jaxlm.train.state import State, finite
+from jaxlm.train.state import finite
 from jaxlm.train.trains import join
 
 
@@ -55,10 +54,9 @@ def train(run: RunConfig, folder: str | Path) -> None:
         stack.enter_context(processes.leaving_when_lost())
         found = checkpoints.restore(setup.state)
         processes.agree("the step to go on from", str(found and found[0]), "the run's folder must be one for all")
-        begun, frozen = (None, setup.frozen) if found and not setup.freezes else setup.create(start.load(setup))
-        first, state, note = found or (0, cast(State, begun), {"skipped": 0})
-        del begun
-        if found:
+        first, state, note, frozen = start.begin(setup, found)
+        del found
+        if first:
             batches.set_state(note["data"])
             left = "" if first < run.steps else ": nothing is left to do; raise steps to train on"
             print(f"{folder}: at step {first} of {run.steps}{left}")
@@ -94,7 +92,7 @@ def train(run: RunConfig, folder: str | Path) -> None:
                 if not (folder / "config.json").exists():  # removed meanwhile: without it the checkpoints are nobody's
                     claim(run, folder, dataset.tokenizer)
                 with report.pause():
-                    note = {"data": batches.get_state(), "skipped": report.skipped}
+                    note |= {"data": batches.get_state(), "skipped": report.skipped}
                     checkpoints.save(step, state, note, rated)
                 if stop:
                     checkpoints.wait()

@@ -1,7 +1,10 @@
 """Weights that are there already: those that a run begins from, and those of a run that was saved."""
 
+import hashlib
+import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -15,9 +18,28 @@ from jaxlm.ops import leaves
 from jaxlm.paths import expand
 from jaxlm.sharding import MeshConfig
 from jaxlm.train.checkpoint import folders, load_params
+from jaxlm.train.digest import digest
 from jaxlm.train.run import RunConfig
 from jaxlm.train.setup import Setup
+from jaxlm.train.state import State
 from jaxlm.train.trains import join, spell
+
+
+def begin(setup: Setup, found: tuple[int, State, dict] | None) -> tuple[int, State, dict, Params]:
+    """The step, the state, the note and the frozen parameters that a run goes on from: what was `found` of it, or a
+    fresh start. Raises UserError where its frozen parameters are not those that it began with."""
+    if found and not setup.freezes:
+        return *found, setup.frozen
+    state, frozen = setup.create(load(setup))
+    note = {"skipped": 0} | ({"frozen": _mark(frozen)} if setup.freezes else {})
+    if found and found[2].get("frozen") != note["frozen"]:
+        raise UserError(f"start {setup.run.start} holds other weights than those that this run began with")
+    return *(found or (0, state, note)), frozen
+
+
+def _mark(frozen: Params) -> str:
+    """A hash of the arrays."""
+    return hashlib.blake2b(json.dumps(digest(frozen)).encode(), digest_size=16).hexdigest()
 
 
 def load(setup: Setup) -> Params | None:
@@ -27,7 +49,7 @@ def load(setup: Setup) -> Params | None:
         return None
     folder = expand(setup.run.start)
     with sharding.use(setup.mesh):
-        params = convert.load(folder)[1] if is_model(folder) else leaves.dense(read_run(folder)[1])
+        params = convert.load(folder)[1] if is_model(folder) else leaves.dense(read_run(folder, setup.mesh)[1])
     shape = lambda tree: {spell(path): x.shape for path, x in jax.tree_util.tree_leaves_with_path(tree)}
     there, here = shape(params), shape(abstract(setup.run.model)[0])
     for name in [*here, *there]:
@@ -39,9 +61,9 @@ def load(setup: Setup) -> Params | None:
     return params
 
 
-def read_run(path: Path) -> tuple[RunConfig, Params]:
+def read_run(path: Path, mesh: Any = None) -> tuple[RunConfig, Params]:
     """The config of the run in a folder and the parameters of its newest whole checkpoint, or of the one checkpoint
-    that `path` is: their moving average where it keeps one, on the first device.
+    that `path` is: their moving average where it keeps one, over the mesh, or on the first device.
 
     Raises UserError where there is no run or nothing whole in it.
     """
@@ -52,9 +74,10 @@ def read_run(path: Path) -> tuple[RunConfig, Params]:
     run = configs.load(folder / "config.json")
     if not isinstance(run, RunConfig):
         raise UserError(f"{folder / 'config.json'} is not the config of a run, and names no model_type")
-    setup = Setup(run, sharding.make_mesh(MeshConfig(data=1), jax.local_devices()[:1]))
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), setup.state.params)
+    alone = sharding.make_mesh(MeshConfig(data=1), jax.local_devices()[:1])
+    setup, here = Setup(run, mesh or alone), jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding if mesh else here)
+    like = jax.tree.map(place, setup.state.params)
     candidates = [path] if one else [folder / "checkpoints" / str(s) for s in folders(folder / "checkpoints")]
     for i, candidate in enumerate(candidates):
         try:
@@ -64,6 +87,7 @@ def read_run(path: Path) -> tuple[RunConfig, Params]:
                 raise
             warnings.warn(f"{e}; trying the one before", stacklevel=4)
             continue
-        frozen = jax.device_put(setup.create(load(setup))[1], here) if setup.freezes else setup.frozen
+        frozen = setup.create(load(setup))[1] if setup.freezes else setup.frozen
+        frozen = frozen if mesh or not setup.freezes else jax.device_put(frozen, here)
         return run, join(params, frozen)
     raise UserError(f"{folder} has no checkpoint yet: train it first")
