@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 
 from jaxlm.models import lm
-from jaxlm.nn.block import BlockConfig, Mixer, ParallelConfig
+from jaxlm.nn.mixer import LayerConfig, MixerConfig
 from jaxlm.sharding import Axes
 
 
@@ -36,14 +36,14 @@ def weights(config: lm.LMConfig) -> Iterator[Weight]:
         yield Weight(tuple(str(key.key) for key in path), x.shape, a)
 
 
-def blocks(config: lm.LMConfig) -> list[BlockConfig | ParallelConfig]:
+def blocks(config: lm.LMConfig) -> list[LayerConfig]:
     """Of every layer, in order."""
     return [block for segment in config.segments for _ in range(segment.repeat) for block in segment.blocks]
 
 
-def mixers(config: lm.LMConfig) -> list[Mixer]:
-    """The mixer of every layer, in order."""
-    return [block.mixer for block in blocks(config)]
+def mixers(config: lm.LMConfig) -> list[MixerConfig]:
+    """Those of every layer, in order."""
+    return [mixer for block in blocks(config) for mixer in block.mixers]
 
 
 def parameters(config: lm.LMConfig) -> int:
@@ -64,4 +64,4 @@ def matmul_parameters(config: lm.LMConfig) -> int:
 
 def train_flops(config: lm.LMConfig, T: int) -> float:
     """Per token of texts of T tokens, forward and backward; a forward pass alone is a third."""
-    return 6 * matmul_parameters(config) + sum(3 * mixer.score_flops(T) for mixer in mixers(config))
+    return 6 * matmul_parameters(config) + sum(3 * block.score_flops(T) for block in blocks(config))

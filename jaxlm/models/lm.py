@@ -14,7 +14,7 @@ from jaxlm.axes import Array, Params
 from jaxlm.config_check import check
 from jaxlm.errors import UserError
 from jaxlm.nn import init
-from jaxlm.nn.block import drop
+from jaxlm.nn.branches import drop
 from jaxlm.nn.context import Context
 from jaxlm.nn.embed import AbsoluteConfig, Embed
 from jaxlm.nn.norm import NormConfig, RMSNormConfig

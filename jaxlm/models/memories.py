@@ -38,19 +38,20 @@ def memories(config: LMConfig, params: Params, tokens_BT: Array, layer: int, *ar
     Raises UserError for a layer that is not there or has no plain or gated MLP.
     """
     *path, ffn = _place(config, layer)
+    name = path[-1]
     params, seen = unstack(params), []
 
     def record(call, args, kwargs, context):
         out = call(*args, **kwargs)
-        if context.method_name == "__call__" and context.module.path == (*path, "ffn"):
+        if context.method_name == "__call__" and context.module.path == tuple(path):
             seen.append((args[0], out[0]))
         return out
 
     with nn.intercept_methods(record):
         head_VD = forward(LM(config, stacked=False), params, tokens_BT, *args).head_VD
     ((x_BTD, output_BTD),) = seen
-    for name in (*path, "ffn"):
-        params = params[name]
+    for key in path:
+        params = params[key]
     values_FD = params["down"]
     (F, D), bias_D = values_FD.shape, params.get("down_bias", jnp.zeros_like(values_FD[0]))
 
@@ -59,7 +60,7 @@ def memories(config: LMConfig, params: Params, tokens_BT: Array, layer: int, *ar
         other = {**params, "down": down_FD}
         if "down_bias" in params:
             other["down_bias"] = jnp.zeros_like(bias_D)
-        return ffn.build(config.layers, "ffn").apply({"params": other}, x_BTD)[0]
+        return ffn.build(config.layers, name).apply({"params": other}, x_BTD)[0]
 
     # Where rows of the identity stand for the values, the layer's output is their coefficients.
     coefficients = [recall(jnp.eye(F, D, -first)) for first in range(0, F, D)]
@@ -84,17 +85,19 @@ def promoted(memories: Memories, count: int = 10) -> tuple[Array, Array]:
     return ids, scores
 
 
-def _place(config: LMConfig, layer: int) -> tuple[str, str, str, MLPConfig]:
-    """Where a layer's block stands in the unstacked parameters, and its feed-forward."""
+def _place(config: LMConfig, layer: int) -> tuple[str, str, str, str, MLPConfig]:
+    """Where a layer's feed-forward stands in the unstacked parameters, and its config."""
     if not 0 <= layer < config.layers:
         raise UserError(f"layer {layer} is not there: the model has layers 0 .. {config.layers - 1}")
     places = [
-        (f"segment_{i}", str(period), f"block_{j}", block.ffn)
+        (f"segment_{i}", str(period), f"block_{j}", block)
         for i, segment in enumerate(config.segments)
         for period in range(segment.repeat)
         for j, block in enumerate(segment.blocks)
     ]
-    ffn = places[layer][-1]
-    if not isinstance(ffn, MLPConfig):
-        raise UserError(f"layer {layer} has no plain or gated MLP to read as memories, but {type(ffn).__name__}")
-    return places[layer]
+    block = places[layer][-1]
+    mlps = [(name, part) for name, part in block.parts.items() if isinstance(part, MLPConfig)]
+    if len(mlps) != 1:
+        kinds = ", ".join(type(ffn).__name__ for ffn in block.ffns) or "no feed-forward"
+        raise UserError(f"layer {layer} has no plain or gated MLP to read as memories, but {kinds}")
+    return *places[layer][:3], *mlps[0]

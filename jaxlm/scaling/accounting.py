@@ -12,7 +12,7 @@ from typing import Any
 
 from jaxlm.models import flops
 from jaxlm.models.lm import LMConfig
-from jaxlm.nn import AttentionConfig
+from jaxlm.nn import AttentionConfig, MixerConfig
 from jaxlm.train.run import RunConfig
 
 PARTS = ("embedding", "attention", "attention scores", "feed-forward", "norms", "head")
@@ -42,20 +42,21 @@ def parts(model: LMConfig, T: int) -> dict[str, Part]:
     found = {name: Part() for name in PARTS}
     for w in flops.weights(model):
         active = round(w.size * w.axes.active)
-        found[_part(w)] += Part(w.size, active, 2.0 * active if w.axes.inputs else 0.0)
-    scores = sum(mixer.score_flops(T) for mixer in flops.mixers(model))
+        found[_part(model, w)] += Part(w.size, active, 2.0 * active if w.axes.inputs else 0.0)
+    scores = sum(block.score_flops(T) for block in flops.blocks(model))
     found["attention scores"] += Part(forward_flops=scores)
     if model.tied:
         found["head"] += Part(forward_flops=2.0 * model.V * (model.embed_width or model.D))
     return found
 
 
-def _part(w: flops.Weight) -> str:
+def _part(model: LMConfig, w: flops.Weight) -> str:
     """By its names: what a mixer or a feed-forward owns is theirs, norms within them too."""
-    if "mixer" in w.path:
-        return "attention"
-    if "ffn" in w.path:
-        return "feed-forward"
+    if w.path[0].startswith("segment_"):
+        segment, _, block, name, *_ = w.path
+        layer = model.segments[int(segment.removeprefix("segment_"))].blocks[int(block.removeprefix("block_"))]
+        part = layer.parts.get(name)
+        return "norms" if part is None else "attention" if isinstance(part, MixerConfig) else "feed-forward"
     if w.path[0] in ("head", "embed_out"):
         return "head"
     return "norms" if any("norm" in name for name in w.path) else "embedding"

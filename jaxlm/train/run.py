@@ -65,7 +65,7 @@ class RunConfig:
             object.__setattr__(self, "eval_batches", 0)
         if self.mup_base is not None and (changed := diff(self.model, mup.scaled(self.model, self.mup_base))):
             raise UserError(f"with mup_base, model.{changed[0]}: make the model by jaxlm.train.mup.scaled")
-        ffns = [block.ffn for segment in self.model.segments for block in segment.blocks]
+        ffns = [ffn for segment in self.model.segments for block in segment.blocks for ffn in block.ffns]
         experts = [ffn for ffn in ffns if isinstance(ffn, MoEConfig)]
         if (self.balance_loss or self.router_z_loss) and not experts:
             raise UserError("balance_loss and router_z_loss are for models with experts: leave them out, or use some")
