@@ -4,6 +4,7 @@ from jaxlm.ops.activations import ACTIVATIONS, glu
 from jaxlm.ops.additive import additive_attention
 from jaxlm.ops.attention import attention, attention_with_past, reference_attention
 from jaxlm.ops.blockwise import blockwise_attention
+from jaxlm.ops.cross import cross_attention
 from jaxlm.ops.dropout import dropout
 from jaxlm.ops.embedding import lookup, one_hot_lookup
 from jaxlm.ops.latent import latent_attention_with_past
@@ -56,6 +57,7 @@ __all__ = [
     "cache_slots",
     "causal_linear_attention",
     "cosine_similarity",
+    "cross_attention",
     "dense_bias",
     "dense_mask",
     "dropout",
