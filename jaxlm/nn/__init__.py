@@ -17,11 +17,14 @@ from jaxlm.nn.mlp import MLP, MLPConfig
 from jaxlm.nn.moe import MoE, MoEConfig
 from jaxlm.nn.norm import LayerNorm, LayerNormConfig, RMSNorm, RMSNormConfig
 from jaxlm.nn.pipeline import PipelineConfig
+from jaxlm.nn.rnn import GRU, LSTM, GRUConfig, LSTMConfig, RNNConfig
 from jaxlm.nn.rope import RopeConfig
 from jaxlm.nn.sparse import SparseAttention, SparseAttentionConfig
 from jaxlm.nn.stack import SegmentConfig, Stack, segments, stack, unstack
 
 __all__ = [
+    "GRU",
+    "LSTM",
     "MLP",
     "AdditiveAttention",
     "AdditiveAttentionConfig",
@@ -41,6 +44,8 @@ __all__ = [
     "DifferentialConfig",
     "Embed",
     "FeedForwardConfig",
+    "GRUConfig",
+    "LSTMConfig",
     "Latent",
     "LatentConfig",
     "LayerConfig",
@@ -62,6 +67,7 @@ __all__ = [
     "QKNormConfig",
     "RMSNorm",
     "RMSNormConfig",
+    "RNNConfig",
     "RopeConfig",
     "SegmentConfig",
     "Sinusoidal",

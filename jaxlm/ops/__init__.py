@@ -32,6 +32,7 @@ from jaxlm.ops.relative import (
     t5_bucket,
 )
 from jaxlm.ops.ring import ring_attention
+from jaxlm.ops.rnn import gru, gru_step, lstm, lstm_step
 from jaxlm.ops.rope import rotate
 from jaxlm.ops.similarity import analogy, cosine_similarity, nearest_neighbours
 from jaxlm.ops.sparse import Fixed, Local, Pattern, Strided, block_sparse_attention, dense_mask, pattern_mask
@@ -63,12 +64,16 @@ __all__ = [
     "dropout",
     "elu_features",
     "glu",
+    "gru",
+    "gru_step",
     "latent_attention_with_past",
     "layer_norm",
     "linear_attention",
     "linear_attention_step",
     "linformer_attention",
     "lookup",
+    "lstm",
+    "lstm_step",
     "nearest_neighbours",
     "one_hot_lookup",
     "orthogonal_directions",
