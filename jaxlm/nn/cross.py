@@ -74,8 +74,11 @@ class CrossAttention(nn.Module):
             past = Whole((k_BSGK.swapaxes(1, 2), v_BSGK.swapaxes(1, 2)))
         else:
             k_BSGK, v_BSGK = (x_BGSK.swapaxes(1, 2).astype(dtype) for x_BGSK in past.value)
+        q_BTHK, k_BSGK, v_BSGK = keep(q_BTHK, k_BSGK, v_BSGK)
         o_BTHK = cross_attention(
-            *keep(q_BTHK, k_BSGK, v_BSGK),
+            q_BTHK,
+            k_BSGK,
+            v_BSGK,
             None if mask_BS is None else sharding.whole(mask_BS, 1),
             scale=c.scale,
             dropout=c.dropout,

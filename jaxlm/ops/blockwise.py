@@ -6,6 +6,7 @@ masked block is computed but the ragged edge. The mathematics of a block, which 
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,8 @@ def blockwise_attention(
         q_BTHK, k_BTGK, v_BTGJ = (jnp.pad(x, ((0, 0), (0, pad), (0, 0), (0, 0))) for x in (q_BTHK, k_BTGK, v_BTGJ))
         extras = _pad(extras, pad, None if rule.causal else jnp.zeros((1, T), jnp.int32))
     how = How(rule, block, bands(T + pad, block, rule.causal, rule.reach))
-    return attend(q_BTHK, k_BTGK, v_BTGJ, extras, None, None, how)[:, :T]
+    o_BTHJ: Any = attend(q_BTHK, k_BTGK, v_BTGJ, extras, None, None, how)
+    return o_BTHJ[:, :T]
 
 
 def _pad(extras: Extras, pad: int, segments_BT: Array | None) -> Extras:

@@ -5,6 +5,8 @@ o_t = sum_s softmax_s(scale * q_t . k_s) v_s over the memory that is no padding 
 again for the gradient, so memory is linear in T and in S.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import lax
 
@@ -57,17 +59,19 @@ def cross_attention(
         ones_1T = None if memory_BS is None else jnp.ones((1, q_BTHK.shape[1]), jnp.int32)
         queries = Extras(segments_BT=ones_1T, key=key, numbers_BH=numbers_BH)
         how = How(rule, C, [Band(0, q_BTHK.shape[1] // C, S, ahead=S)])
-        return attend(q_BTHK, k_BSGK, v_BSGJ, queries, Extras(segments_BT=memory_BS), first, how)[:, :T]
+        o_BTHJ: Any = attend(q_BTHK, k_BSGK, v_BSGJ, queries, Extras(segments_BT=memory_BS), first, how)
+        return o_BTHJ[:, :T]
 
     given = q_BTHK, k_BSGK, v_BSGJ, memory, extras.key, extras.numbers_BH
     if sharding.mesh_size("positions") == 1 or sharding.rows(T)[1] is None:
         return local(*given)
 
-    def divided(q_BTHK, k_BSGK, v_BSGJ, *rest):
+    def divided(q_BTHK, k_BSGK, v_BSGJ, memory_BS, key, numbers_BH):
         zero = jnp.zeros_like(q_BTHK[0, 0, 0, 0])
         first = lax.axis_index(AXIS) * q_BTHK.shape[1]
         # Keys and values vary over the devices as the queries do, so that their gradients are added up over these.
-        return local(q_BTHK, k_BSGK + zero.astype(k_BSGK.dtype), v_BSGJ + zero.astype(v_BSGJ.dtype), *rest, first)
+        k_BSGK, v_BSGJ = (x + zero.astype(x.dtype) for x in (k_BSGK, v_BSGJ))
+        return local(q_BTHK, k_BSGK, v_BSGJ, memory_BS, key, numbers_BH, first)
 
     queries, keys = ("batch", "positions", "heads", None), ("batch", None, "heads", None)
     rows = (None if memory is not None and len(memory) == 1 else "batch", None)
