@@ -25,6 +25,7 @@ from jaxlm import arguments
 from jaxlm.config_names import misnamed
 from jaxlm.config_tree import (
     build,
+    concrete,
     find_class,
     fits,
     hints,
@@ -262,7 +263,7 @@ def _with_classes(value: Any, annotation: Any = Any) -> Any:
         return {"type": annotation, **_defaults(annotation), field: value}
     if not isinstance(value, dict):
         return value
-    classes = {member.__name__: member for member in members(annotation) if is_config_class(member)}
+    classes = {one.__name__: one for member in members(annotation) for one in concrete(member)}
     if "type" not in value and not classes:
         if any(map(is_tuple, members(annotation))) and not any(map(is_dict, members(annotation))):
             return _with_classes([list(pair) for pair in value.items()], annotation)

@@ -10,6 +10,7 @@ import collections.abc
 import dataclasses
 import functools
 import importlib
+import inspect
 import math
 import types
 import typing
@@ -40,6 +41,13 @@ def is_config(value: Any) -> bool:
 
 def is_config_class(cls: Any) -> bool:
     return isinstance(cls, type) and dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen  # type: ignore
+
+
+def concrete(cls: Any) -> list[type]:
+    """The config classes that stand for `cls`: itself or, of an abstract one, those made from it."""
+    if not is_config_class(cls):
+        return []
+    return [cls] if not inspect.isabstract(cls) else [one for sub in cls.__subclasses__() for one in concrete(sub)]
 
 
 def plain(value: Any, path: str = "") -> Any:

@@ -137,10 +137,12 @@ def decays(axes: Axes) -> bool:
 
 
 def columns(axes: Axes) -> tuple[int, ...]:
-    """The dimensions that a weight with inputs puts out: all others but leading layers and experts, which are separate
-    matrices. A router's experts, which follow its input, are columns."""
+    """The dimensions that a weight with inputs puts out: all others but leading layers, experts and blocks of a
+    recurrence, which are separate matrices. A router's experts, which follow its input, are columns."""
     stacked = {
-        i for i, name in enumerate(axes.names) if name in ("layers", "experts") and i < min(axes.inputs, default=0)
+        i
+        for i, name in enumerate(axes.names)
+        if name in ("layers", "experts", "heads") and i < min(axes.inputs, default=0)
     }
     return tuple(i for i in range(len(axes.names)) if i not in stacked and i not in axes.inputs)
 

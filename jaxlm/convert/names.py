@@ -238,6 +238,6 @@ def apart(config: models.ModelConfig) -> tuple[list[Weight], dict[tuple[str, ...
     blocks: dict[tuple[str, ...], list[Weight]] = {path: [] for path in models.blocks(config)}
     top: list[Weight] = []
     for weight in weights_of(config):
-        home = next((path for path in blocks if weight.key[: len(path)] == path), None)
-        (top if home is None else blocks[home]).append(weight)
+        layer = models.home(config, weight.key)
+        (blocks[layer.path()] if layer else top).append(weight)
     return top, blocks

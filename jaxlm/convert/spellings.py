@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jaxlm.models import LMConfig, layers
-from jaxlm.nn import AttentionConfig, LatentConfig, MoEConfig, ParallelConfig, RopeConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, LatentConfig, MLPConfig, MoEConfig, ParallelConfig, RopeConfig
 from jaxlm.ops import rope
 
 ACTIVATIONS = {"gelu_tanh": "gelu_pytorch_tanh"}  # the others have the same names
@@ -16,12 +16,16 @@ TINY = 1e-100  # no scale of scores, whose square must be invertible
 def spellings(config: LMConfig) -> Iterator[dict[str, Any]]:
     """Two, where a model has experts and dense layers too: "intermediate_size" may be the width of either. None where
     it has layers of a kind that no family has."""
-    blocks = [layer.config for layer in layers(config)]
+    every = [layer.config for layer in layers(config)]
+    blocks = [block for block in every if isinstance(block, BlockConfig | ParallelConfig)]
+    ffns = [block.ffn for block in blocks if isinstance(block.ffn, MLPConfig)]
+    if len(ffns) < len(every):
+        return
     if not any(all(isinstance(block.mixer, kind) for block in blocks) for kind in (AttentionConfig, LatentConfig)):
         return
-    experts = [isinstance(block.ffn, MoEConfig) for block in blocks]
+    experts = [isinstance(ffn, MoEConfig) for ffn in ffns]
     for wide in sorted({*experts}):
-        width = blocks[experts.index(wide)].ffn.F
+        width = ffns[experts.index(wide)].F
         yield _model(config, blocks) | _layers(blocks) | _ffn(blocks, experts) | {"intermediate_size": width}
 
 

@@ -22,7 +22,7 @@ def empty(config: LMConfig, B: int, length: int, dtype: Any, stacked: bool) -> t
     """Caches for `B` rows of at most `length` tokens: 2 N G K itemsize bytes per token and layer without a window."""
 
     def segment(c):
-        period = lambda: tuple(block.mixer.empty_state(B, length, dtype) for block in c.blocks)
+        period = lambda: tuple(block.empty_state(B, length, dtype) for block in c.blocks)
         if not stacked:
             return tuple(period() for _ in range(c.repeat))
         return jax.tree.map(lambda x: jnp.broadcast_to(x[None], (c.repeat, *x.shape)), period())

@@ -181,7 +181,7 @@ def decode(how: _How, params: Params, state: DecodeState, until: Array | int) ->
 def _turns(how: _How, state: DecodeState, until: Array | int) -> list[int]:
     """How many tokens are chosen when the next one's length changes the rotations of all before it: caches are no
     longer what the model would compute then."""
-    ropes = [getattr(block.mixer, "rope", None) for segment in how.config.segments for block in segment.blocks]
+    ropes = [getattr(mixer, "rope", None) for s in how.config.segments for block in s.blocks for mixer in block.mixers]
     scalings = {rope.scaling for rope in ropes if rope is not None}
     if not any(scaling.dynamic for scaling in scalings):
         return []

@@ -3,7 +3,7 @@
 from jaxlm.models.encoder import Encoder, EncoderConfig
 from jaxlm.models.lm import LM, LMConfig
 from jaxlm.models.memories import Memories, memories, promoted, strongest
-from jaxlm.models.model import Layer, ModelConfig, Output, abstract, blocks, forward, init_boxed, layers, logits
+from jaxlm.models.model import Layer, ModelConfig, Output, abstract, blocks, forward, home, init_boxed, layers, logits
 
 __all__ = [
     "LM",
@@ -17,6 +17,7 @@ __all__ = [
     "abstract",
     "blocks",
     "forward",
+    "home",
     "init_boxed",
     "layers",
     "logits",

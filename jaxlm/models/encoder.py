@@ -14,7 +14,7 @@ from jaxlm.errors import UserError, unknown
 from jaxlm.models import flops
 from jaxlm.models.model import ModelConfig, Output, Path, check_dtype, logits
 from jaxlm.nn import init
-from jaxlm.nn.block import drop
+from jaxlm.nn.branches import drop
 from jaxlm.nn.context import Context
 from jaxlm.nn.embed import AbsoluteConfig, Embed, LearnedConfig, Types
 from jaxlm.nn.norm import LayerNormConfig, NormConfig
@@ -53,7 +53,7 @@ class EncoderConfig(ModelConfig):
             raise unknown("activation", self.activation, ACTIVATIONS)
         check_dtype(self.dtype)
         check_policy(self.remat)
-        if all(getattr(mixer, "causal", True) for mixer in flops.mixers(self)):
+        if all(mixer.causal for mixer in flops.mixers(self)):
             raise UserError("an encoder's tokens see what follows: set causal=false in its mixers")
 
     def build(self, stacked: bool = True) -> "Encoder":

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 
 from jaxlm.models.model import ModelConfig, abstract, layers
-from jaxlm.nn.block import Mixer
+from jaxlm.nn.mixer import MixerConfig
 from jaxlm.sharding import Axes
 
 
@@ -36,9 +36,9 @@ def weights(config: ModelConfig) -> Iterator[Weight]:
         yield Weight(tuple(str(key.key) for key in path), x.shape, a)
 
 
-def mixers(config: ModelConfig) -> list[Mixer]:
-    """The mixer of every layer, in order."""
-    return [layer.config.mixer for layer in layers(config)]
+def mixers(config: ModelConfig) -> list[MixerConfig]:
+    """Those of every layer, in order."""
+    return [mixer for layer in layers(config) for mixer in layer.config.mixers]
 
 
 def parameters(config: ModelConfig) -> int:
@@ -58,4 +58,4 @@ def matmul_parameters(config: ModelConfig) -> int:
 
 def train_flops(config: ModelConfig, T: int) -> float:
     """Per token of texts of T tokens, forward and backward; a forward pass alone is a third."""
-    return 6 * matmul_parameters(config) + sum(3 * mixer.score_flops(T) for mixer in mixers(config))
+    return 6 * matmul_parameters(config) + sum(3 * layer.config.score_flops(T) for layer in layers(config))

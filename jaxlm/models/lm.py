@@ -14,7 +14,7 @@ from jaxlm.errors import UserError
 from jaxlm.models import flops
 from jaxlm.models.model import ModelConfig, Output, Path, check_dtype, logits
 from jaxlm.nn import init
-from jaxlm.nn.block import drop
+from jaxlm.nn.branches import drop
 from jaxlm.nn.context import Context
 from jaxlm.nn.embed import AbsoluteConfig, Embed
 from jaxlm.nn.norm import NormConfig, RMSNormConfig
@@ -66,7 +66,7 @@ class LMConfig(ModelConfig):
 
     @property
     def decodes(self) -> bool:
-        return all(getattr(mixer, "causal", True) for mixer in flops.mixers(self))
+        return all(mixer.causal for mixer in flops.mixers(self))
 
     @property
     def tied_parameters(self) -> int:

@@ -14,7 +14,7 @@ from flax import struct
 from jaxlm.axes import Array, Params
 from jaxlm.errors import UserError
 from jaxlm.models.lm import LM, LMConfig
-from jaxlm.models.model import Path, forward, layers
+from jaxlm.models.model import forward, layers
 from jaxlm.nn.mlp import MLPConfig
 from jaxlm.nn.stack import unstack
 
@@ -38,20 +38,21 @@ def memories(config: LMConfig, params: Params, tokens_BT: Array, layer: int, *ar
     `params` in either layout of `nn.stack`; `args` go on as in `models.LM.forward`: positions, segments.
     Raises UserError for a layer that is not there or has no plain or gated MLP.
     """
-    path, ffn = _place(config, layer)
+    *path, ffn = _place(config, layer)
+    name = path[-1]
     params, seen = unstack(params), []
 
     def record(call, args, kwargs, context):
         out = call(*args, **kwargs)
-        if context.method_name == "__call__" and context.module.path == (*path, "ffn"):
+        if context.method_name == "__call__" and context.module.path == tuple(path):
             seen.append((args[0], out[0]))
         return out
 
     with nn.intercept_methods(record):
         head_VD = forward(LM(config, stacked=False), params, tokens_BT, *args).head_VD
     ((x_BTD, output_BTD),) = seen
-    for name in (*path, "ffn"):
-        params = params[name]
+    for key in path:
+        params = params[key]
     values_FD = params["down"]
     (F, D), bias_D = values_FD.shape, params.get("down_bias", jnp.zeros_like(values_FD[0]))
 
@@ -60,7 +61,7 @@ def memories(config: LMConfig, params: Params, tokens_BT: Array, layer: int, *ar
         other = {**params, "down": down_FD}
         if "down_bias" in params:
             other["down_bias"] = jnp.zeros_like(bias_D)
-        return ffn.build(config.layers, "ffn").apply({"params": other}, x_BTD)[0]
+        return ffn.build(config.layers, name).apply({"params": other}, x_BTD)[0]
 
     # Where rows of the identity stand for the values, the layer's output is their coefficients.
     coefficients = [recall(jnp.eye(F, D, -first)) for first in range(0, F, D)]
@@ -85,12 +86,13 @@ def promoted(memories: Memories, count: int = 10) -> tuple[Array, Array]:
     return ids, scores
 
 
-def _place(config: LMConfig, layer: int) -> tuple[Path, MLPConfig]:
-    """Where a layer's block stands in the unstacked parameters, and its feed-forward."""
+def _place(config: LMConfig, layer: int) -> tuple[*tuple[str, ...], MLPConfig]:
+    """Where a layer's feed-forward stands in the unstacked parameters, and its config."""
     if not 0 <= layer < config.layers:
         raise UserError(f"layer {layer} is not there: the model has layers 0 .. {config.layers - 1}")
     found = layers(config)[layer]
-    ffn = found.config.ffn
-    if not isinstance(ffn, MLPConfig):
-        raise UserError(f"layer {layer} has no plain or gated MLP to read as memories, but {type(ffn).__name__}")
-    return found.path(stacked=False), ffn
+    mlps = [(name, part) for name, part in found.config.parts.items() if isinstance(part, MLPConfig)]
+    if len(mlps) != 1:
+        kinds = ", ".join(type(ffn).__name__ for ffn in found.config.ffns) or "no feed-forward"
+        raise UserError(f"layer {layer} has no plain or gated MLP to read as memories, but {kinds}")
+    return *found.path(stacked=False), *mlps[0]

@@ -114,6 +114,11 @@ def blocks(config: ModelConfig) -> dict[Path, Layer]:
     return {layer.path(): layer for layer in layers(config) if layer.period == 0}
 
 
+def home(config: ModelConfig, path: Path) -> Layer | None:
+    """The kind of layer that owns the weight at `path`, or None."""
+    return next((layer for place, layer in blocks(config).items() if path[: len(place)] == place), None)
+
+
 def init_boxed(config: ModelConfig, key: Array) -> Params:
     """Fresh parameters, every leaf a `sharding.Named`. Best under `jax.jit` with the shardings wanted."""
     with sharding.no_mesh():  # the example divides no mesh

@@ -4,6 +4,7 @@ from jaxlm.nn.additive import AdditiveAttention, AdditiveAttentionConfig
 from jaxlm.nn.attention import Attention, AttentionConfig, QKNormConfig, TemperatureConfig
 from jaxlm.nn.bias import AlibiConfig, BucketsConfig
 from jaxlm.nn.block import Block, BlockConfig, Parallel, ParallelConfig
+from jaxlm.nn.branches import BranchConfig, Branches, BranchesConfig
 from jaxlm.nn.context import Context
 from jaxlm.nn.cross import CrossAttention, CrossAttentionConfig
 from jaxlm.nn.differential import Differential, DifferentialConfig
@@ -11,15 +12,19 @@ from jaxlm.nn.embed import Embed, Learned, LearnedConfig, Sinusoidal, Sinusoidal
 from jaxlm.nn.latent import Latent, LatentConfig
 from jaxlm.nn.linear_attention import LinearAttention, LinearAttentionConfig
 from jaxlm.nn.linformer import Linformer, LinformerConfig
+from jaxlm.nn.mixer import FeedForwardConfig, LayerConfig, MixerConfig
 from jaxlm.nn.mlp import MLP, MLPConfig
 from jaxlm.nn.moe import MoE, MoEConfig
 from jaxlm.nn.norm import LayerNorm, LayerNormConfig, RMSNorm, RMSNormConfig
 from jaxlm.nn.pipeline import PipelineConfig
+from jaxlm.nn.rnn import GRU, LSTM, GRUConfig, LSTMConfig, RNNConfig
 from jaxlm.nn.rope import RopeConfig
 from jaxlm.nn.sparse import SparseAttention, SparseAttentionConfig
 from jaxlm.nn.stack import SegmentConfig, Stack, segments, stack, unstack
 
 __all__ = [
+    "GRU",
+    "LSTM",
     "MLP",
     "AdditiveAttention",
     "AdditiveAttentionConfig",
@@ -28,6 +33,9 @@ __all__ = [
     "AttentionConfig",
     "Block",
     "BlockConfig",
+    "BranchConfig",
+    "Branches",
+    "BranchesConfig",
     "BucketsConfig",
     "Context",
     "CrossAttention",
@@ -35,8 +43,12 @@ __all__ = [
     "Differential",
     "DifferentialConfig",
     "Embed",
+    "FeedForwardConfig",
+    "GRUConfig",
+    "LSTMConfig",
     "Latent",
     "LatentConfig",
+    "LayerConfig",
     "LayerNorm",
     "LayerNormConfig",
     "Learned",
@@ -46,6 +58,7 @@ __all__ = [
     "Linformer",
     "LinformerConfig",
     "MLPConfig",
+    "MixerConfig",
     "MoE",
     "MoEConfig",
     "Parallel",
@@ -54,6 +67,7 @@ __all__ = [
     "QKNormConfig",
     "RMSNorm",
     "RMSNormConfig",
+    "RNNConfig",
     "RopeConfig",
     "SegmentConfig",
     "Sinusoidal",

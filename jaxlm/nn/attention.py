@@ -14,6 +14,7 @@ from jaxlm.errors import UserError
 from jaxlm.nn.bias import BiasConfig
 from jaxlm.nn.context import Context
 from jaxlm.nn.heads import dropout_key, keep, merge, split
+from jaxlm.nn.mixer import MixerConfig
 from jaxlm.nn.norm import NormConfig
 from jaxlm.nn.rope import RopeConfig, text_length
 from jaxlm.ops import masks
@@ -45,7 +46,7 @@ class TemperatureConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class AttentionConfig:
+class AttentionConfig(MixerConfig):
     """Self-attention with H query heads over G key/value heads (G = H multi-head, 1 multi-query, between: grouped)."""
 
     H: int  # query heads

@@ -21,6 +21,8 @@ class Context:
 
     `positions_BT` may have one row, for all. `segments_BT` None means that every row is one unpadded text.
     Where a layer is given a past, `end` tokens stand in it and row b's text begins at its token `start_B[b]`.
+    `memory_BSD` is what cross attention reads, such as an encoder's output, and may be of another width than the tokens
+    being computed; `memory_mask_BS` is False on its padding. Decoding needs the mask alone: the past has the memory.
     `layer` is the number of the layer that reads it, from 0: few need it, and it may be traced.
     """
 
@@ -29,3 +31,5 @@ class Context:
     end: Array | None = None
     start_B: Array | None = None
     layer: Any = 0
+    memory_BSD: Array | None = None
+    memory_mask_BS: Array | None = None

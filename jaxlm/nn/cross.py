@@ -1,21 +1,22 @@
-"""Cross attention: queries from one sequence, keys and values from another, the memory."""
+"""Cross attention: queries from the tokens being computed, keys and values from another sequence, the memory."""
 
 import dataclasses
 from typing import Any
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from jaxlm import sharding
 from jaxlm.axes import Array
 from jaxlm.config_check import check
 from jaxlm.errors import UserError
-from jaxlm.nn.heads import merge, split, whole_rows
-from jaxlm.ops.attention import reference_attention
+from jaxlm.nn.context import Context, Whole
+from jaxlm.nn.heads import dropout_key, keep, merge, split, whole_rows
+from jaxlm.nn.mixer import MixerConfig
+from jaxlm.ops.cross import cross_attention
 
 
 @dataclasses.dataclass(frozen=True)
-class CrossAttentionConfig:
+class CrossAttentionConfig(MixerConfig):
     """Attention of H query heads to G key/value heads of a memory (Vaswani et al. 2017, arXiv:1706.03762, 3.2.3)."""
 
     H: int  # query heads
@@ -24,9 +25,10 @@ class CrossAttentionConfig:
     scale: float | None = None  # of scores; None: K^-0.5 (T5 has 1)
     bias: bool = False  # biases of q, k and v
     bias_out: bool = False  # bias of the output projection
+    dropout: float = 0.0  # of the attention weights, where a "dropout" key is given to apply
 
     def __post_init__(self):
-        check(self, H=">= 1", K=">= 1", G=">= 1")
+        check(self, H=">= 1", K=">= 1", G=">= 1", dropout="[0, 1)")
         if self.H % self.groups:
             raise UserError(f"cross attention: G={self.G} key/value heads must divide H={self.H} query heads")
 
@@ -37,30 +39,49 @@ class CrossAttentionConfig:
     def build(self, depth: int, name: str) -> nn.Module:
         return CrossAttention(self, depth, name=name)
 
+    def empty_state(self, B: int, length: int, dtype: Any) -> Whole:
+        """Nothing: the first call makes the state, of a memory whose length is known only then."""
+        return Whole(())
+
+    def score_flops(self, T: int) -> float:
+        """Forward FLOPs per token of scores and weighted values, of a memory as long as the text.
+
+        Keys and values are counted with the weights, as if each position of the memory were one of the text.
+        """
+        return 4 * self.H * self.K * T
+
 
 class CrossAttention(nn.Module):
-    """x_BTD, memory_BSD, mask_BS, state -> y_BTD, state.
+    """x_BTD, context, past -> y_BTD, (k_BGSK, v_BGSK) of `context.memory_BSD`, as a `Whole`.
 
-    The memory may be of another width than x; `mask_BS` is False on its padding. The state is the memory's keys and
-    values (B, S, G, K): decoding computes them once, and gives them back instead of the memory with every token.
+    Decoding computes keys and values once: with a past these are read instead, and come back as they are. Where
+    positions are divided over devices, each attends with its own queries to the whole memory.
     """
 
     c: CrossAttentionConfig
     depth: int  # layers of the model, for the initial size of the output projection
 
     @nn.compact
-    def __call__(
-        self, x_BTD: Array, memory_BSD: Array | None = None, mask_BS: Array | None = None, state: Any = None
-    ) -> tuple[Array, tuple[Array, Array]]:
-        c, dtype = self.c, x_BTD.dtype
+    def __call__(self, x_BTD: Array, context: Context, past: Whole | None = None) -> tuple[Array, Whole]:
+        c, dtype, mask_BS = self.c, x_BTD.dtype, context.memory_mask_BS
         q_BTHK = split(self, "q", x_BTD, c.H, c.K, c.bias)
-        if state is None:
-            if memory_BSD is None:
-                raise UserError("cross attention needs a memory, or the state that an earlier call made of it")
-            memory_BSD = memory_BSD.astype(dtype)
-            state = whole_rows(*(split(self, name, memory_BSD, c.groups, c.K, c.bias) for name in "kv"))
-        k_BSGK, v_BSGK = state
-        mask_BTS = jnp.ones((1, 1, k_BSGK.shape[1]), bool) if mask_BS is None else sharding.whole(mask_BS, 1)[:, None]
-        scale = float(c.K**-0.5 if c.scale is None else c.scale)
-        o_BTHK = reference_attention(q_BTHK, k_BSGK.astype(dtype), v_BSGK.astype(dtype), mask_BTS, scale)
-        return merge(self, "o", o_BTHK, x_BTD.shape[-1], self.depth, c.bias_out), state
+        if past is None or not past.value:
+            if context.memory_BSD is None:
+                raise UserError("cross attention needs a memory, or the past that an earlier call made of it")
+            S = context.memory_BSD.shape[1]
+            memory_BSD = sharding.constrain(context.memory_BSD.astype(dtype), *sharding.rows(S))
+            k_BSGK, v_BSGK = whole_rows(*(split(self, name, memory_BSD, c.groups, c.K, c.bias) for name in "kv"))
+            past = Whole((k_BSGK.swapaxes(1, 2), v_BSGK.swapaxes(1, 2)))
+        else:
+            k_BSGK, v_BSGK = (x_BGSK.swapaxes(1, 2).astype(dtype) for x_BGSK in past.value)
+        q_BTHK, k_BSGK, v_BSGK = keep(q_BTHK, k_BSGK, v_BSGK)
+        o_BTHK = cross_attention(
+            q_BTHK,
+            k_BSGK,
+            v_BSGK,
+            None if mask_BS is None else sharding.whole(mask_BS, 1),
+            scale=c.scale,
+            dropout=c.dropout,
+            key=dropout_key(self, c.dropout),
+        )
+        return merge(self, "o", o_BTHK, x_BTD.shape[-1], self.depth, c.bias_out), past

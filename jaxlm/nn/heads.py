@@ -19,11 +19,20 @@ def split(module: nn.Module, name: str, x_BTD: Array, H: int, K: int, bias: bool
     return y_BTHK
 
 
-def merge(module: nn.Module, name: str, o_BTHK: Array, D: int, depth: int, bias: bool = False) -> Array:
-    """o_BTHK -> y_BTD in the layout of the residual stream, by the weight `name` (H, K, D), and its bias (D,)."""
+def merge(
+    module: nn.Module,
+    name: str,
+    o_BTHK: Array,
+    D: int,
+    depth: int,
+    bias: bool = False,
+    names: tuple[str | None, ...] = ("heads", None),
+) -> Array:
+    """o_BTHK -> y_BTD in the layout of the residual stream, by the weight `name` (H, K, D), and its bias (D,). `names`
+    are the logical axes (H, K)."""
     T, H, K = o_BTHK.shape[1:]
-    w_HKD = weight(module, name, (H, K, D), ("heads", None, "embed"), init.residual((0, 1), depth), (0, 1))
-    o_BTHK = sharding.constrain(o_BTHK, *sharding.rows(T)[:2], "heads", None)  # as in nn.mlp
+    w_HKD = weight(module, name, (H, K, D), (*names, "embed"), init.residual((0, 1), depth), (0, 1))
+    o_BTHK = sharding.constrain(o_BTHK, *sharding.rows(T)[:2], *names)  # as in nn.mlp
     y_BTD = einsum("bthk,hkd->btd", o_BTHK, w_HKD.astype(o_BTHK.dtype), out=sharding.stream(T))
     if bias:
         y_BTD += weight(module, f"{name}_bias", (D,), (None,)).astype(y_BTD.dtype)[None, None]

@@ -13,6 +13,7 @@ from jaxlm.nn import init
 from jaxlm.nn.attention import mean_visible
 from jaxlm.nn.context import Context
 from jaxlm.nn.heads import dropout_key, keep, merge, split
+from jaxlm.nn.mixer import MixerConfig
 from jaxlm.nn.norm import RMSNormConfig
 from jaxlm.nn.rope import RopeConfig, text_length
 from jaxlm.ops import masks
@@ -22,7 +23,7 @@ from jaxlm.sharding import einsum, weight
 
 
 @dataclasses.dataclass(frozen=True)
-class LatentConfig:
+class LatentConfig(MixerConfig):
     """MLA (DeepSeek-V2, arXiv:2405.04434): with c = rms_norm(x W_c) of width L, head h has k = [c W_uk ; rotate(x W_r)]
     and v = c W_uv; the rotated part is one for all heads. Queries may be made of a short vector too."""
 

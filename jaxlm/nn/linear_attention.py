@@ -11,11 +11,12 @@ from jaxlm.axes import Array
 from jaxlm.config_check import check
 from jaxlm.nn.context import Context, Whole
 from jaxlm.nn.heads import merge, split, whole_rows
+from jaxlm.nn.mixer import MixerConfig
 from jaxlm.ops.linear_attention import causal_linear_attention, elu_features
 
 
 @dataclasses.dataclass(frozen=True)
-class LinearAttentionConfig:
+class LinearAttentionConfig(MixerConfig):
     """H heads of linear attention with features elu + 1 (Katharopoulos et al. 2020, arXiv:2006.16236)."""
 
     H: int  # heads

@@ -11,18 +11,21 @@ from jaxlm.errors import UserError
 from jaxlm.nn import init
 from jaxlm.nn.context import Context
 from jaxlm.nn.heads import merge, split
+from jaxlm.nn.mixer import MixerConfig
 from jaxlm.ops.linformer import linformer_attention
 from jaxlm.sharding import weight
 
 
 @dataclasses.dataclass(frozen=True)
-class LinformerConfig:
+class LinformerConfig(MixerConfig):
     """H heads that see L mixtures of at most S positions (Wang et al. 2020, arXiv:2006.04768). Not causal."""
 
     H: int  # heads
     K: int  # head width
     S: int  # the longest text
     L: int  # mixtures of keys and of values
+
+    causal = False
 
     def __post_init__(self):
         check(self, **dict.fromkeys(("H", "K", "S", "L"), ">= 1"))

@@ -12,12 +12,13 @@ from jaxlm.axes import Array
 from jaxlm.config_check import check
 from jaxlm.errors import UserError, unknown
 from jaxlm.nn import init
+from jaxlm.nn.mixer import FeedForwardConfig
 from jaxlm.ops.activations import ACTIVATIONS, glu, swish
 from jaxlm.sharding import einsum, weight
 
 
 @dataclasses.dataclass(frozen=True)
-class MLPConfig:
+class MLPConfig(FeedForwardConfig):
     """y = act(x up) down, or gated y = (act(x gate) * (x up)) down (GLU; Shazeer 2020, arXiv:2002.05202)."""
 
     F: int  # feed-forward width

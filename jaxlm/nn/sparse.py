@@ -14,13 +14,14 @@ from jaxlm.config_check import check
 from jaxlm.errors import UserError
 from jaxlm.nn.context import Context
 from jaxlm.nn.heads import merge, split, whole_rows
+from jaxlm.nn.mixer import MixerConfig
 from jaxlm.ops import masks
 from jaxlm.ops.attention import attention_with_past
 from jaxlm.ops.sparse import Fixed, Local, Strided, block_sparse_attention, pattern_mask
 
 
 @dataclasses.dataclass(frozen=True)
-class SparseAttentionConfig:
+class SparseAttentionConfig(MixerConfig):
     """H query heads over G key/value heads that see the blocks of a pattern (Child et al. 2019, arXiv:1904.10509).
 
     The pattern counts from a text's first token, in a row packed with texts from that of the first. Positions are the

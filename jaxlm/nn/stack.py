@@ -20,8 +20,8 @@ from jaxlm import sharding
 from jaxlm.axes import Array, Params
 from jaxlm.config_check import check
 from jaxlm.errors import UserError, unknown
-from jaxlm.nn.block import BlockConfig, ParallelConfig
 from jaxlm.nn.context import Context
+from jaxlm.nn.mixer import LayerConfig
 from jaxlm.nn.pipeline import PipelineConfig, staged
 
 _names = jax.checkpoint_policies.save_only_these_names
@@ -52,7 +52,7 @@ def check_policy(name: str) -> None:
 class SegmentConfig:
     """`repeat` periods of these blocks, e.g. 5 x (local, local, local, local, local, global)."""
 
-    blocks: tuple[BlockConfig | ParallelConfig, ...]
+    blocks: tuple[LayerConfig, ...]
     repeat: int = 1
     remat: str | None = None  # a name of POLICIES for these layers; None: the model's
 
@@ -68,7 +68,7 @@ class SegmentConfig:
         return self.repeat * len(self.blocks)
 
 
-def segments(blocks: Sequence[BlockConfig | ParallelConfig]) -> tuple[SegmentConfig, ...]:
+def segments(blocks: Sequence[LayerConfig]) -> tuple[SegmentConfig, ...]:
     """The layers `blocks`, in order, as segments that compile the fewest different blocks (then: the fewest segments).
 
     Thirty-four layers of which every sixth is global are five periods of six and one of the four that are left.

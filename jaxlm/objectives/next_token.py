@@ -27,7 +27,7 @@ class NextToken(Objective):
         check(self, label_smoothing="[0, 1)", z_loss=">= 0")
 
     def check(self, model: ModelConfig) -> None:
-        if is_causal(model) is False:
+        if not is_causal(model):
             raise unfit(self, model, "its tokens see the later ones that they are to predict; try MaskedTokens")
 
     def spec(self, data: Any) -> dict[str, Spec]:

@@ -9,7 +9,7 @@ from flax import struct
 
 from jaxlm.axes import Array, Params
 from jaxlm.errors import UserError
-from jaxlm.models import ModelConfig, layers
+from jaxlm.models import ModelConfig, flops
 
 Batch = dict[str, Array]
 
@@ -76,10 +76,9 @@ def tokens(T: int) -> dict[str, Spec]:
     return {name: row(jnp.int32) for name in names} | {"weights": row(jnp.float32)}
 
 
-def is_causal(model: ModelConfig) -> bool | None:
-    """Whether no layer lets a token see later ones; None where layers differ."""
-    found = {getattr(layer.config.mixer, "causal", True) for layer in layers(model)}
-    return found.pop() if len(found) == 1 else None
+def is_causal(model: ModelConfig) -> bool:
+    """Whether no layer lets a token see later ones."""
+    return all(mixer.causal for mixer in flops.mixers(model))
 
 
 def unfit(objective: Objective, model: ModelConfig, why: str) -> UserError:

@@ -4,6 +4,7 @@ from jaxlm.ops.activations import ACTIVATIONS, glu
 from jaxlm.ops.additive import additive_attention
 from jaxlm.ops.attention import attention, attention_with_past, reference_attention
 from jaxlm.ops.blockwise import blockwise_attention
+from jaxlm.ops.cross import cross_attention
 from jaxlm.ops.dropout import dropout
 from jaxlm.ops.embedding import lookup, one_hot_lookup
 from jaxlm.ops.latent import latent_attention_with_past
@@ -31,6 +32,7 @@ from jaxlm.ops.relative import (
     t5_bucket,
 )
 from jaxlm.ops.ring import ring_attention
+from jaxlm.ops.rnn import gru, gru_step, lstm, lstm_step
 from jaxlm.ops.rope import rotate
 from jaxlm.ops.similarity import analogy, cosine_similarity, nearest_neighbours
 from jaxlm.ops.sparse import Fixed, Local, Pattern, Strided, block_sparse_attention, dense_mask, pattern_mask
@@ -56,17 +58,22 @@ __all__ = [
     "cache_slots",
     "causal_linear_attention",
     "cosine_similarity",
+    "cross_attention",
     "dense_bias",
     "dense_mask",
     "dropout",
     "elu_features",
     "glu",
+    "gru",
+    "gru_step",
     "latent_attention_with_past",
     "layer_norm",
     "linear_attention",
     "linear_attention_step",
     "linformer_attention",
     "lookup",
+    "lstm",
+    "lstm_step",
     "nearest_neighbours",
     "one_hot_lookup",
     "orthogonal_directions",

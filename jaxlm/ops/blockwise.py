@@ -27,10 +27,12 @@ def blockwise_attention(
     """Self-attention, exactly `attention.reference_attention`; returns (B, T, H, J). See `attention.attention`."""
     T, extras = q_BTHK.shape[1], extras.numbered(*q_BTHK.shape[::2])
     block = min(block, T)
-    if pad := -T % block:
+    pad = -T % block
+    if pad:
         q_BTHK, k_BTGK, v_BTGJ = (jnp.pad(x, ((0, 0), (0, pad), (0, 0), (0, 0))) for x in (q_BTHK, k_BTGK, v_BTGJ))
-        extras = _pad(extras, pad, None if rule.causal else jnp.zeros_like(q_BTHK[:, :T, 0, 0], jnp.int32))
-    o_BTHJ: Any = _attend(q_BTHK, k_BTGK, v_BTGJ, extras, (rule, block))
+        extras = _pad(extras, pad, None if rule.causal else jnp.zeros((1, T), jnp.int32))
+    how = How(rule, block, bands(T + pad, block, rule.causal, rule.reach))
+    o_BTHJ: Any = attend(q_BTHK, k_BTGK, v_BTGJ, extras, None, None, how)
     return o_BTHJ[:, :T]
 
 
@@ -44,39 +46,45 @@ def _pad(extras: Extras, pad: int, segments_BT: Array | None) -> Extras:
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _attend(q_BTHK, k_BTGK, v_BTGJ, extras, options):
-    return _forward(q_BTHK, k_BTGK, v_BTGJ, extras, options)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(6,))
+def attend(
+    q_BTHK: Array, k_BSGK: Array, v_BSGJ: Array, extras: Extras, key_extras: Extras | None, at: Array | None, how: How
+) -> Array:
+    """Attention of T queries, a multiple of the block, to S keys: (B, T, H, J).
+
+    `extras` are of the queries, and where `key_extras` is None of the keys too; `at` is the place of the first query in
+    its row, None 0. The bands of `how` say which keys a block of queries meets.
+    """
+    return _forward(q_BTHK, k_BSGK, v_BSGJ, extras, key_extras, at, how)[0]
 
 
-def _how(options, T):
-    rule, C = options
-    return How(rule, C, bands(T, C, rule.causal, rule.reach))
+def _pieces(extras, key_extras, at):
+    return Piece(extras, 0 if at is None else at), Piece(extras if key_extras is None else key_extras)
 
 
-def _forward(q_BTHK, k_BTGK, v_BTGJ, extras, options):
-    row, how = Piece(extras), _how(options, q_BTHK.shape[1])
-    q_BGRTK = pieces.queries_first(q_BTHK, k_BTGK.shape[2])
-    k_BGTK, v_BGTJ = jnp.moveaxis(k_BTGK, 1, 2), jnp.moveaxis(v_BTGJ, 1, 2)
-    o_BGJRT, lse_BGRT = pieces.forward(q_BGRTK, k_BGTK, v_BGTJ, row, row, how, q_BTHK.dtype)
+def _forward(q_BTHK, k_BSGK, v_BSGJ, extras, key_extras, at, how):
+    queries, keys = _pieces(extras, key_extras, at)
+    q_BGRTK = pieces.queries_first(q_BTHK, k_BSGK.shape[2])
+    k_BGSK, v_BGSJ = jnp.moveaxis(k_BSGK, 1, 2), jnp.moveaxis(v_BSGJ, 1, 2)
+    o_BGJRT, lse_BGRT = pieces.forward(q_BGRTK, k_BGSK, v_BGSJ, queries, keys, how, q_BTHK.dtype)
     o_BTHJ = checkpoint_name(pieces.positions_first(o_BGJRT), "attention")
     lse_BGRT = checkpoint_name(lse_BGRT, "attention")
-    return o_BTHJ, (q_BTHK, k_BTGK, v_BTGJ, extras, o_BTHJ, lse_BGRT)
+    return o_BTHJ, (q_BTHK, k_BSGK, v_BSGJ, extras, key_extras, at, o_BTHJ, lse_BGRT)
 
 
-def _backward(options, saved, do_BTHJ):
-    q_BTHK, k_BTGK, v_BTGJ, extras, o_BTHJ, lse_BGRT = saved
-    row, how, G = Piece(extras), _how(options, q_BTHK.shape[1]), k_BTGK.shape[2]
+def _backward(how, saved, do_BTHJ):
+    q_BTHK, k_BSGK, v_BSGJ, extras, key_extras, at, o_BTHJ, lse_BGRT = saved
+    (queries, keys), G = _pieces(extras, key_extras, at), k_BSGK.shape[2]
     delta_BGRT = pieces.queries_first(pieces.delta(o_BTHJ, do_BTHJ), G)[..., 0]
     q_BGRTK, do_BGRTJ = pieces.queries_first(q_BTHK, G), pieces.queries_first(do_BTHJ, G)
-    k_BGTK, v_BGTJ = jnp.moveaxis(k_BTGK, 1, 2), jnp.moveaxis(v_BTGJ, 1, 2)
-    sums = pieces.no_gradients(k_BGTK, v_BGTJ, lse_BGRT, extras)
-    args = q_BGRTK, k_BGTK, v_BGTJ, do_BGRTJ, lse_BGRT, delta_BGRT
-    dq_BGKRT, sums = pieces.backward(*args, row, row, how, sums)
-    dk_BTGK = jnp.moveaxis(sums.dk_BGSK, 2, 1).astype(k_BTGK.dtype)
-    dv_BTGJ = jnp.moveaxis(sums.dv_BGSJ, 2, 1).astype(v_BTGJ.dtype)
+    k_BGSK, v_BGSJ = jnp.moveaxis(k_BSGK, 1, 2), jnp.moveaxis(v_BSGJ, 1, 2)
+    sums = pieces.no_gradients(k_BGSK, v_BGSJ, lse_BGRT, extras)
+    args = q_BGRTK, k_BGSK, v_BGSJ, do_BGRTJ, lse_BGRT, delta_BGRT
+    dq_BGKRT, sums = pieces.backward(*args, queries, keys, how, sums)
+    dk_BSGK = jnp.moveaxis(sums.dk_BGSK, 2, 1).astype(k_BSGK.dtype)
+    dv_BSGJ = jnp.moveaxis(sums.dv_BGSJ, 2, 1).astype(v_BSGJ.dtype)
     dextras = pieces.extras_gradients(extras, sums, lse_BGRT, delta_BGRT)
-    return pieces.positions_first(dq_BGKRT), dk_BTGK, dv_BTGJ, dextras
+    return pieces.positions_first(dq_BGKRT), dk_BSGK, dv_BSGJ, dextras, None, None
 
 
-_attend.defvjp(_forward, _backward)
+attend.defvjp(_forward, _backward)

@@ -69,7 +69,7 @@ def causal_linear_attention(
             (B, H, Z, J + 1), jnp.float32, out_sharding=sharding.creation("batch", "heads", None, None)
         )
     if segments_BT is None:
-        segments_BT = jnp.zeros_like(q_BTHZ[:, :, 0, 0], jnp.int32)
+        segments_BT = jnp.zeros((B, T), jnp.int32, out_sharding=sharding.creation("batch", None))
 
     # Padding is keys of zero, which add nothing to the state, of the last segment.
     segments_BT = jnp.concatenate([segments_BT, jnp.repeat(segments_BT[:, -1:], -T % C, 1)], 1)

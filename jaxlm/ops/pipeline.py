@@ -75,7 +75,7 @@ def pipeline(
             mesh are automatic there, and may have a shard_map of their own (`sharding.per_device`).
         layers_N: a tree of arrays with a leading axis of N layers, which S * rounds divides.
         x_M: (M, ...), what the first layer reads.
-        given_M: a tree of arrays (M, ...) that every layer reads with its microbatch; gets no gradient.
+        given_M: a tree of arrays (M, ...) that every layer reads with its microbatch, such as an encoder's output.
 
     Returns:
         (M, ...) of the last layer, and the tree of outs (M, N, ...), both on all stages.
@@ -104,8 +104,9 @@ def _automatic(block: Callable, R: int, remat: bool, layers_N: Any, x_M: Array, 
         x_uRS = x_u.reshape(-1, R, S, *x_u.shape[1:])
         return jnp.moveaxis(x_uRS, 1, 0).reshape(R, -1, *x_u.shape[1:])[:, :M]
 
-    def local(layers_n, x_1M, given_M):
+    def local(layers_n, x_1M, copied_1M, given_M):
         s, (x_M,) = lax.axis_index(STAGE), x_1M
+        given_M = jax.tree.unflatten(tree, [x if own is None else own[0] for own, x in zip(copied_1M, given_M)])
         layers_Rn = _to_rounds(layers_n, S, R)
 
         def tick(x, t):
@@ -124,14 +125,19 @@ def _automatic(block: Callable, R: int, remat: bool, layers_N: Any, x_M: Array, 
     on_stage, everywhere = jax.P(STAGE), jax.P()
     run = jax.shard_map(
         local,
-        in_specs=(on_stage, on_stage, everywhere),
+        in_specs=(on_stage, on_stage, on_stage, everywhere),
         out_specs=(on_stage, jax.P(None, None, STAGE)),
         axis_names={STAGE},
         check_vma=False,  # with it shard_maps within have no gradient (jax 0.10)
     )
     # Copied before and added up after, where the compiler does it: summing within would do it twice in the backward
     # pass, and bfloat16 sums there end XLA's CPU compiler.
-    y_SM, outs_RMSn = run(sharding.lead(layers_N, "layers"), sharding.lead(lax.broadcast(x_M, (S,)), "layers"), given_M)
+    copies = lambda x: sharding.lead(lax.broadcast(x, (S,)), "layers")
+    given, tree = jax.tree.flatten(given_M)
+    real = [jnp.issubdtype(x.dtype, jnp.floating) for x in given]  # they have a gradient too
+    copied = [copies(x) if has else None for x, has in zip(given, real)]
+    shared = [None if has else x for x, has in zip(given, real)]
+    y_SM, outs_RMSn = run(sharding.lead(layers_N, "layers"), copies(x_M), copied, shared)
     return lax.reduce_sum(y_SM, (0,)), jax.tree.map(_in_order, outs_RMSn)
 
 

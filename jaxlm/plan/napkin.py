@@ -150,13 +150,13 @@ def _sent(
     stream = tokens * config.D
     yield one("all-gather", stream, 2 * layers * (forward + 1), sharding.RULES["mlp"])
     yield one("reduce-scatter", stream, 2 * layers * (forward + 1), sharding.RULES["mlp"])
-    ffns = collections.Counter(layer.config.ffn for layer in layers_of(config))
+    ffns = collections.Counter(ffn for layer in layers_of(config) for ffn in layer.config.ffns)
     for ffn, count in ffns.items():
         if isinstance(ffn, MoEConfig):
             chosen = ffn.k * (ffn.capacity or 1.0) / tensor
             times = 2 * count / config.layers * layers * (forward + 1)
             yield one("all-to-all", stream * chosen, times, sharding.RULES["experts"])
-    mixer = flops.mixers(config)[0]
+    mixer = next(iter(flops.mixers(config)), None)
     keys = 2 * getattr(mixer, "groups", 1) * getattr(mixer, "K", config.D) * tokens / tensor
     turns, hops = sharding.parts("positions", sizes) - 1, sharding.parts("layers", sizes) - 1
     yield one("collective-permute", keys, layers * turns * (forward + 2), sharding.RULES["positions"])

@@ -45,7 +45,8 @@ def _why(c: Collective, run: RunConfig, compiled: bool) -> Iterator[str]:
     # What data alone gathers is the end of a sum over slices: no weight is divided over it.
     gathered = c.kind == "all-gather" and c.part == "layers" and c.axes != ("data",)
     if compiled and dtype == "16" and gathered and c.shape.startswith("f32"):
-        routers = {(model.D, getattr(layer.config.ffn, "E", 0)) for layer in layers(model)}  # which read it
+        ffns = [ffn for layer in layers(model) for ffn in layer.config.ffns]
+        routers = {(model.D, getattr(ffn, "E", 0)) for ffn in ffns}  # which read it
         if not {d[-2:] for d in dims(c.shape)} <= routers:
             yield "float32, where the products read 16 bits"
     # Over slices what is sent loses its name; it is known by its size, a part of the stream.

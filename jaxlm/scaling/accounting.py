@@ -10,8 +10,8 @@ import math
 from collections import Counter
 from typing import Any
 
-from jaxlm.models import ModelConfig, blocks, flops
-from jaxlm.nn import AttentionConfig
+from jaxlm.models import ModelConfig, flops, home, layers
+from jaxlm.nn import AttentionConfig, MixerConfig
 from jaxlm.train.run import RunConfig
 
 PARTS = ("embedding", "attention", "attention scores", "feed-forward", "norms", "head")
@@ -41,20 +41,19 @@ def parts(model: Any, T: int) -> dict[str, Part]:
     found = {name: Part() for name in PARTS}
     for w in flops.weights(model):
         active = round(w.size * w.axes.active)
-        found[_part(w)] += Part(w.size, active, 2.0 * active if w.axes.inputs else 0.0)
-    scores = sum(mixer.score_flops(T) for mixer in flops.mixers(model))
+        found[_part(model, w)] += Part(w.size, active, 2.0 * active if w.axes.inputs else 0.0)
+    scores = sum(layer.config.score_flops(T) for layer in layers(model))
     found["attention scores"] += Part(forward_flops=scores)
     if model.tied:
         found["head"] += Part(forward_flops=2.0 * model.V * (model.embed_width or model.D))
     return found
 
 
-def _part(w: flops.Weight) -> str:
+def _part(model: ModelConfig, w: flops.Weight) -> str:
     """By its names: what a mixer or a feed-forward owns is theirs, norms within them too."""
-    if "mixer" in w.path:
-        return "attention"
-    if "ffn" in w.path:
-        return "feed-forward"
+    if layer := home(model, w.path):
+        part = layer.config.parts.get(w.path[len(layer.path())])
+        return "norms" if part is None else "attention" if isinstance(part, MixerConfig) else "feed-forward"
     if w.path[0] in ("head", "embed_out"):
         return "head"
     return "norms" if any("norm" in name for name in w.path) else "embedding"
@@ -79,14 +78,14 @@ def matrices(model: ModelConfig) -> list[Matrix]:
     With heads as dimensions of their own: q is D x H x K, so of GPT-3 it is 96 matrices of 12288 x 128 a layer.
     """
     found: Counter[tuple[str, tuple[int, ...]]] = Counter()
-    vectors, kinds = 0, blocks(model)
+    vectors = 0
     for w in flops.weights(model):
         if not (w.axes.inputs or "table" in w.path):
             vectors += w.size
             continue
         copies = sum(1 for _ in itertools.takewhile(lambda axis: axis in ("layers", "experts"), w.axes.names))
-        home = next((path for path in kinds if w.path[: len(path)] == path), ())
-        name = ".".join(w.path[len(home) :])
+        layer = home(model, w.path)
+        name = ".".join(w.path[len(layer.path()) if layer else 0 :])
         found[name, w.shape[copies:]] += math.prod(w.shape[:copies])
     ordered = sorted(found.items(), key=lambda item: ORDER.get(item[0][0].partition(".")[0], 1))
     return [Matrix(name, shape, count) for (name, shape), count in ordered] + [Matrix("vectors", (vectors,), 1)]

@@ -34,6 +34,7 @@ import jax
 from jaxlm.axes import Params
 from jaxlm.errors import UserError
 from jaxlm.models import LMConfig, ModelConfig, abstract
+from jaxlm.nn import BranchConfig, BranchesConfig, MixerConfig
 from jaxlm.optim import columns
 from jaxlm.sharding import Axes
 
@@ -92,8 +93,12 @@ def _over(model: ModelConfig, base: ModelConfig, f: Callable[[Axes, float, float
 
 
 def _block(block: Any, base: Any, depth: float) -> Any:
-    if type(block) is not type(base) or type(block.mixer) is not type(base.mixer):
-        raise _stranger(f"{type(block.mixer).__name__} in {type(block).__name__} where it has another")
+    kinds, others = ([type(mixer).__name__ for mixer in c.mixers] for c in (block, base))
+    if type(block) is not type(base) or kinds != others or list(block.parts) != list(base.parts):
+        raise _stranger(f"{', '.join(kinds)} in {type(block).__name__} where it has another")
+    if isinstance(block, BranchesConfig):
+        pairs = zip(block.branches, base.branches)
+        return BranchesConfig(tuple(_branch(branch, other, depth) for branch, other in pairs))
     block = dataclasses.replace(block, mixer=_mixer(block.mixer, base.mixer))
     if hasattr(block, "scale"):
         return dataclasses.replace(block, scale=base.scale * depth)
@@ -102,9 +107,14 @@ def _block(block: Any, base: Any, depth: float) -> Any:
     return block
 
 
+def _branch(branch: BranchConfig, base: BranchConfig, depth: float) -> BranchConfig:
+    of = _mixer(branch.of, base.of) if isinstance(branch.of, MixerConfig) else branch.of
+    return dataclasses.replace(branch, of=of, scale=base.scale * depth)
+
+
 def _mixer(mixer: Any, base: Any) -> Any:
     """`mixer` with the scale of its scores."""
-    width, other = (c.K + getattr(c, "R", 0) for c in (mixer, base))
+    width, other = (getattr(c, "K", 0) + getattr(c, "R", 0) for c in (mixer, base))
     if hasattr(mixer, "scale"):
         wanted = base.scale if width == other else (other**-0.5 if base.scale is None else base.scale) * other / width
         return dataclasses.replace(mixer, scale=wanted)

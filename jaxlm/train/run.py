@@ -71,7 +71,7 @@ class RunConfig:
         self.objective.check(self.model)
         if not isinstance(self.trains, All):
             self.trains.check(abstract(self.model)[1])
-        ffns = [layer.config.ffn for layer in layers(self.model)]
+        ffns = [ffn for layer in layers(self.model) for ffn in layer.config.ffns]
         experts = [ffn for ffn in ffns if isinstance(ffn, MoEConfig)]
         if (self.balance_loss or self.router_z_loss) and not experts:
             raise UserError("balance_loss and router_z_loss are for models with experts: leave them out, or use some")

@@ -34,7 +34,8 @@ def begin(setup: Setup, found: tuple[int, State, dict] | None) -> tuple[int, Sta
     note = {"skipped": 0} | ({"frozen": _mark(frozen)} if setup.freezes else {})
     if found and found[2].get("frozen") != note["frozen"]:
         raise UserError(f"start {setup.run.start} holds other weights than those that this run began with")
-    return *(found or (0, state, note)), frozen
+    step, state, note = found or (0, state, note)
+    return step, state, note, frozen
 
 
 def _mark(frozen: Params) -> str:

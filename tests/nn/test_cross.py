@@ -6,8 +6,8 @@ import pytest
 
 from jaxlm import sharding
 from jaxlm.errors import UserError
-from jaxlm.nn import CrossAttentionConfig
-from jaxlm.sharding import Axes
+from jaxlm.nn import Context, CrossAttentionConfig
+from jaxlm.sharding import Axes, MeshConfig
 from tests.meshes import MESHES, name, on
 from tests.weights import boxed, weights
 
@@ -15,6 +15,13 @@ RNG = np.random.default_rng(0)
 B, T, S, D, M = 4, 3, 5, 12, 8  # the memory has a width of its own
 X, MEMORY = RNG.normal(size=(B, T, D)).astype(np.float32), RNG.normal(size=(B, S, M)).astype(np.float32)
 MASK = np.arange(S)[None] < np.array([5, 3, 1, 5])[:, None]
+
+
+def context(memory=MEMORY, mask=MASK):
+    return Context(np.arange(T)[None], memory_BSD=memory, memory_mask_BS=mask)
+
+
+CONTEXT = context()
 
 CONFIGS = {
     "plain": CrossAttentionConfig(H=4, K=6),
@@ -28,7 +35,7 @@ def built(c):
 
 @pytest.mark.parametrize("c", CONFIGS.values(), ids=CONFIGS)
 def test_it_is_the_formula_and_its_gradient(c):
-    p = weights(built(c), X, MEMORY)
+    p = weights(built(c), X, CONTEXT)
 
     def loops(p, x, memory):
         rows = []
@@ -44,7 +51,7 @@ def test_it_is_the_formula_and_its_gradient(c):
             rows.append(y)
         return jnp.stack(rows).reshape(B, T, D)
 
-    run = lambda p, x, memory: built(c).apply({"params": p}, x, memory, MASK)[0]
+    run = lambda p, x, memory: built(c).apply({"params": p}, x, context(memory))[0]
 
     def both(f):
         y, pull = jax.vjp(f, p, X, MEMORY)
@@ -55,10 +62,10 @@ def test_it_is_the_formula_and_its_gradient(c):
 
 @pytest.mark.parametrize("c", CONFIGS.values(), ids=CONFIGS)
 def test_the_state_stands_for_the_memory(c):
-    p = weights(built(c), X, MEMORY)
-    whole, state = built(c).apply({"params": p}, X, MEMORY, MASK)
-    assert [x.shape for x in state] == [(B, S, c.groups, c.K)] * 2
-    step = jax.jit(lambda x, state: built(c).apply({"params": p}, x, None, MASK, state))
+    p = weights(built(c), X, CONTEXT)
+    whole, state = built(c).apply({"params": p}, X, CONTEXT, c.empty_state(B, T, jnp.float32))
+    assert [x.shape for x in state.value] == [(B, c.groups, S, c.K)] * 2
+    step = jax.jit(lambda x, state: built(c).apply({"params": p}, x, context(None), state))
     for t in range(T):
         y, same = step(X[:, t : t + 1], state)
         np.testing.assert_allclose(y, whole[:, t : t + 1], atol=1e-5)
@@ -67,14 +74,14 @@ def test_the_state_stands_for_the_memory(c):
 
 def test_without_a_mask_all_is_seen():
     c = CONFIGS["plain"]
-    p = weights(built(c), X, MEMORY)
-    run = jax.jit(lambda mask: built(c).apply({"params": p}, X, MEMORY, mask)[0])
+    p = weights(built(c), X, CONTEXT)
+    run = jax.jit(lambda mask: built(c).apply({"params": p}, X, context(mask=mask))[0])
     np.testing.assert_allclose(run(None), run(np.ones((B, S), bool)), atol=1e-6)
     assert np.abs(run(None)[1] - run(MASK)[1]).max() > 1e-3
 
 
 def test_names_shapes_and_axes_of_the_weights():
-    tree = boxed(built(CONFIGS["grouped"]), X, MEMORY)
+    tree = boxed(built(CONFIGS["grouped"]), X, CONTEXT)
     heads = Axes(("embed", "heads", None), (0,))
     assert sharding.axes_of(tree) == {
         **{"q": heads, "k": heads, "v": heads, "o": Axes(("heads", None, "embed"), (0, 1)), "o_bias": Axes((None,))},
@@ -82,33 +89,37 @@ def test_names_shapes_and_axes_of_the_weights():
     }
     shapes = jax.tree.map(lambda x: x.shape, sharding.unbox(tree))
     assert shapes["q"] == (D, 4, 6) and shapes["k"] == shapes["v"] == (M, 2, 6) and shapes["o"] == (4, 6, D)
-    assert set(boxed(built(CONFIGS["plain"]), X, MEMORY)) == set("qkvo")
+    assert set(boxed(built(CONFIGS["plain"]), X, CONTEXT)) == set("qkvo")
 
 
-@pytest.mark.parametrize("config", MESHES[4:6], ids=name)
+@pytest.mark.parametrize("config", [*MESHES[4:6], MeshConfig(data=2, context=2, tensor=2)], ids=name)
 def test_on_meshes(config):
-    c = CONFIGS["grouped"]
-    p, axes = weights(built(c), X, MEMORY), sharding.axes_of(boxed(built(c), X, MEMORY))
-    run = jax.jit(jax.grad(lambda p, *args: jnp.sum(jnp.square(built(c).apply({"params": p}, *args)[0]))))
-    expected = run(p, X, MEMORY, MASK)
+    """The memory as it comes from an encoder whose stream is divided over positions."""
+    c, memory = CONFIGS["grouped"], np.tile(MEMORY, (1, 4, 1))[:, :8]
+    p, axes = weights(built(c), X, CONTEXT), sharding.axes_of(boxed(built(c), X, CONTEXT))
+    apply = lambda p, x, memory, mask: built(c).apply({"params": p}, x, context(memory, mask))[0]
+    run = jax.jit(jax.grad(lambda *args: jnp.mean(jnp.square(apply(*args))), (0, 1, 2)))
+    mask = np.arange(8)[None] < np.array([8, 3, 1, 5])[:, None]
+    x = np.tile(X, (1, 4, 1))
+    expected = run(p, x, memory, mask)
     with on(config) as put:
         placed = {name: put(p[name], *axes[name].names) for name in p}
-        args = put(X, "batch", None, None), put(MEMORY, "batch", None, None), put(MASK, "batch", None)
-        chex.assert_trees_all_close(run(placed, *args), expected, rtol=1e-4, atol=1e-4)
+        args = put(x, *sharding.rows(12)), put(memory, *sharding.stream(8)), put(mask, "batch", None)
+        chex.assert_trees_all_close(run(placed, *args), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_half_precision():
     c = CONFIGS["grouped"]
-    p = weights(built(c), X, MEMORY)
-    y, state = built(c).apply({"params": p}, jnp.asarray(X, jnp.bfloat16), MEMORY, MASK)
-    assert {a.dtype for a in (y, *state)} == {jnp.dtype(jnp.bfloat16)}
-    np.testing.assert_allclose(np.float32(y), built(c).apply({"params": p}, X, MEMORY, MASK)[0], atol=0.2)
+    p = weights(built(c), X, CONTEXT)
+    y, state = built(c).apply({"params": p}, jnp.asarray(X, jnp.bfloat16), CONTEXT)
+    assert {a.dtype for a in (y, *state.value)} == {jnp.dtype(jnp.bfloat16)}
+    np.testing.assert_allclose(np.float32(y), built(c).apply({"params": p}, X, CONTEXT)[0], atol=0.2)
 
 
 def test_what_makes_no_sense():
     with pytest.raises(UserError, match="G=4 key/value heads must divide H=6"):
         CrossAttentionConfig(H=6, K=4, G=4)
     c = CONFIGS["plain"]
-    p = weights(built(c), X, MEMORY)
-    with pytest.raises(UserError, match="needs a memory, or the state"):
-        built(c).apply({"params": p}, X)
+    p = weights(built(c), X, CONTEXT)
+    with pytest.raises(UserError, match="needs a memory, or the past"):
+        built(c).apply({"params": p}, X, context(None))
