@@ -18,6 +18,7 @@ from jaxlm.nn import (
     Context,
     LayerNormConfig,
     LinearAttentionConfig,
+    LSTMConfig,
     MLPConfig,
     MoEConfig,
     RMSNormConfig,
@@ -26,6 +27,7 @@ from jaxlm.nn import (
 from jaxlm.scaling import accounting
 from jaxlm.sharding import Axes, MeshConfig
 from jaxlm.train import balance, mup
+from tests import tiny
 from tests.meshes import on
 from tests.weights import boxed, weights
 
@@ -170,6 +172,17 @@ def test_what_walks_over_layers():
     with pytest.raises(UserError, match="LinearAttentionConfig in BranchesConfig where it has another"):
         mup.scaled(model(ONE), model(alone))
     assert config.from_dict(config.to_dict(c)) == c
+
+
+def test_parts_are_set_by_the_names_of_their_classes():
+    block = "model.segments.0.blocks.0"
+    changed = lambda *texts: config.override(tiny.run(), [f"{block}.{text}" for text in texts]).model
+    set_to = lambda *texts: changed(*texts).segments[0].blocks[0]
+    new = set_to('mixer={"type": "LSTMConfig", "Z": 8}', "ffn=none")
+    assert (new.mixer, new.ffn) == (LSTMConfig(8), None)
+    assert set_to('ffn={"F": 8}').ffn == MLPConfig(8)  # the one kind that all others are made from
+    with pytest.raises(UserError, match=r'it needs a "type": one of AttentionConfig, .*LSTMConfig, GRUConfig'):
+        set_to('mixer={"H": 3}')
 
 
 @pytest.mark.parametrize(
