@@ -14,7 +14,7 @@ from jaxlm.ops.activations import soft_cap
 from jaxlm.sharding import einsum
 
 WHOLE = 16 * 2**20  # bytes of float32 logits that a chunk may have whatever the size of the head
-LEAST = 256  # tokens of a chunk: fewer wait for the bytes of the head
+LEAST = 512  # tokens of a chunk: fewer wait for the bytes of the head
 
 
 @struct.dataclass
@@ -84,10 +84,13 @@ def token_logprobs(
 def chunk_tokens(N: int, V: int, D: int, dtype: Any) -> int:
     """How many of a device's N tokens meet its (V, D) share of the head at a time.
 
-    All of them where their float32 logits are at most `WHOLE` bytes or two thirds of the head's in `dtype`, else as
-    many as stay within that, but at least `LEAST`. So logits never decide how much memory a step needs: head and
-    gradient are held beside them. A chunk of C tokens costs 6 C V D operations and reads the head and reads and writes
-    its gradient once: at C = 256 a bfloat16 product is just worth its bytes.
+    As many as have at most two thirds as many bytes of float32 logits as the head has in `dtype`, or `WHOLE`; but no
+    fewer than `LEAST`, and where that is all of them, all at once. So the head and its gradient decide what the loss
+    takes, not the logits. A chunk of C tokens does 6 C V D operations and reads the head twice and its gradient once,
+    and writes it: in bfloat16 8 V D bytes, 384 operations a byte at C = 512, which is what accelerators do.
+
+    The vocabulary is not tiled: a tile would be computed twice, once for Z and once for the gradient, to make smaller
+    what is already smaller than the head.
     """
     logits = max(WHOLE, 2 * V * D * jnp.dtype(dtype).itemsize // 3)
     return N if logits >= 4 * N * V else max(LEAST, logits // (4 * V))

@@ -155,6 +155,7 @@ def test_the_gradient_of_the_head_does_not_wait_for_the_layers():
         (dict(N=4096, V=128_256, D=4096, dtype="bfloat16"), 1365),
         (dict(N=1365, V=128_256, D=4096, dtype="bfloat16"), 1365),
         (dict(N=10**6, V=262_144, D=640, dtype="bfloat16"), LEAST),
+        (dict(N=LEAST - 1, V=262_144, D=640, dtype="bfloat16"), LEAST),
     ],
     ids=str,
 )
