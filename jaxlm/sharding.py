@@ -296,16 +296,16 @@ def _partial(over: str, out: Sequence[str | None]) -> PartitionSpec | None:
     return PartitionSpec(*where, unreduced=frozenset(divided(over))) if compat.leaves_unreduced() else where
 
 
-def partial_einsum(equation: str, *xs: Array, over: str, out: Sequence[str | None]) -> Array:
-    """A float32 einsum that sums over the divided axis `over`, each device its own part: the sum over devices is
+def partial_einsum(equation: str, *xs: Array, over: str, out: Sequence[str | None], dtype: Any = jnp.float32) -> Array:
+    """An einsum that sums over the divided axis `over`, each device its own part: the sum over devices, in `dtype`, is
     left to whoever constrains the result. Accumulating such parts in a loop communicates once instead of each time."""
     where = _partial(over, out)
-    return jnp.einsum(equation, *xs, preferred_element_type=jnp.float32, out_sharding=where)
+    return jnp.einsum(equation, *xs, preferred_element_type=dtype, out_sharding=where)
 
 
-def partial_zeros(shape: tuple[int, ...], over: str, out: Sequence[str | None]) -> Array:
+def partial_zeros(shape: tuple[int, ...], over: str, out: Sequence[str | None], dtype: Any = jnp.float32) -> Array:
     """Where accumulating `partial_einsum`s starts."""
-    return jnp.zeros(shape, jnp.float32, out_sharding=_partial(over, out))
+    return jnp.zeros(shape, dtype, out_sharding=_partial(over, out))
 
 
 @dataclasses.dataclass(frozen=True)

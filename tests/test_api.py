@@ -12,6 +12,7 @@ import pytest
 import jaxlm
 from jaxlm import cli, config
 from jaxlm.api import LanguageModel
+from jaxlm.api import model as api
 from jaxlm.decode import Greedy, Sampler, Temperature, TopK
 from jaxlm.errors import UserError
 from jaxlm.models import LM
@@ -178,6 +179,15 @@ def test_other_parameters_are_seen():
         (lambda lm: lm.logits([1]), r"got shape \(1,\)"),
         (lambda lm: lm.logits([[1, 2], [1]]), "rows of tokens differ in length"),
         (lambda lm: lm.logits([[1, 2]], [[1]]), "the mask's shape"),
+        (lambda lm: lm.logprobs([[264]]), "token ids must lie in 0..263"),
+        (lambda lm: lm.logprobs([1]), r"got shape \(1,\)"),
+        (lambda lm: lm.logprobs([]), r"got shape \(0,\)"),
+        (lambda lm: lm.logprobs(None), r"got shape \(\) of object"),
+        (lambda lm: lm.logprobs(["a", [1]]), "prompts must be all texts or all tokens"),
+        (lambda lm: lm.logprobs("a", [[1]]), "a mask goes with tokens"),
+        (lambda lm: lm.logprobs([[1, 2]], [[1]]), "the mask's shape"),
+        (lambda lm: lm.logprobs("a", params={}), "params must be a tree of arrays like lm.params"),
+        (lambda lm: lm.logprobs("a" * LENGTH), "129 tokens, but the model has learned positions"),
         (lambda lm: lm.logits(np.zeros((1, LENGTH + 1), int)), "129 tokens, but the model has learned positions"),
     ],
 )
@@ -253,6 +263,73 @@ def test_logits_of_other_parameters_are_differentiable_and_jittable():
     assert squares > 1
     np.testing.assert_allclose(value - loss(step), 1e-3 * squares, rtol=0.05)
     assert loss(step, TOKENS, MASK) == loss(step)  # tokens and mask may be traced
+
+
+# logprobs -------------------------------------------------------------------------------------------------------------
+
+
+def from_logits(lm, tokens, mask=None, params=None):
+    """By log softmax of all logits: of each token after the first, whatever is padding."""
+    logp_BTV = jax.nn.log_softmax(lm.logits(tokens, mask, params=params))
+    return jnp.take_along_axis(logp_BTV[:, :-1], jnp.asarray(tokens)[:, 1:, None], -1)[..., 0]
+
+
+@pytest.mark.parametrize("changes", [{}, {"softcap": 0.5, "tied": False}], ids=str)
+def test_logprobs_are_those_of_the_logits(changes):
+    lm = model(**changes)
+    found = lm.logprobs(TOKENS)
+    assert found.shape == (2, 4) and found.dtype == jnp.float32
+    np.testing.assert_allclose(found, from_logits(lm, TOKENS), atol=1e-5)
+    for given in (TOKENS.tolist(), jnp.asarray(TOKENS), TOKENS.astype(np.uint16)):
+        np.testing.assert_array_equal(lm.logprobs(given), found)
+    assert lm.logprobs(TOKENS[:, :1]).shape == (2, 0)  # no next token
+
+
+def test_logprobs_of_padding_are_0():
+    for lm in (model(), scripted(BYTES)):
+        found = lm.logprobs(TOKENS, MASK)
+        np.testing.assert_allclose(found[1], from_logits(lm, TOKENS)[1], atol=1e-5)
+        np.testing.assert_allclose(found[0, 2:], from_logits(lm, [[EOT, 97, 98]])[0], atol=1e-5)
+        assert (found[0, :2] == 0).all()  # of the first real token too, which follows padding
+        np.testing.assert_allclose(lm.logprobs(TOKENS[:, ::-1], MASK[:, ::-1])[0, 2:], 0)  # padded on the right
+
+
+def test_logprobs_of_texts_are_those_of_their_tokens():
+    lm = model()
+    found = lm.logprobs(["ab", "abcd"])
+    tokens, mask = np.array([[0, 0, EOT, 97, 98], [EOT, 97, 98, 99, 100]]), MASK
+    np.testing.assert_array_equal(found, lm.logprobs(tokens, mask))
+    np.testing.assert_array_equal(lm.logprobs(np.array(["ab", "abcd"])), found)
+    np.testing.assert_allclose(lm.logprobs("ab"), found[:1, 2:], atol=1e-5)
+    with pytest.raises(UserError, match="this model has no tokenizer: give tokens, not text"):
+        LanguageModel(lm.config, lm.params, None).logprobs("ab")
+
+
+def test_logprobs_of_what_is_generated():
+    lm = model()
+    out = lm.generate(["ab", "c"], 5, Sampler(), jax.random.key(1))
+    tokens, mask = np.array([[EOT, 97, 98], [7, EOT, 99]]), np.array([[1, 1, 1], [0, 1, 1]])
+    both = np.concatenate([tokens, out.tokens], 1), np.pad(mask, ((0, 0), (0, 5)), mode="edge")
+    np.testing.assert_allclose(lm.logprobs(*both)[:, 2:], out.logprobs, atol=1e-5)
+
+
+def test_logprobs_of_other_parameters_are_differentiable_and_jittable():
+    lm, rng = model(), np.random.default_rng(0)
+    weights_BT = np.float32(rng.normal(size=(2, 4)) * MASK[:, 1:] * MASK[:, :-1])
+    loss = lambda params, tokens, mask: (lm.logprobs(tokens, mask, params=params) * weights_BT).sum()
+    slow = lambda params: (from_logits(lm, TOKENS, MASK, params) * weights_BT).sum()
+    found = jax.jit(jax.value_and_grad(loss))(lm.params, TOKENS, MASK)  # tokens and mask may be traced
+    chex.assert_trees_all_close(found, jax.jit(jax.value_and_grad(slow))(lm.params), atol=1e-5)
+    texts = jax.jit(jax.grad(lambda params: lm.logprobs(["ab"], params=params).sum()))(lm.params)
+    chex.assert_trees_all_equal_shapes_and_dtypes(texts, lm.params)
+
+
+def test_logprobs_never_hold_all_logits():
+    B, T, V = 4, 2048, 64 * 1024
+    lm = model(V=V)
+    params, tokens = jax.eval_shape(lambda: (lm.params, jnp.zeros((B, T), jnp.int32)))
+    program = api._logprobs.lower(lm.model, params, tokens, None, None).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 4 * B * T * V / 4
 
 
 # load -----------------------------------------------------------------------------------------------------------------

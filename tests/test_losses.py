@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm.losses import TokenLoss, _chunks, cross_entropy
+from jaxlm.losses import LEAST, TokenLoss, _chunks, _Tokens, chunk_tokens, cross_entropy, token_logprobs
+from jaxlm.sharding import MeshConfig
 from tests.meshes import MESHES, lies, name, on
 
 B, T, D, V = 8, 6, 16, 24
@@ -88,6 +89,18 @@ def test_bfloat16(head_dtype):
     chex.assert_trees_all_close((np.float32(dhidden), np.float32(dhead)), expected[1], atol=3e-3)
 
 
+def test_the_gradient_of_the_head_is_summed_in_the_dtype_asked_for():
+    """Over chunks and devices; by default the hidden states', which costs it some of its digits and no more."""
+    sums = lambda dtype: lambda *args: cross_entropy(*args, chunk=1, head_grad_dtype=dtype)
+    head = lambda dtype, put=lambda x, *names: x: with_gradients(sums(dtype), put, jnp.bfloat16)[1][1]
+    exact = head(jnp.float32)
+    error = lambda found: np.linalg.norm(np.float32(found) - exact) / np.linalg.norm(exact)
+    np.testing.assert_array_equal(head(None), head(jnp.bfloat16))
+    assert 1e-4 < error(head(None)) < 1e-2
+    with on(MESHES[4]) as put:
+        assert error(head(jnp.float32, put)) < 1e-6 < error(head(None, put)) < 1e-2
+
+
 def test_sums_of_parts_add_up():
     f = jax.jit(cross_entropy)
     part = lambda a, b: f(HIDDEN[a:b], HEAD, LABELS[a:b], WEIGHTS[a:b])
@@ -126,3 +139,104 @@ def test_the_gradient_of_the_head_does_not_wait_for_the_layers():
     assert [v.aval.shape for v in barrier.outvars] == [HIDDEN.shape, HEAD.shape]
     products = lambda which: jax.jit(gradients(which)).lower(HIDDEN, HEAD).compile().as_text().count(" dot(")
     assert (products((0, 1)), products(0)) == (3, 2)
+
+
+# chunk_tokens ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "shapes, tokens",
+    [
+        (dict(N=8192, V=512, D=192, dtype="float32"), 8192),  # all at once
+        (dict(N=8193, V=512, D=192, dtype="float32"), 8192),  # 16 MiB of logits
+        (dict(N=2048, V=4096, D=192, dtype="float32"), 1024),
+        (dict(N=10**9, V=32_000, D=1024, dtype="float32"), 682),  # two thirds of the head's bytes
+        (dict(N=10**9, V=262_144, D=1024, dtype="float32"), 682),  # whatever the vocabulary
+        (dict(N=4096, V=128_256, D=4096, dtype="bfloat16"), 1365),
+        (dict(N=1365, V=128_256, D=4096, dtype="bfloat16"), 1365),
+        (dict(N=10**6, V=262_144, D=640, dtype="bfloat16"), LEAST),
+        (dict(N=LEAST - 1, V=262_144, D=640, dtype="bfloat16"), LEAST),
+    ],
+    ids=str,
+)
+def test_the_size_of_a_chunk_follows_from_the_shapes(shapes, tokens):
+    assert chunk_tokens(**shapes) == tokens
+
+
+def test_a_chunk_is_counted_on_one_device():
+    """Of its own tokens, and its own share of the vocabulary."""
+    shape = lambda *shape, dtype="float32": jax.ShapeDtypeStruct(shape, dtype)
+    chunks = lambda V: _Tokens.of(shape(8, 4096, 16), shape(V, 16), shape(8, 4096, dtype="int32"), None).chunks
+    assert (chunks(16), chunks(64), chunks(256), chunks(2048)) == (1, 1, 2, 16)
+    with on(MeshConfig(2, 2, 2)):
+        assert (chunks(16), chunks(64), chunks(256), chunks(2048)) == (1, 1, 1, 2)
+
+
+# token_logprobs -------------------------------------------------------------------------------------------------------
+
+LOGPROBS = {"logprob": RNG.normal(size=(B, T)), "logsumexp": RNG.normal(size=(B, T))}  # cotangents, a number a token
+
+
+def naive_logprobs(hidden, head, labels, softcap=None):
+    l_BTV = jnp.einsum("btd,vd->btv", hidden, head)
+    l_BTV = l_BTV if softcap is None else softcap * jnp.tanh(l_BTV / softcap)
+    logp_BT = jnp.take_along_axis(jax.nn.log_softmax(l_BTV), labels[..., None], -1)[..., 0]
+    return logp_BT, jax.nn.logsumexp(l_BTV, -1)
+
+
+def pulled(f, put=lambda x, *names: x, dtype=jnp.float32):
+    """The outputs, and the gradients of hidden states and head for other cotangents of every token and output."""
+
+    @jax.jit
+    def run(hidden, head, labels, cotangents):
+        out, pull = jax.vjp(lambda hidden, head: f(hidden, head, labels), hidden, head)
+        return out, pull(cotangents)
+
+    hidden = put(jnp.asarray(HIDDEN, dtype), "batch", "seq", None)
+    cotangents = tuple(put(np.float32(x), "batch", None) for x in LOGPROBS.values())
+    return run(hidden, put(HEAD, "vocab", "embed"), put(LABELS, "batch", None), cotangents)
+
+
+@pytest.mark.parametrize("chunk, softcap", [(None, None), (1, None), (16, 3.0), (47, None)])
+def test_logprobs_equal_log_softmax_in_any_chunks(chunk, softcap):
+    found = pulled(lambda *args: token_logprobs(*args, chunk=chunk, softcap=softcap))
+    expected = pulled(lambda *args: naive_logprobs(*args, softcap=softcap))
+    chex.assert_trees_all_equal_shapes_and_dtypes(found, expected)
+    chex.assert_trees_all_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("config", MESHES, ids=name)
+def test_logprobs_equal_log_softmax_on_meshes(config):
+    expected = pulled(lambda *args: naive_logprobs(*args, softcap=3.0))
+    with on(config) as put:
+        found = pulled(lambda *args: token_logprobs(*args, chunk=2, softcap=3.0), put)
+        if config.explicit:
+            assert lies(found[0][0], "batch", None) and lies(found[1][1], "vocab", "embed")
+    chex.assert_trees_all_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_logprobs_in_bfloat16():
+    """Float32 of it, whatever the inputs are."""
+    out, (dhidden, dhead) = pulled(lambda *args: token_logprobs(*args, chunk=16), dtype=jnp.bfloat16)
+    expected = pulled(naive_logprobs)
+    assert {x.dtype for x in out} == {jnp.dtype("float32")} and (dhidden.dtype, dhead.dtype) == ("bfloat16", "float32")
+    chex.assert_trees_all_close(out, expected[0], atol=0.05)
+    chex.assert_trees_all_close((np.float32(dhidden), dhead), expected[1], atol=0.15)
+
+
+def test_logprobs_make_the_loss():
+    found = jax.jit(token_logprobs)(HIDDEN, HEAD, LABELS)[0]
+    np.testing.assert_allclose(-(found * WEIGHTS).sum(), cross_entropy(HIDDEN, HEAD, LABELS, WEIGHTS).nll, rtol=1e-5)
+
+
+def test_large_logits_have_finite_logprobs():
+    f = lambda hidden: token_logprobs(1e3 * hidden, jnp.asarray(HEAD), LABELS)[0].sum()
+    chex.assert_tree_all_finite(jax.jit(jax.value_and_grad(f))(jnp.asarray(HIDDEN)))
+
+
+def test_logprobs_alone_compute_no_gradient():
+    """One product; with gradients the same one twice, and one each for hidden states and head."""
+    f = lambda *args: token_logprobs(*args, LABELS, chunk=16)[0].sum()
+    products = lambda f: jax.jit(f).lower(HIDDEN, HEAD).compile().as_text().count(" dot(")
+    counts = [products(g) for g in (f, jax.value_and_grad(f), jax.value_and_grad(f, (0, 1)))]
+    assert counts == [1, 3, 4]

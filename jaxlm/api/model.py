@@ -2,6 +2,7 @@
 
 import bisect
 import dataclasses
+import functools
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from jaxlm.axes import Array, Params
 from jaxlm.decode import Greedy, Known, Sampler
 from jaxlm.decode.generate import DecodeState
 from jaxlm.errors import UserError
+from jaxlm.losses import token_logprobs
 from jaxlm.ops import leaves
 from jaxlm.paths import expand
 from jaxlm.text import TextStream, Tokenizer
@@ -61,17 +63,35 @@ class LanguageModel:
     def logits(self, tokens_BT: Any, mask_BT: Any = None, params: Params | None = None) -> Array:
         """float32 (B, T, V). Rows may be padded on the left: `mask_BT` is 1 on real tokens. Differentiable in `params`
         (any tree like `self.params`). Raises UserError for ids outside the vocabulary."""
+        return _logits(self.model, *self._inputs(tokens_BT, mask_BT, params))
+
+    def logprobs(self, texts: str | Sequence[str] | Any, mask_BT: Any = None, params: Params | None = None) -> Array:
+        """The log probability of each next token, float32 (B, T - 1), without ever holding (B, T, V).
+
+            logprobs[b, t] = log softmax(logits[b, t])[tokens[b, t + 1]]
+
+        Of texts, encoded as `generate` encodes prompts and padded on the left; or of a (B, T) array of tokens, which
+        `mask_BT` may show to be padded. It is 0 where either of the two tokens is padding, so that a row's sum is the
+        log probability of its text after the first token. Differentiable in `params`; errors as in `logits`.
+
+            -lm.logprobs("def f(x):").sum()  # nats
+        """
+        if _are_texts(texts):
+            texts, mask_BT = self._prompts(texts, mask_BT)
+        return _logprobs(self.model, *self._inputs(texts, mask_BT, params))
+
+    def _inputs(self, tokens_BT: Any, mask_BT: Any, params: Params | None) -> tuple[Any, ...]:
+        """Parameters, tokens, positions and segments of a forward pass; the last two are None without a mask."""
         params = self.params if params is None else self._alike(params, "params")
         if not isinstance(tokens_BT, jax.core.Tracer):
             tokens_BT = decoding.check_tokens(tokens_BT, self.config.V)
         tokens_BT = jnp.asarray(tokens_BT, jnp.int32)
         if mask_BT is None:
-            return _logits(self.model, params, tokens_BT, None, None)
+            return params, tokens_BT, None, None
         if not isinstance(mask_BT, jax.core.Tracer):
             mask_BT = decoding.check_mask(mask_BT, tokens_BT)
         mask_BT = jnp.asarray(mask_BT, jnp.int32)
-        positions_BT = jnp.maximum(jnp.cumsum(mask_BT, -1) - 1, 0)
-        return _logits(self.model, params, tokens_BT, positions_BT, mask_BT)
+        return params, tokens_BT, jnp.maximum(jnp.cumsum(mask_BT, -1) - 1, 0), mask_BT
 
     def generate(
         self,
@@ -267,6 +287,11 @@ MARKS = range(0xD800, 0xE000)  # lone surrogates, which no decoded text has: eac
 _NO_MARKS = dict.fromkeys(MARKS)
 
 
+def _are_texts(given: Any) -> bool:
+    several = isinstance(given, list | tuple | np.ndarray) and getattr(given, "ndim", 1)
+    return isinstance(given, str) or bool(several and any(isinstance(one, str) for one in given))
+
+
 def _marked(texts: list[str], special: dict[str, int]) -> tuple[list[str], dict[int, str]]:
     """The texts that have spellings of special tokens within, with marks for these, and the marks by id. As they are
     spelled, in letters, the texts are stops too."""
@@ -301,3 +326,13 @@ _logits = jax.jit(
     ),
     static_argnums=0,
 )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _logprobs(model, params, tokens_BT, positions_BT, mask_BT):
+    out = models.forward(model, params, tokens_BT, positions_BT, mask_BT)
+    labels_BT = jnp.roll(tokens_BT, -1, 1)  # the last of a row has none
+    found_BT, _ = token_logprobs(out.hidden_BTD, out.head_VD, labels_BT, softcap=model.c.softcap)
+    if mask_BT is not None:
+        found_BT = jnp.where((mask_BT * jnp.roll(mask_BT, -1, 1)) == 1, found_BT, 0)
+    return found_BT[:, :-1]

@@ -47,6 +47,8 @@ def refused_or_plain(call, *args, **more):
         lambda lm, x: lm.logits(x),
         lambda lm, x: lm.logits([[1, 2]], x),
         lambda lm, x: lm.logits([[1, 2]], params=x),
+        lambda lm, x: lm.logprobs(x),
+        lambda lm, x: lm.logprobs(["a"], x),
         lambda lm, x: lm.to_hf(x),
         lambda lm, x: lm.vectors(x),
         lambda lm, x: lm.neighbours(x),
@@ -67,6 +69,7 @@ def test_odd_arguments_are_refused_before_anything_is_computed(call, monkeypatch
 
     monkeypatch.setattr(importlib.import_module("jaxlm.decode.generate"), "_prefill", computed)
     monkeypatch.setattr("jaxlm.api.model._logits", computed)
+    monkeypatch.setattr("jaxlm.api.model._logprobs", computed)
     lm = model()
     for x in ODD:
         refused_or_plain(call, lm, x)
