@@ -18,6 +18,7 @@ from jaxlm.nn.pipeline import PipelineConfig
 from jaxlm.nn.rope import RopeConfig
 from jaxlm.nn.sparse import SparseAttention, SparseAttentionConfig
 from jaxlm.nn.stack import SegmentConfig, Stack, segments, stack, unstack
+from jaxlm.nn.state import KVSlots, Memory, Recurrent, State
 
 __all__ = [
     "MLP",
@@ -35,6 +36,7 @@ __all__ = [
     "Differential",
     "DifferentialConfig",
     "Embed",
+    "KVSlots",
     "Latent",
     "LatentConfig",
     "LayerNorm",
@@ -46,6 +48,7 @@ __all__ = [
     "Linformer",
     "LinformerConfig",
     "MLPConfig",
+    "Memory",
     "MoE",
     "MoEConfig",
     "Parallel",
@@ -54,6 +57,7 @@ __all__ = [
     "QKNormConfig",
     "RMSNorm",
     "RMSNormConfig",
+    "Recurrent",
     "RopeConfig",
     "SegmentConfig",
     "Sinusoidal",
@@ -61,6 +65,7 @@ __all__ = [
     "SparseAttention",
     "SparseAttentionConfig",
     "Stack",
+    "State",
     "TemperatureConfig",
     "segments",
     "stack",

@@ -11,6 +11,7 @@ from jaxlm.axes import Array
 from jaxlm.config_check import check
 from jaxlm.errors import UserError
 from jaxlm.nn.heads import merge, split, whole_rows
+from jaxlm.nn.state import Memory
 from jaxlm.ops.attention import reference_attention
 
 
@@ -37,12 +38,17 @@ class CrossAttentionConfig:
     def build(self, depth: int, name: str) -> nn.Module:
         return CrossAttention(self, depth, name=name)
 
+    def init_cache(self, B: int, length: int, dtype: Any) -> Memory:
+        """An empty memory: how long it will be, the first call tells."""
+        return Memory()
+
 
 class CrossAttention(nn.Module):
-    """x_BTD, memory_BSD, mask_BS, state -> y_BTD, state.
+    """x_BTD, memory_BSD, mask_BS, past -> y_BTD, state.
 
     The memory may be of another width than x; `mask_BS` is False on its padding. The state is the memory's keys and
-    values (B, S, G, K): decoding computes them once, and gives them back instead of the memory with every token.
+    values (B, S, G, K) and its mask: decoding computes them once, and gives them as the past instead of the memory with
+    every token. Then nothing is new and the state that is returned is empty, as it is before a text begins.
     """
 
     c: CrossAttentionConfig
@@ -50,17 +56,19 @@ class CrossAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_BTD: Array, memory_BSD: Array | None = None, mask_BS: Array | None = None, state: Any = None
-    ) -> tuple[Array, tuple[Array, Array]]:
+        self, x_BTD: Array, memory_BSD: Array | None = None, mask_BS: Array | None = None, past: Memory = Memory()
+    ) -> tuple[Array, Memory]:
         c, dtype = self.c, x_BTD.dtype
         q_BTHK = split(self, "q", x_BTD, c.H, c.K, c.bias)
-        if state is None:
+        state = Memory()
+        if past.value is None:
             if memory_BSD is None:
                 raise UserError("cross attention needs a memory, or the state that an earlier call made of it")
             memory_BSD = memory_BSD.astype(dtype)
-            state = whole_rows(*(split(self, name, memory_BSD, c.groups, c.K, c.bias) for name in "kv"))
-        k_BSGK, v_BSGK = state
-        mask_BTS = jnp.ones((1, 1, k_BSGK.shape[1]), bool) if mask_BS is None else sharding.whole(mask_BS, 1)[:, None]
+            k_BSGK, v_BSGK = whole_rows(*(split(self, name, memory_BSD, c.groups, c.K, c.bias) for name in "kv"))
+            past = state = Memory((k_BSGK, v_BSGK, None if mask_BS is None else sharding.whole(mask_BS, 1)))
+        k_BSGK, v_BSGK, mask_BS = past.value
+        mask_BTS = jnp.ones((1, 1, k_BSGK.shape[1]), bool) if mask_BS is None else mask_BS[:, None]
         scale = float(c.K**-0.5 if c.scale is None else c.scale)
         o_BTHK = reference_attention(q_BTHK, k_BSGK.astype(dtype), v_BSGK.astype(dtype), mask_BTS, scale)
         return merge(self, "o", o_BTHK, x_BTD.shape[-1], self.depth, c.bias_out), state
