@@ -110,8 +110,8 @@ def mean_visible(T: int, causal: bool = True, window: int | None = None, chunk: 
 class Attention(nn.Module):
     """x_BTD, context, past -> y_BTD, slots of k_BGTK and v_BGTK.
 
-    The past, slots of k_BGSK and v_BGSK, is read and never written: the new keys and values are outputs, and who called writes
-    them where they belong.
+    The past, slots of k_BGSK and v_BGSK, is read and never written: the new keys and values are outputs, and who called
+    writes them where they belong.
     """
 
     c: AttentionConfig

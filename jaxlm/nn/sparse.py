@@ -63,7 +63,7 @@ class SparseAttentionConfig:
 
 
 class SparseAttention(nn.Module):
-    """x_BTD, context, past -> y_BTD, slots of k_BGTK and v_BGTK. The past, slots of k_BGSK and v_BGSK, is read and never written.
+    """x_BTD, context, past -> y_BTD, slots of k_BGTK and v_BGTK. The past, slots of k_BGSK and v_BGSK, is only read.
 
     Where positions are divided over devices, each has the whole row of its heads: a pattern may ask for any block.
     """

@@ -37,7 +37,7 @@ def visible(
 
 
 def cache_slots(S: int, end: Array, start_B: Array) -> tuple[Array, Array]:
-    """Positions (B, S) and segments (B, S) of the slots of a cache of S slots after `end` tokens were written: () or (B,).
+    """Positions (B, S) and segments (B, S) of a cache's S slots after `end` tokens, () or (B,), were written.
 
     Token i lies in slot i mod S, so the slots hold the last S tokens: a cache shorter than the text is a ring, and
     one formula serves both. Row b's text begins at token `start_B[b]` (what stands before is left padding).

@@ -9,7 +9,7 @@ import jax
 from jax.sharding import Mesh
 
 from jaxlm.axes import Params
-from jaxlm.decode.generate import DecodeState
+from jaxlm.decode import DecodeState
 from jaxlm.plan.facts import Buffer, Memory
 from jaxlm.plan.hlo import Module, plain
 from jaxlm.train.memory import bytes_per_device

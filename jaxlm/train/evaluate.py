@@ -4,12 +4,11 @@ import math
 from collections.abc import Callable
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from jaxlm.axes import Params
 from jaxlm.data import Dataset, baselines
-from jaxlm.decode import Temperature, TopP, generate, prepare
+from jaxlm.decode import Temperature, TopP, generate, left_pad, prepare, within
 from jaxlm.text import Tokenizer
 from jaxlm.train import step as steps
 from jaxlm.train.run import RunConfig
@@ -47,22 +46,18 @@ def make_evaluator(run: RunConfig, dataset: Dataset, mesh: Mesh) -> Callable[[Pa
 def sample(run: RunConfig, params: Params, tokenizer: Tokenizer, step: int) -> list[str]:
     """What the model makes of each of the run's prompts; the same for the same weights and step."""
     config, layers = prepare(run.model, params)
-    ids = [tokenizer.encode(prompt, special=True) for prompt in run.prompts]
-    width = max(map(len, ids))
-    tokens_BT = np.array([[0] * (width - len(row)) + row for row in ids], np.int32)
-    mask_BT = np.array([[0] * (width - len(row)) + [1] * len(row) for row in ids], np.int32)
+    tokens_BT, mask_BT = left_pad([tokenizer.encode(prompt, special=True) for prompt in run.prompts])
     new_BT, _ = generate(
         config,
         layers,
         tokens_BT,
         mask_BT=mask_BT,
         max_new_tokens=run.sample_tokens,
-        sampler=SAMPLER,
+        sampler=within(SAMPLER, tokenizer.V, run.model.V),
         key=jax.random.fold_in(jax.random.key(run.seed), step),
         stop=tokenizer.stops,
     )
-    # The model may have more rows than the tokenizer has tokens.
-    texts = (tokenizer.decode([int(i) for i in row if 0 <= i < tokenizer.V], skip_special=True) for row in new_BT)
+    texts = (tokenizer.decode([int(i) for i in row if i >= 0], skip_special=True) for row in new_BT)
     return [prompt + text for prompt, text in zip(run.prompts, texts, strict=True)]
 
 
