@@ -210,12 +210,6 @@ def whole(x: Array, axis: int) -> Array:
     return jax.sharding.reshard(x, PartitionSpec(*where[:axis], None, *where[axis + 1 :]))
 
 
-def take(x: Array, index: Array, axis: int, like: Array) -> Array:
-    """`jnp.take`, with the result laid out as `like` is."""
-    where = jax.typeof(like).sharding.spec if explicit() else None
-    return x.at[(slice(None),) * axis + (index,)].get(mode="clip", out_sharding=where)
-
-
 def einsum(equation: str, x: Array, w: Array, *, out: Sequence[str | None] | None = None, dtype: Any = None) -> Array:
     """`jnp.einsum` of activations and a weight, such as "btd,dhk->bthk": the letters summed over end x and begin or
     end w. `out` names the result's logical axes, needed only where a divided axis is summed away."""

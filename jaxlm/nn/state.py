@@ -38,7 +38,7 @@ class State:
 
     def take(self, rows_A: Array) -> Self:
         """The state of these rows, in this order: of beams that go on."""
-        return self._map(lambda x: sharding.take(x, rows_A, self.axis, x))
+        return self._map(lambda x: _take(x, rows_A, self.axis, x))
 
     def put(self, other: Self, rows_A: Array) -> Self:
         """The state with the rows of `other`, as many, in place of these: of texts that begin."""
@@ -118,10 +118,16 @@ def _write_rows(slots: Array, new: Array, end_B: Array, axis: int) -> Array:
     return jax.vmap(put, (axis, axis, 0), axis)(slots, new, slot_BT)
 
 
+def _take(x: Array, index: Array, axis: int, like: Array) -> Array:
+    """`jnp.take`, laid out as `like` is."""
+    where = jax.typeof(like).sharding.spec if sharding.explicit() else None
+    return x.at[(slice(None),) * axis + (index,)].get(mode="clip", out_sharding=where)
+
+
 def _put(x: Array, y: Array, rows_A: Array, axis: int) -> Array:
     B, A = x.shape[axis], y.shape[axis]
     of_B = jnp.full(B, -1).at[rows_A].set(jnp.arange(A))  # which of the new rows a row gets; negative: it stays
-    taken = sharding.take(y, jnp.maximum(of_B, 0), axis, x).astype(x.dtype)
+    taken = _take(y, jnp.maximum(of_B, 0), axis, x).astype(x.dtype)
     return jnp.where(_alike(of_B >= 0, x, axis), taken, x)
 
 

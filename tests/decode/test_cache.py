@@ -7,6 +7,7 @@ import pytest
 from jax import lax
 
 from jaxlm.decode import cache
+from jaxlm.errors import UserError
 from jaxlm.models import LM
 from jaxlm.models.lm import abstract, logits
 from jaxlm.nn import KVSlots, unstack
@@ -92,6 +93,38 @@ def test_rows_of_different_lengths_come_and_go(name, stacked):
     for i, logits_TV in found.items():
         whole = full_logits(name, texts[i][None], np.ones((1, S), np.int32))[0, starts[i] :][: len(logits_TV)]
         np.testing.assert_allclose(logits_TV, whole, rtol=0, atol=1e-5 * np.abs(whole).max())
+
+
+@pytest.mark.parametrize("each", [False, True], ids=["one end", "an end a row"])
+@pytest.mark.parametrize("name, n", [("rope", 4), ("latent", 4), ("windows", 1)])
+def test_tokens_that_are_dropped_leave_no_trace(name, n, each):
+    """As those that were only proposed: read all at once, then taken back."""
+    config, (tokens_BT, mask_BT) = MODELS[name], prompts(T, 0, 3, START - 1)
+    at_BT = jnp.maximum(jnp.cumsum(mask_BT, -1) - 1, 0)
+    start_B, real = T - mask_BT.sum(-1), mask_BT.astype(bool)
+
+    @jax.jit
+    def forward(params, tokens_BT, at_BT, mask_BT, caches=None, end=None):
+        past = () if caches is None else (caches, end, start_B)
+        out = LM(config).apply({"params": params}, tokens_BT, at_BT, mask_BT, *past, method="forward")
+        caches = cache.empty(config, B, T + n, jnp.float32, True) if caches is None else caches
+        return logits(config, out), cache.write(caches, out.states, jnp.int32(0) if end is None else end)
+
+    end = START + 7
+    cut = lambda at: (tokens_BT[:, at], at_BT[:, at], mask_BT[:, at])
+    _, caches = forward(params(name), *cut(slice(end)))
+    wrong_BT, at, mask = cut(slice(end, end + n))
+    here = np.full(B, end) if each else jnp.int32(end)
+    _, caches = forward(params(name), (wrong_BT + 1) % 7, at, mask, caches, here)
+    found, _ = forward(params(name), *cut(slice(end, end + 3)), cache.back(caches, n), here)
+    expected = full_logits(name, tokens_BT, mask_BT)[:, end : end + 3]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected[real[:, end : end + 3]]).max())
+
+
+@pytest.mark.parametrize("name", ["windows", "linear"])
+def test_what_is_gone_cannot_come_back(name):
+    with pytest.raises(UserError, match="a ring that has overwritten|a recurrence cannot go back"):
+        cache.back(cache.empty(MODELS[name], 1, 50, jnp.float32, True), 2)
 
 
 @pytest.mark.parametrize("each", [False, True], ids=["one end", "an end a row"])

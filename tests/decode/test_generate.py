@@ -282,9 +282,11 @@ def test_one_compilation_a_bucket():
     assert compiled() == (before[0] + 2, before[1] + 2)
 
 
+@pytest.mark.parametrize("each", [False, True], ids=["one end", "an end a row"])
 @pytest.mark.parametrize("model", ["rope", "windows"])
-def test_the_cache_is_written_in_place(model):
+def test_the_cache_is_written_in_place(model, each):
     state, how, tree = start(model)
+    state = dataclasses.replace(state, end=jnp.full(3, state.end)) if each else state
     caches = jax.tree.leaves(state.caches)
     size = sum(x.nbytes for x in caches)
     assert size == 3 * cache.nbytes(MODELS[model], BUCKET + how.new, "float32")
