@@ -115,7 +115,10 @@ def _write_rows(slots: Array, new: Array, end_B: Array, axis: int) -> Array:
     new = sharding.whole(new, new.ndim - 2)[..., -S:, :]
     slot_BT = (end_B[:, None] + jnp.arange(max(T - S, 0), T)[None]) % S
     put = lambda slots, new, slot_T: slots.at[..., slot_T, :].set(new, unique_indices=True)
-    return jax.vmap(put, (axis, axis, 0), axis)(slots, new, slot_BT)
+    put = jax.vmap(put)
+    for _ in range(axis):
+        put = jax.vmap(put, (0, 0, None))
+    return put(slots, new, slot_BT)
 
 
 def _take(x: Array, index: Array, axis: int, like: Array) -> Array:

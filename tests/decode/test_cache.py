@@ -123,7 +123,7 @@ def test_tokens_that_are_dropped_leave_no_trace(name, n, each):
 
 @pytest.mark.parametrize("name", ["windows", "linear"])
 def test_what_is_gone_cannot_come_back(name):
-    with pytest.raises(UserError, match="a ring that has overwritten|a recurrence cannot go back"):
+    with pytest.raises(UserError, match=r"a ring that has overwritten|a recurrence cannot go back"):
         cache.back(cache.empty(MODELS[name], 1, 50, jnp.float32, True), 2)
 
 
