@@ -25,6 +25,7 @@ _HOME = {
     "TopK": "jaxlm.decode",
     "TopP": "jaxlm.decode",
     "MinP": "jaxlm.decode",
+    "RepetitionPenalty": "jaxlm.decode",
     "UserError": "jaxlm.errors",
 }
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from jaxlm.api import load as load
     from jaxlm.decode import Greedy as Greedy
     from jaxlm.decode import MinP as MinP
+    from jaxlm.decode import RepetitionPenalty as RepetitionPenalty
     from jaxlm.decode import Temperature as Temperature
     from jaxlm.decode import TopK as TopK
     from jaxlm.decode import TopP as TopP

@@ -18,8 +18,7 @@ from jaxlm import arguments, convert, models
 from jaxlm import decode as decoding
 from jaxlm.api import embeddings
 from jaxlm.axes import Array, Params
-from jaxlm.decode import Greedy, Known, Sampler
-from jaxlm.decode.generate import DecodeState
+from jaxlm.decode import DecodeState, Greedy, Sampler
 from jaxlm.errors import UserError
 from jaxlm.losses import token_logprobs
 from jaxlm.ops import leaves
@@ -119,13 +118,14 @@ class LanguageModel:
             tokens_BT,
             mask_BT=mask_BT,
             max_new_tokens=max_new_tokens,
-            sampler=self._known(sampler),
+            sampler=self._within(sampler),
             key=key,
             stop=ids,
         )
         if self.tokenizer is None:
             return Generated(tokens, logprobs, None)
-        texts = []
+        tokens_BT, texts = np.asarray(tokens_BT), []
+        mask_BT = np.ones(tokens_BT.shape) if mask_BT is None else np.asarray(mask_BT)
         for b, real_T in enumerate(mask_BT.astype(bool)):
             count, text = self._cut(tokens_BT[b][real_T], tokens[b][tokens[b] >= 0], stops, marks)
             tokens[b, count:], logprobs[b, count:] = -1, 0
@@ -146,10 +146,10 @@ class LanguageModel:
         """
         tokenizer, (ids, stops, marks) = self._needed_tokenizer(), self._stops(stop)
         tokens_BT, mask_BT = self._prompts(arguments.text(prompt, "the prompt of a stream"), None)
-        max_new_tokens = decoding.check_length(self.config, mask_BT, max_new_tokens)
         config, layers = self._prepared()
-        sampler = self._known(sampler)
+        sampler = self._within(sampler)
         state, how = decoding.prefill(config, layers, tokens_BT, mask_BT, max_new_tokens, sampler, key, ids)
+        max_new_tokens = int(max_new_tokens)
         text = TextStream(tokenizer, skip_special=True)
         text.push(tokens_BT[0])
 
@@ -227,14 +227,12 @@ class LanguageModel:
             raise UserError(f"{name} must be a tree of arrays like lm.params, got {arguments.kind(tree)}")
         return tree
 
-    def _known(self, sampler: Sampler) -> Sampler:
-        """The sampler kept from ids that the tokenizer has not, where the model's vocabulary is larger."""
-        sampler = decoding.checked(sampler)
-        if self.tokenizer is None or self.tokenizer.V >= self.config.V:
-            return sampler
-        return Known(self.tokenizer.V) | sampler
+    def _within(self, sampler: Sampler) -> Sampler:
+        """The sampler kept from ids that the tokenizer has not."""
+        return sampler if self.tokenizer is None else decoding.within(sampler, self.tokenizer.V, self.config.V)
 
-    def _prompts(self, prompts: Any, mask_BT: Any) -> tuple[np.ndarray, np.ndarray]:
+    def _prompts(self, prompts: Any, mask_BT: Any) -> tuple[Any, Any]:
+        """Tokens and their mask, as they are given or of texts: decoding checks them."""
         prompts = [prompts] if isinstance(prompts, str) else prompts
         if not isinstance(prompts, list | tuple | np.ndarray | jax.Array) or not getattr(prompts, "ndim", 1):
             raise UserError(
@@ -243,10 +241,7 @@ class LanguageModel:
         if len(prompts) == 0:
             raise UserError("no prompts were given")
         if not any(isinstance(prompt, str) for prompt in prompts):
-            tokens_BT = decoding.check_tokens(prompts, self.config.V)
-            return tokens_BT, np.ones(tokens_BT.shape, bool) if mask_BT is None else decoding.check_mask(
-                mask_BT, tokens_BT
-            )
+            return prompts, mask_BT
         if not all(isinstance(prompt, str) for prompt in prompts):
             raise UserError("prompts must be all texts or all tokens")
         if mask_BT is not None:

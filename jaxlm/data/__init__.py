@@ -8,22 +8,28 @@
 shuffled training batches and as finite held-out batches. `pack` says what a batch holds.
 """
 
-from jaxlm.data.baselines import baselines
-from jaxlm.data.config import DataConfig, Source, TokenizerConfig
+from jaxlm.data.baselines import baselines, score_table
+from jaxlm.data.config import Data, DataConfig, Source, TokenizerConfig
 from jaxlm.data.dataset import Dataset, prepare
 from jaxlm.data.pack import Batch, pack
+from jaxlm.data.pairs import SyntheticPairs
+from jaxlm.data.prepared import Prepared
 from jaxlm.data.sources import documents
 from jaxlm.data.summary import summary
 
 __all__ = [
     "Batch",
+    "Data",
     "DataConfig",
     "Dataset",
+    "Prepared",
     "Source",
+    "SyntheticPairs",
     "TokenizerConfig",
     "baselines",
     "documents",
     "pack",
     "prepare",
+    "score_table",
     "summary",
 ]

@@ -1,12 +1,32 @@
 """What a model has to beat: bits per byte of the held-out text under methods that learn next to nothing."""
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from jaxlm.data.dataset import Dataset
+from jaxlm.data.measures import spell
 from jaxlm.text import Tokenizer
+
+BASELINE_BYTES, BASELINE_TOKENS = 50_000_000, 1_000_000_000  # held-out and training text: more would take long
+
+
+def score_table(dataset: Dataset, scores: Mapping[str, float], tokens: int = 0) -> str:
+    """Held-out bits per byte of the model beside what needs no learning; of large texts only what costs nothing.
+
+    `tokens` is the size of the sample that the model was scored on, 0 for all; the others are of the whole text.
+    """
+    if "bits_per_byte" not in scores:
+        return "held out: " + spell(scores)
+    small = dataset.heldout_bytes < BASELINE_BYTES and dataset.train_tokens < BASELINE_TOKENS
+    rows = baselines(dataset) if small else {"uniform": 8.0}
+    rows["this model"] = scores["bits_per_byte"]
+    lines = (f"  {name:<12}{value:8.3f}" for name, value in rows.items())
+    whole, heldout = f"{dataset.heldout_bytes:,} bytes of text", dataset.heldout_rows(tokens)
+    if heldout.share < 1:
+        whole += f"; this model on a sample of {heldout.labels:,} tokens, {heldout.share:.0%} of it"
+    return "\n".join([f"held-out bits per byte ({whole}):", *lines])
 
 
 def baselines(dataset: Dataset) -> dict[str, float]:

@@ -11,6 +11,7 @@ from jaxlm.text.sentencepiece_train import LEAST_V
 
 if TYPE_CHECKING:
     from jaxlm.data.dataset import Dataset
+    from jaxlm.data.prepared import Prepared
     from jaxlm.data.sources import Progress
 
 KINDS = ("bytes", "bpe", "unigram", "file")
@@ -89,7 +90,7 @@ class Data(abc.ABC):
     T: int  # positions of a row
 
     @abc.abstractmethod
-    def prepare(self, progress: "Progress | None" = None) -> "Dataset":
+    def prepare(self, progress: "Progress | None" = None) -> "Prepared":
         """Reads and converts it, or finds that done in a cache; `progress` is called now and then."""
 
 

@@ -13,7 +13,7 @@ from jaxlm.data import sources, tokenize
 from jaxlm.data.config import MOST, DataConfig, is_count
 from jaxlm.data.heldout import HeldoutRows, heldout_rows, in_order
 from jaxlm.data.measures import text_measures
-from jaxlm.data.pack import Batch
+from jaxlm.data.pack import Batch, pack
 from jaxlm.data.shards import Shards
 from jaxlm.errors import UserError
 from jaxlm.text import Tokenizer
@@ -92,6 +92,18 @@ class Dataset:
         """UTF-8 bytes of text per token of the training split, separators included."""
         return sum(shards.bytes for shards in self.train) / self.train_tokens
 
+    def summary(self, rows: int) -> str:
+        """What a run that trains on `rows` rows has to read, see `data.summary`."""
+        from jaxlm.data.summary import summary
+
+        return summary(self, rows)
+
+    def table(self, scores: Mapping[str, float], tokens: int = 0) -> str:
+        """Scores on the held-out sample of `tokens` beside what has to be beaten, see `data.score_table`."""
+        from jaxlm.data.baselines import score_table
+
+        return score_table(self, scores, tokens)
+
     def measures(self, sums: Mapping[str, float]) -> dict[str, float]:
         """What the sums of an objective over training text mean to people, see `text_measures`."""
         return text_measures(sums, self.bytes_per_token)
@@ -114,18 +126,11 @@ class Dataset:
         Raises:
             UserError: a batch without rows.
         """
-        from jaxlm.data.loader import TrainBatches  # imports grain
+        from jaxlm.data.loader import TrainBatches, windows  # imports grain
 
-        return TrainBatches(
-            self.train,
-            [source.weight for source in self.config.sources],
-            T=self.config.T,
-            eot=self.tokenizer.eot,
-            seed=self.config.seed,
-            batch=batch,
-            rows=_rows(batch, rows),
-            fingerprint=self.fingerprint,
-        )
+        weights, eot = [source.weight for source in self.config.sources], self.tokenizer.eot
+        stream = windows(self.train, weights, self.config.T, self.config.seed)
+        return TrainBatches(stream, batch, rows_of(batch, rows), self.fingerprint, lambda rows: pack(rows, eot))
 
     def heldout_rows(self, tokens: int = 0) -> HeldoutRows:
         """What to score a model on: all held-out rows, or as many as hold `tokens` labels, spread over every source."""
@@ -136,10 +141,11 @@ class Dataset:
 
         Arguments and errors as in `train_batches`.
         """
-        return self.heldout_rows(tokens).batches(batch, _rows(batch, rows))
+        return self.heldout_rows(tokens).batches(batch, rows_of(batch, rows))
 
 
-def _rows(batch: int, rows: Sequence[int] | None) -> Sequence[int]:
+def rows_of(batch: int, rows: Sequence[int] | None) -> Sequence[int]:
+    """`rows` of a batch, all where it is None. Raises UserError for a batch without rows."""
     if not is_count(batch):
         raise UserError(f"a batch of {said(batch)} rows: it must be a positive integer below 2**31")
     rows = range(batch) if rows is None else rows

@@ -3,13 +3,13 @@ ahead by one thread."""
 
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxlm import compat
-from jaxlm.data.pack import Batch, pack
+from jaxlm.data.pack import Batch
 from jaxlm.data.shards import Shards
 from jaxlm.errors import UserError
 
@@ -36,6 +36,15 @@ class Windows:
         return f"Windows({self._shards.folder.name}, T={self._T})"
 
 
+def windows(shards: Sequence[Shards], weights: Sequence[float], T: int, seed: int) -> Any:
+    """The endless stream of rows of token streams: each shuffled anew every epoch, mixed by weight."""
+    streams = [
+        grain.MapDataset.source(Windows(shard, T)).seed((seed + 1_000_003 * i) % 2**32).shuffle().repeat()
+        for i, shard in enumerate(shards)
+    ]
+    return grain.MapDataset.mix(streams, weights=list(weights)) if len(streams) > 1 else streams[0]
+
+
 class Part:
     """The elements at `rows` of every `batch` consecutive elements of `whole`."""
 
@@ -45,7 +54,7 @@ class Part:
     def __len__(self) -> int:
         return min(len(self._whole) // self._batch * len(self._rows), ENDLESS)
 
-    def __getitem__(self, index: int) -> np.ndarray:
+    def __getitem__(self, index: int) -> Any:
         group, row = divmod(int(index), len(self._rows))
         return self._whole[group * self._batch + self._rows[row]]
 
@@ -61,25 +70,12 @@ class TrainBatches:
     """
 
     def __init__(
-        self,
-        shards: Sequence[Shards],
-        weights: Sequence[float],
-        *,
-        T: int,
-        eot: int,
-        seed: int,
-        batch: int,
-        rows: Sequence[int],
-        fingerprint: str,
+        self, stream: Any, batch: int, rows: Sequence[int], fingerprint: str, form: Callable[[Any], Batch] | None = None
     ) -> None:
-        streams = [
-            grain.MapDataset.source(Windows(shard, T)).seed((seed + 1_000_003 * i) % 2**32).shuffle().repeat()
-            for i, shard in enumerate(shards)
-        ]
-        mixed = grain.MapDataset.mix(streams, weights=list(weights)) if len(streams) > 1 else streams[0]
-        # Chosen after the shuffle and the mixture: row r of batch i is the same one, whoever reads it.
-        local = grain.MapDataset.source(Part(mixed, batch, rows)).batch(len(rows))
-        local = local.map(lambda window: pack(window, eot))
+        """`stream` is an endless sequence of rows: arrays, or dicts of arrays; `form` makes a batch of stacked ones."""
+        # Chosen after all shuffling and mixing: row r of batch i is the same one, whoever reads it.
+        local = grain.MapDataset.source(Part(stream, batch, rows)).batch(len(rows))
+        local = local if form is None else local.map(form)
         # No reader threads: with memory maps they only wait for the interpreter lock (a tenth of the speed).
         ahead = grain.experimental.ThreadPrefetchIterDataset(
             local.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)), prefetch_buffer_size=AHEAD

@@ -6,8 +6,11 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from jaxlm import sharding
 from jaxlm.axes import Params
-from jaxlm.decode.generate import BUCKET, DecodeState, _decode, _How, _layers, _prefill
+from jaxlm.decode import loop
+from jaxlm.decode.layout import _layers
+from jaxlm.decode.prefill import first_pass
 from jaxlm.decode.sampling import Greedy
+from jaxlm.decode.state import BUCKET, DecodeState, How
 from jaxlm.errors import UserError
 from jaxlm.models import LMConfig, abstract
 
@@ -33,7 +36,7 @@ def abstract_decoding(
         prompt = max(-(-length // BUCKET) - 1, 1) * BUCKET
         text = jax.ShapeDtypeStruct((rows, prompt), jnp.int32, sharding=where)
         key = jax.eval_shape(lambda: jax.random.key(0))
-        state = jax.eval_shape(lambda *args: _prefill(_how(config, stacked), *args), params, text, text, key)
+        state = jax.eval_shape(lambda *args: first_pass(_how(config, stacked), *args), params, text, text, key, {})
     everywhere = NamedSharding(mesh, PartitionSpec())
     place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or everywhere)
     return params, jax.tree.map(place, state)
@@ -49,12 +52,12 @@ def trace_decoding(
 ) -> jax.stages.Traced:
     """`lower_decoding` as a jaxpr."""
     with sharding.use(mesh):
-        return _decode.trace(_how(config, stacked), params, state, 1)
+        return loop.run.trace(_how(config, stacked), params, state, 1)
 
 
 def _decoding(params: Params, dtype: jnp.dtype, stacked: bool) -> Params:
     return jax.tree.map(lambda x: x.astype(dtype), params) if stacked else _layers(params, dtype)
 
 
-def _how(config: LMConfig, stacked: bool) -> _How:
-    return _How(config, Greedy(), (), BUCKET, stacked)
+def _how(config: LMConfig, stacked: bool) -> How:
+    return How(config, Greedy(), (), BUCKET, stacked)

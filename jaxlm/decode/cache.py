@@ -1,54 +1,58 @@
 """The past of every layer while decoding: a value, made empty, written once per step, never mutated.
 
-Keys and values of attention are written into slots: token i goes to slot i mod S. A layer that sees everything has
-S = the longest text, one with a window has S = window and its cache is a ring. A `Whole` state (of a recurrence) takes
-the place of the one before. Caches have the layout of the model's parameters (see `nn.stack`): stacked with a leading
-axis of periods, or a tuple of periods.
+Every mixer's config says what it remembers (`init_cache`), in one of the kinds of `nn.state`: an attention that sees
+everything has a slot for each token of the longest text, one with a window has S = window and its cache is a ring.
+Caches have the layout of the model's parameters (see `nn.stack`): stacked with a leading axis of periods, or a tuple of
+periods.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxlm import sharding
 from jaxlm.axes import Array
 from jaxlm.models.lm import LMConfig
-from jaxlm.nn.context import Whole
+from jaxlm.nn.state import State
 
 
 def empty(config: LMConfig, B: int, length: int, dtype: Any, stacked: bool) -> tuple:
     """Caches for `B` rows of at most `length` tokens: 2 N G K itemsize bytes per token and layer without a window."""
 
     def segment(c):
-        period = lambda: tuple(block.empty_state(B, length, dtype) for block in c.blocks)
+        period = lambda: tuple(block.init_cache(B, length, dtype) for block in c.blocks)
         if not stacked:
             return tuple(period() for _ in range(c.repeat))
-        return jax.tree.map(lambda x: jnp.broadcast_to(x[None], (c.repeat, *x.shape)), period())
+        return _each(lambda state: state.stacked(c.repeat), period())
 
     return tuple(segment(c) for c in config.segments)
 
 
 def write(caches: tuple, new: tuple, end: Array) -> tuple:
-    """Caches with the states of new tokens written after `end` earlier ones, into every layer at once."""
-    whole = lambda x: isinstance(x, Whole)
-    one = lambda cache, x: x if whole(x) else _write(cache, x.astype(cache.dtype), end)
-    return jax.tree.map(one, caches, new, is_leaf=whole)
+    """Caches with the states of new tokens written after `end` earlier ones, () or (B,), into every layer at once."""
+    return _each(lambda state, x: state.write(x, end), caches, new)
 
 
-def _write(cache: Array, new: Array, end: Array) -> Array:
-    """(..., S, K) <- (..., T, K): the newest tokens that fit."""
-    axis, S, T = cache.ndim - 2, cache.shape[-2], new.shape[-2]
-    new = sharding.whole(new, axis)
-    if T == 1:
-        return lax.dynamic_update_slice_in_dim(cache, new, end % S, axis)
-    last = end + T - 1
-    token_S = last - (last - jnp.arange(S)) % S - end  # which of the new tokens a slot gets; negative: keep the old
-    taken = jnp.take(new, jnp.clip(token_S, 0, T - 1), axis)
-    # or-ed with zeros made like the cache, so that the mask lies on the mesh as the cache does
-    fresh = (token_S >= 0).reshape((1,) * axis + (S, 1)) | jnp.zeros_like(cache, bool)
-    return jnp.where(fresh, taken, cache)
+def take(caches: tuple, rows_A: Array) -> tuple:
+    """Caches of these rows, in this order."""
+    return _each(lambda state: state.take(rows_A), caches)
+
+
+def put(caches: tuple, other: tuple, rows_A: Array) -> tuple:
+    """Caches with those of other texts, of as many slots, in place of these rows."""
+    return _each(lambda state, x: state.put(x, rows_A), caches, other)
+
+
+def back(caches: tuple, n: int) -> tuple:
+    """Caches to go on from when up to `n` of the newest tokens are dropped and `end` is lowered. Raises UserError
+    where a layer cannot."""
+    return _each(lambda state: state.back(n), caches)
+
+
+def _each(f: Callable, caches: tuple, *others: tuple) -> tuple:
+    return jax.tree.map(f, caches, *others, is_leaf=lambda x: isinstance(x, State))
 
 
 def nbytes(config: LMConfig, length: int, dtype: Any) -> int:

@@ -3,31 +3,48 @@
     Greedy()    Temperature(0.8)    TopK(50)    TopP(0.9)    MinP(0.05)    Temperature(0.8) | TopK(50) | TopP(0.9)
 
 Each maps logits (B, V) to logits with what it excludes at -inf; the token is drawn from what is left. In a chain the
-left one comes first. A token that another excluded stays excluded. They are hashable, so they may be static arguments
-of a jitted function.
+left one comes first, and the last one draws. A token that another excluded stays excluded. They are hashable, so they
+may be static arguments of a jitted function. What one remembers of each row goes round the loop beside it.
 """
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from jaxlm import arguments
 from jaxlm.axes import Array
 from jaxlm.errors import UserError
 
 
+@struct.dataclass
+class Choice:
+    """The next token of every row, -1 (as `after` sees it) where the row has stopped."""
+
+    token_B: Array
+
+
 @dataclasses.dataclass(frozen=True)
 class Sampler:
     """Draws from the model's own distribution; the base of all others."""
 
-    def filter(self, logits_BV: Array) -> Array:
+    def start(self, prompt_BT: Array, mask_BT: Array, V: int) -> Any:
+        """What is remembered of the prompts, of which `mask_BT` is 1 on real tokens: a tree of arrays of B rows."""
+        return ()
+
+    def filter(self, logits_BV: Array, state: Any) -> Array:
+        """The logits that are drawn from."""
         return logits_BV
 
-    def __call__(self, logits_BV: Array, key: Array) -> Array:
-        """Token ids (B,)."""
-        return jax.random.categorical(key, self.filter(logits_BV))
+    def choose(self, logits_BV: Array, state: Any, key: Array) -> Choice:
+        return Choice(jax.random.categorical(key, self.filter(logits_BV, state)))
+
+    def after(self, state: Any, choice: Choice) -> Any:
+        """What is remembered once these tokens are chosen, of the same shapes."""
+        return state
 
     def __or__(self, other: "Sampler") -> "Sampler":
         return Chain((*_links(self), *_links(other)))
@@ -35,18 +52,35 @@ class Sampler:
 
 @dataclasses.dataclass(frozen=True)
 class Chain(Sampler):
-    """What `|` makes: one after the other."""
+    """What `|` makes: one after the other. Its state is the tuple of theirs."""
 
     samplers: tuple[Sampler, ...]
 
     def __post_init__(self):
         given = self.samplers if isinstance(self.samplers, tuple | list) else (self.samplers,)
-        object.__setattr__(self, "samplers", tuple(map(checked, given)))
+        object.__setattr__(self, "samplers", tuple(map(checked, given)) or (Sampler(),))
 
-    def filter(self, logits_BV: Array) -> Array:
-        for sampler in self.samplers:
-            logits_BV = sampler.filter(logits_BV)
+    def start(self, prompt_BT: Array, mask_BT: Array, V: int) -> tuple:
+        return tuple(sampler.start(prompt_BT, mask_BT, V) for sampler in self.samplers)
+
+    def filter(self, logits_BV: Array, state: tuple) -> Array:
+        for sampler, own in zip(self.samplers, state, strict=True):
+            logits_BV = sampler.filter(logits_BV, own)
         return logits_BV
+
+    def choose(self, logits_BV: Array, state: tuple, key: Array) -> Choice:
+        (*before, last), (*states, own) = self.samplers, state
+        for sampler, one in zip(before, states, strict=True):
+            logits_BV = sampler.filter(logits_BV, one)
+        return last.choose(logits_BV, own, key)
+
+    def after(self, state: tuple, choice: Choice) -> tuple:
+        return tuple(sampler.after(own, choice) for sampler, own in zip(self.samplers, state, strict=True))
+
+
+def within(sampler: Sampler, tokens: int, V: int) -> Sampler:
+    """The sampler kept to the first `tokens` ids, where the model has more (V): those that its tokenizer has."""
+    return VocabularyMask(tokens) | sampler if tokens < V else checked(sampler)
 
 
 def _links(sampler: Sampler) -> tuple[Sampler, ...]:
@@ -62,15 +96,15 @@ def checked(sampler: Sampler) -> Sampler:
 
 
 @dataclasses.dataclass(frozen=True)
-class Known(Sampler):
+class VocabularyMask(Sampler):
     """The first n tokens: a model may have more rows than its tokenizer has tokens."""
 
     n: int
 
     def __post_init__(self):
-        object.__setattr__(self, "n", arguments.integer(self.n, "n of Known", 1))
+        object.__setattr__(self, "n", arguments.integer(self.n, "n of VocabularyMask", 1))
 
-    def filter(self, logits_BV: Array) -> Array:
+    def filter(self, logits_BV: Array, state: Any) -> Array:
         return jnp.where(jnp.arange(logits_BV.shape[-1])[None] < self.n, logits_BV, -jnp.inf)
 
 
@@ -78,12 +112,12 @@ class Known(Sampler):
 class Greedy(Sampler):
     """The most likely token; the smallest id among equals."""
 
-    def filter(self, logits_BV: Array) -> Array:
+    def filter(self, logits_BV: Array, state: Any) -> Array:
         best_B1 = jnp.argmax(logits_BV, -1, keepdims=True)
         return jnp.where(jnp.arange(logits_BV.shape[-1])[None] == best_B1, logits_BV, -jnp.inf)
 
-    def __call__(self, logits_BV: Array, key: Array) -> Array:
-        return jnp.argmax(logits_BV, -1)
+    def choose(self, logits_BV: Array, state: Any, key: Array) -> Choice:
+        return Choice(jnp.argmax(logits_BV, -1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +131,7 @@ class Temperature(Sampler):
         if not 1e-30 < self.t < math.inf:  # logits beyond float32 would become NaN
             raise UserError(f"temperature must be above 0, got {self.t:g} (for the most likely token use Greedy)")
 
-    def filter(self, logits_BV: Array) -> Array:
+    def filter(self, logits_BV: Array, state: Any) -> Array:
         return logits_BV / self.t
 
 
@@ -113,7 +147,7 @@ class TopK(Sampler):
             raise UserError(f"top-k must be a whole number of at least 1, got {k:g}")
         object.__setattr__(self, "k", int(k))
 
-    def filter(self, logits_BV: Array) -> Array:
+    def filter(self, logits_BV: Array, state: Any) -> Array:
         kth_B1 = jax.lax.top_k(logits_BV, min(self.k, logits_BV.shape[-1]))[0][:, -1:]
         return jnp.where(logits_BV >= kth_B1, logits_BV, -jnp.inf)
 
@@ -130,7 +164,7 @@ class TopP(Sampler):
         if not 0 < self.p <= 1:
             raise UserError(f"top-p must lie in (0, 1], got {self.p:g}")
 
-    def filter(self, logits_BV: Array) -> Array:
+    def filter(self, logits_BV: Array, state: Any) -> Array:
         if self.p == 1:
             return logits_BV  # rounding would cut the tail
         sorted_BV = jnp.sort(logits_BV, -1, descending=True)
@@ -151,6 +185,6 @@ class MinP(Sampler):
         if not 0 <= self.p <= 1:
             raise UserError(f"min-p must lie in [0, 1], got {self.p:g}")
 
-    def filter(self, logits_BV: Array) -> Array:
+    def filter(self, logits_BV: Array, state: Any) -> Array:
         least_B1 = jnp.max(logits_BV, -1, keepdims=True) + jnp.log(self.p)
         return jnp.where(logits_BV >= least_B1, logits_BV, -jnp.inf)

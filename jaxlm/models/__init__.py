@@ -4,6 +4,7 @@ from jaxlm.models.encoder import Encoder, EncoderConfig
 from jaxlm.models.lm import LM, LMConfig
 from jaxlm.models.memories import Memories, memories, promoted, strongest
 from jaxlm.models.model import Layer, ModelConfig, Output, abstract, blocks, forward, home, init_boxed, layers, logits
+from jaxlm.models.seq2seq import Seq2Seq, Seq2SeqConfig
 
 __all__ = [
     "LM",
@@ -14,6 +15,8 @@ __all__ = [
     "Memories",
     "ModelConfig",
     "Output",
+    "Seq2Seq",
+    "Seq2SeqConfig",
     "abstract",
     "blocks",
     "forward",

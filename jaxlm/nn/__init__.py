@@ -21,6 +21,7 @@ from jaxlm.nn.rnn import GRU, LSTM, GRUConfig, LSTMConfig, RNNConfig
 from jaxlm.nn.rope import RopeConfig
 from jaxlm.nn.sparse import SparseAttention, SparseAttentionConfig
 from jaxlm.nn.stack import SegmentConfig, Stack, segments, stack, unstack
+from jaxlm.nn.state import KVSlots, Memory, Recurrent, State
 
 __all__ = [
     "GRU",
@@ -45,6 +46,7 @@ __all__ = [
     "Embed",
     "FeedForwardConfig",
     "GRUConfig",
+    "KVSlots",
     "LSTMConfig",
     "Latent",
     "LatentConfig",
@@ -58,6 +60,7 @@ __all__ = [
     "Linformer",
     "LinformerConfig",
     "MLPConfig",
+    "Memory",
     "MixerConfig",
     "MoE",
     "MoEConfig",
@@ -68,6 +71,7 @@ __all__ = [
     "RMSNorm",
     "RMSNormConfig",
     "RNNConfig",
+    "Recurrent",
     "RopeConfig",
     "SegmentConfig",
     "Sinusoidal",
@@ -75,6 +79,7 @@ __all__ = [
     "SparseAttention",
     "SparseAttentionConfig",
     "Stack",
+    "State",
     "TemperatureConfig",
     "segments",
     "stack",

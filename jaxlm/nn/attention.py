@@ -17,6 +17,7 @@ from jaxlm.nn.heads import dropout_key, keep, merge, split
 from jaxlm.nn.mixer import MixerConfig
 from jaxlm.nn.norm import NormConfig
 from jaxlm.nn.rope import RopeConfig, text_length
+from jaxlm.nn.state import KVSlots
 from jaxlm.ops import masks
 from jaxlm.ops.attention import attention, attention_with_past
 from jaxlm.ops.positions import temperature
@@ -88,11 +89,12 @@ class AttentionConfig(MixerConfig):
         """Cache slots that decoding a text of `length` tokens needs."""
         return min(length, self.window or length, self.chunk or length)
 
-    def empty_state(self, B: int, length: int, dtype: Any) -> tuple[Array, Array]:
+    def init_cache(self, B: int, length: int, dtype: Any) -> KVSlots:
         """Keys and values (B, G, S, K) of an empty cache."""
-        shape = (B, self.groups, self.state_slots(length), self.K)
+        S = self.state_slots(length)
         where = sharding.creation("batch", "heads", None, None)
-        return jnp.zeros(shape, dtype, out_sharding=where), jnp.zeros(shape, dtype, out_sharding=where)
+        empty = lambda: jnp.zeros((B, self.groups, S, self.K), dtype, out_sharding=where)
+        return KVSlots((empty(), empty()), ring=length > S)
 
     def score_flops(self, T: int) -> float:
         """Forward FLOPs per token of scores and weighted values, over the mean number of visible positions."""
@@ -107,17 +109,17 @@ def mean_visible(T: int, causal: bool = True, window: int | None = None, chunk: 
 
 
 class Attention(nn.Module):
-    """x_BTD, context, past -> y_BTD, (k_BGTK, v_BGTK).
+    """x_BTD, context, past -> y_BTD, slots of k_BGTK and v_BGTK.
 
-    The past (k_BGSK, v_BGSK) is read and never written: the new keys and values are outputs, and who called writes
-    them where they belong.
+    The past, slots of k_BGSK and v_BGSK, is read and never written: the new keys and values are outputs, and who called
+    writes them where they belong.
     """
 
     c: AttentionConfig
     depth: int  # layers of the model, for the initial size of the output projection
 
     @nn.compact
-    def __call__(self, x_BTD: Array, context: Context, past: Any = None) -> tuple[Array, tuple[Array, Array]]:
+    def __call__(self, x_BTD: Array, context: Context, past: KVSlots | None = None) -> tuple[Array, KVSlots]:
         c, at_BT = self.c, context.positions_BT
         heads = {"q": c.H, "k": c.groups, "v": c.groups}
         q_BTHK, k_BTGK, v_BTGK = (self._project(name, x_BTD, n) for name, n in heads.items())
@@ -129,7 +131,7 @@ class Attention(nn.Module):
         attend = self._attend if past is None else functools.partial(self._attend_past, past)
         o_BTHK = self._combine(attend(q_BTHK, k_BTGK, v_BTGK, context), context)
         y_BTD = merge(self, "o", o_BTHK, x_BTD.shape[-1], self.depth, c.bias_out)
-        return y_BTD, (k_BTGK.swapaxes(1, 2), v_BTGK.swapaxes(1, 2))
+        return y_BTD, KVSlots((k_BTGK.swapaxes(1, 2), v_BTGK.swapaxes(1, 2)))
 
     def _project(self, name: str, x_BTD: Array, H: int) -> Array:
         c = self.c
@@ -168,10 +170,10 @@ class Attention(nn.Module):
             implementation=c.implementation,
         )
 
-    def _attend_past(self, past: Any, q_BTHK: Array, k_BTGK: Array, v_BTGK: Array, context: Context) -> Array:
+    def _attend_past(self, past: KVSlots, q_BTHK: Array, k_BTGK: Array, v_BTGK: Array, context: Context) -> Array:
         """To the tokens of this call and those in the cache."""
         assert context.end is not None and context.start_B is not None, "a past needs its end and starts"
-        (past_k_BGSK, past_v_BGSK), bias = past, self._bias()
+        (past_k_BGSK, past_v_BGSK), bias = past.value, self._bias()
         at_BT, segments_BT = context.positions_BT, context.segments_BT
         past_at_BS, past_segments_BS = masks.cache_slots(past_k_BGSK.shape[2], context.end, context.start_B)
         see = lambda key_BS, of_BS: masks.visible(at_BT, key_BS, segments_BT, of_BS, **self._limits())

@@ -34,8 +34,8 @@ class BlockConfig(LayerConfig):
     def parts(self) -> dict[str, MixerConfig | FeedForwardConfig]:
         return {"mixer": self.mixer} | ({} if self.ffn is None else {"ffn": self.ffn})
 
-    def empty_state(self, B: int, length: int, dtype: Any) -> Any:
-        return self.mixer.empty_state(B, length, dtype)
+    def init_cache(self, B: int, length: int, dtype: Any) -> Any:
+        return self.mixer.init_cache(B, length, dtype)
 
     def build(self, depth: int, name: str) -> nn.Module:
         return Block(self, depth, name=name)
@@ -58,8 +58,8 @@ class ParallelConfig(LayerConfig):
     def parts(self) -> dict[str, MixerConfig | FeedForwardConfig]:
         return {"mixer": self.mixer, "ffn": self.ffn}
 
-    def empty_state(self, B: int, length: int, dtype: Any) -> Any:
-        return self.mixer.empty_state(B, length, dtype)
+    def init_cache(self, B: int, length: int, dtype: Any) -> Any:
+        return self.mixer.init_cache(B, length, dtype)
 
     def build(self, depth: int, name: str) -> nn.Module:
         return Parallel(self, depth, name=name)

@@ -56,10 +56,10 @@ class BranchesConfig(LayerConfig):
     def parts(self) -> dict[str, MixerConfig | FeedForwardConfig]:
         return {branch.name: branch.of for branch in self.branches}
 
-    def empty_state(self, B: int, length: int, dtype: Any) -> dict[str, Any]:
+    def init_cache(self, B: int, length: int, dtype: Any) -> dict[str, Any]:
         """By the names of the branches that are mixers."""
         of_mixers = {name: part for name, part in self.parts.items() if isinstance(part, MixerConfig)}
-        return {name: mixer.empty_state(B, length, dtype) for name, mixer in of_mixers.items()}
+        return {name: mixer.init_cache(B, length, dtype) for name, mixer in of_mixers.items()}
 
     def build(self, depth: int, name: str) -> nn.Module:
         return Branches(self, depth, name=name)

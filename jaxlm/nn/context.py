@@ -1,5 +1,4 @@
-"""What every layer of one forward pass shares: where the tokens stand, and what a cache behind them holds; and a mark
-for states that are no list of tokens."""
+"""What every layer of one forward pass shares: where the tokens stand, and what a cache behind them holds."""
 
 from typing import Any
 
@@ -9,20 +8,14 @@ from jaxlm.axes import Array
 
 
 @struct.dataclass
-class Whole:
-    """A state that takes the place of the one before it, where those of attention are written into a cache's slots."""
-
-    value: Any
-
-
-@struct.dataclass
 class Context:
     """Positions and segments of the tokens being computed.
 
     `positions_BT` may have one row, for all. `segments_BT` None means that every row is one unpadded text.
-    Where a layer is given a past, `end` tokens stand in it and row b's text begins at its token `start_B[b]`.
+    Where a layer is given a past, `end` tokens stand in it, one number or one for each row (B,), and row b's text
+    begins at its token `start_B[b]`.
     `memory_BSD` is what cross attention reads, such as an encoder's output, and may be of another width than the tokens
-    being computed; `memory_mask_BS` is False on its padding. Decoding needs the mask alone: the past has the memory.
+    being computed; `memory_mask_BS` is False on its padding. Decoding needs neither: the past has the memory.
     `layer` is the number of the layer that reads it, from 0: few need it, and it may be traced.
     """
 

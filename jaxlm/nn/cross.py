@@ -9,9 +9,10 @@ from jaxlm import sharding
 from jaxlm.axes import Array
 from jaxlm.config_check import check
 from jaxlm.errors import UserError
-from jaxlm.nn.context import Context, Whole
+from jaxlm.nn.context import Context
 from jaxlm.nn.heads import dropout_key, keep, merge, split, whole_rows
 from jaxlm.nn.mixer import MixerConfig
+from jaxlm.nn.state import Memory
 from jaxlm.ops.cross import cross_attention
 
 
@@ -39,9 +40,9 @@ class CrossAttentionConfig(MixerConfig):
     def build(self, depth: int, name: str) -> nn.Module:
         return CrossAttention(self, depth, name=name)
 
-    def empty_state(self, B: int, length: int, dtype: Any) -> Whole:
-        """Nothing: the first call makes the state, of a memory whose length is known only then."""
-        return Whole(())
+    def init_cache(self, B: int, length: int, dtype: Any) -> Memory:
+        """An empty memory: how long it will be, the first call tells."""
+        return Memory()
 
     def score_flops(self, T: int) -> float:
         """Forward FLOPs per token of scores and weighted values, of a memory as long as the text.
@@ -52,36 +53,33 @@ class CrossAttentionConfig(MixerConfig):
 
 
 class CrossAttention(nn.Module):
-    """x_BTD, context, past -> y_BTD, (k_BGSK, v_BGSK) of `context.memory_BSD`, as a `Whole`.
+    """x_BTD, context, past -> y_BTD, (k_BGSK, v_BGSK) of `context.memory_BSD` and its mask, as a `Memory`.
 
-    Decoding computes keys and values once: with a past these are read instead, and come back as they are. Where
-    positions are divided over devices, each attends with its own queries to the whole memory.
+    Decoding computes keys and values once: with a past these are read instead, and nothing is new. Where positions are
+    divided over devices, each attends with its own queries to the whole memory.
     """
 
     c: CrossAttentionConfig
     depth: int  # layers of the model, for the initial size of the output projection
 
     @nn.compact
-    def __call__(self, x_BTD: Array, context: Context, past: Whole | None = None) -> tuple[Array, Whole]:
-        c, dtype, mask_BS = self.c, x_BTD.dtype, context.memory_mask_BS
+    def __call__(self, x_BTD: Array, context: Context, past: Memory | None = None) -> tuple[Array, Memory]:
+        c, dtype = self.c, x_BTD.dtype
         q_BTHK = split(self, "q", x_BTD, c.H, c.K, c.bias)
-        if past is None or not past.value:
+        state = Memory()
+        if past is None or past.value is None:
             if context.memory_BSD is None:
                 raise UserError("cross attention needs a memory, or the past that an earlier call made of it")
             S = context.memory_BSD.shape[1]
             memory_BSD = sharding.constrain(context.memory_BSD.astype(dtype), *sharding.rows(S))
             k_BSGK, v_BSGK = whole_rows(*(split(self, name, memory_BSD, c.groups, c.K, c.bias) for name in "kv"))
-            past = Whole((k_BSGK.swapaxes(1, 2), v_BSGK.swapaxes(1, 2)))
+            mask_BS = None if context.memory_mask_BS is None else sharding.whole(context.memory_mask_BS, 1)
+            state = Memory((k_BSGK.swapaxes(1, 2), v_BSGK.swapaxes(1, 2), mask_BS))
         else:
-            k_BSGK, v_BSGK = (x_BGSK.swapaxes(1, 2).astype(dtype) for x_BGSK in past.value)
+            k_BSGK, v_BSGK = (x_BGSK.swapaxes(1, 2).astype(dtype) for x_BGSK in past.value[:2])
+            mask_BS = past.value[2]
         q_BTHK, k_BSGK, v_BSGK = keep(q_BTHK, k_BSGK, v_BSGK)
         o_BTHK = cross_attention(
-            q_BTHK,
-            k_BSGK,
-            v_BSGK,
-            None if mask_BS is None else sharding.whole(mask_BS, 1),
-            scale=c.scale,
-            dropout=c.dropout,
-            key=dropout_key(self, c.dropout),
+            q_BTHK, k_BSGK, v_BSGK, mask_BS, scale=c.scale, dropout=c.dropout, key=dropout_key(self, c.dropout)
         )
-        return merge(self, "o", o_BTHK, x_BTD.shape[-1], self.depth, c.bias_out), past
+        return merge(self, "o", o_BTHK, x_BTD.shape[-1], self.depth, c.bias_out), state

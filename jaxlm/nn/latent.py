@@ -16,6 +16,7 @@ from jaxlm.nn.heads import dropout_key, keep, merge, split
 from jaxlm.nn.mixer import MixerConfig
 from jaxlm.nn.norm import RMSNormConfig
 from jaxlm.nn.rope import RopeConfig, text_length
+from jaxlm.nn.state import KVSlots
 from jaxlm.ops import masks
 from jaxlm.ops.attention import attention
 from jaxlm.ops.latent import latent_attention_with_past
@@ -47,11 +48,11 @@ class LatentConfig(MixerConfig):
     def build(self, depth: int, name: str) -> nn.Module:
         return Latent(self, depth, name=name)
 
-    def empty_state(self, B: int, length: int, dtype: Any) -> tuple[Array, Array]:
+    def init_cache(self, B: int, length: int, dtype: Any) -> KVSlots:
         """Latents (B, S, L) and rotated keys (B, S, R) of an empty cache: L + R numbers a token."""
         where = sharding.creation("batch", None, None)
         make = lambda width: jnp.zeros((B, length, width), dtype, out_sharding=where)
-        return make(self.L), make(self.R)
+        return KVSlots((make(self.L), make(self.R)))
 
     def score_flops(self, T: int) -> float:
         """Forward FLOPs per token of scores and weighted values, over the mean number of visible positions."""
@@ -59,7 +60,7 @@ class LatentConfig(MixerConfig):
 
 
 class Latent(nn.Module):
-    """x_BTD, context, past -> y_BTD, (c_BTL, r_BTR).
+    """x_BTD, context, past -> y_BTD, slots of c_BTL and r_BTR.
 
     Without a past, heads are expanded and attended to as any others. With one, queries are brought to the latent width
     instead (`ops.latent`), and the cache is read as it is.
@@ -69,7 +70,7 @@ class Latent(nn.Module):
     depth: int
 
     @nn.compact
-    def __call__(self, x_BTD: Array, context: Context, past: Any = None) -> tuple[Array, tuple[Array, Array]]:
+    def __call__(self, x_BTD: Array, context: Context, past: KVSlots | None = None) -> tuple[Array, KVSlots]:
         c, dtype, D = self.c, x_BTD.dtype, x_BTD.shape[-1]
         at_BT = context.positions_BT
         turn = lambda x_BTHK: c.rope.rotate(x_BTHK, at_BT, text_length(at_BT))
@@ -107,13 +108,15 @@ class Latent(nn.Module):
         else:
             assert context.end is not None and context.start_B is not None, "a past needs its end and starts"
             now = context.positions_BT, context.segments_BT
-            before = masks.cache_slots(past[0].shape[1], context.end, context.start_B)
+            before = masks.cache_slots(past.value[0].shape[1], context.end, context.start_B)
             see = lambda keys: masks.visible(now[0], keys[0], now[1], keys[1])
             q_BTHL = jnp.einsum("bthk,lhk->bthl", q_BTHK, k_LHK)
-            o_BTHL = latent_attention_with_past(q_BTHL, turned_BTHR, past, (c_BTL, r_BTR), see(before), see(now), scale)
+            o_BTHL = latent_attention_with_past(
+                q_BTHL, turned_BTHR, past.value, (c_BTL, r_BTR), see(before), see(now), scale
+            )
             o_BTHJ = jnp.einsum("bthl,lhj->bthj", o_BTHL, v_LHJ)
         y_BTD = merge(self, "o", o_BTHJ, D, self.depth, c.bias)
-        return y_BTD, (c_BTL, r_BTR)
+        return y_BTD, KVSlots((c_BTL, r_BTR))
 
     def _down(self, name: str, x_BTD: Array, L: int) -> Array:
         w_DL = weight(self, name, (x_BTD.shape[-1], L), ("embed", None), init.fan_in((0,)), (0,))

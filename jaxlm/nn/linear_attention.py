@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jaxlm import sharding
 from jaxlm.axes import Array
 from jaxlm.config_check import check
-from jaxlm.nn.context import Context, Whole
+from jaxlm.nn.context import Context
 from jaxlm.nn.heads import merge, split, whole_rows
 from jaxlm.nn.mixer import MixerConfig
+from jaxlm.nn.state import Recurrent
 from jaxlm.ops.linear_attention import causal_linear_attention, elu_features
 
 
@@ -28,10 +29,10 @@ class LinearAttentionConfig(MixerConfig):
     def build(self, depth: int, name: str) -> nn.Module:
         return LinearAttention(self, depth, name=name)
 
-    def empty_state(self, B: int, length: int, dtype: Any) -> Whole:
+    def init_cache(self, B: int, length: int, dtype: Any) -> Recurrent:
         """Sums over no token, float32 (B, H, K, K + 1), whatever the length and the dtype."""
         where = sharding.creation("batch", "heads", None, None)
-        return Whole(jnp.zeros((B, self.H, self.K, self.K + 1), jnp.float32, out_sharding=where))
+        return Recurrent(jnp.zeros((B, self.H, self.K, self.K + 1), jnp.float32, out_sharding=where))
 
     def score_flops(self, T: int) -> float:
         """Forward FLOPs per token of adding to the sums and of reading them."""
@@ -48,7 +49,7 @@ class LinearAttention(nn.Module):
     depth: int  # layers of the model, for the initial size of the output projection
 
     @nn.compact
-    def __call__(self, x_BTD: Array, context: Context, past: Whole | None = None) -> tuple[Array, Whole]:
+    def __call__(self, x_BTD: Array, context: Context, past: Recurrent | None = None) -> tuple[Array, Recurrent]:
         c, before = self.c, None if past is None else past.value
         q_BTHK, k_BTHK, v_BTHK = (split(self, name, x_BTD, c.H, c.K) for name in "qkv")
         q_BTHK, k_BTHK, v_BTHK = whole_rows(q_BTHK, k_BTHK, v_BTHK)
@@ -56,4 +57,4 @@ class LinearAttention(nn.Module):
         o_BTHK, state_BHZJ = causal_linear_attention(
             elu_features(q_BTHK), elu_features(k_BTHK), v_BTHK, segments_BT, before
         )
-        return merge(self, "o", o_BTHK, x_BTD.shape[-1], self.depth), Whole(state_BHZJ)
+        return merge(self, "o", o_BTHK, x_BTD.shape[-1], self.depth), Recurrent(state_BHZJ)

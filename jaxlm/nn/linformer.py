@@ -34,7 +34,7 @@ class LinformerConfig(MixerConfig):
                 f"linformer: needs H, K >= 1 and 1 <= L <= S, got H={self.H} K={self.K} L={self.L} S={self.S}"
             )
 
-    def empty_state(self, B: int, length: int, dtype: Any) -> Any:
+    def init_cache(self, B: int, length: int, dtype: Any) -> Any:
         raise UserError("linformer sees the whole text at once: it cannot decode token by token")
 
     def build(self, depth: int, name: str) -> nn.Module:

@@ -11,7 +11,7 @@ import flax.linen as nn
 class MixerConfig(abc.ABC):
     """A token mixer, the part of a layer that sees other positions: attention, a recurrence, a convolution.
 
-    Its module is x_BTD, context, past -> y_BTD, state: see `nn.context.Context`. A past is what `empty_state` gives,
+    Its module is x_BTD, context, past -> y_BTD, state: see `nn.context.Context`. A past is what `init_cache` gives,
     with the states of the tokens so far written into it (`decode.cache.write`).
     """
 
@@ -22,7 +22,7 @@ class MixerConfig(abc.ABC):
         """The module; `depth` is the number of layers of the model, for the initial size of its last matrix."""
 
     @abc.abstractmethod
-    def empty_state(self, B: int, length: int, dtype: Any) -> Any:
+    def init_cache(self, B: int, length: int, dtype: Any) -> Any:
         """The past of B rows that will have at most `length` tokens, before the first one."""
 
     @abc.abstractmethod
@@ -53,8 +53,8 @@ class LayerConfig(abc.ABC):
         """Its mixers and feed-forwards in order, by the names that their weights have."""
 
     @abc.abstractmethod
-    def empty_state(self, B: int, length: int, dtype: Any) -> Any:
-        """The past of its mixers, see `MixerConfig.empty_state`."""
+    def init_cache(self, B: int, length: int, dtype: Any) -> Any:
+        """The past of its mixers, see `MixerConfig.init_cache`."""
 
     @property
     def mixers(self) -> tuple[MixerConfig, ...]:

@@ -12,9 +12,10 @@ from jaxlm.axes import Array
 from jaxlm.config_check import check
 from jaxlm.errors import UserError
 from jaxlm.nn import init
-from jaxlm.nn.context import Context, Whole
+from jaxlm.nn.context import Context
 from jaxlm.nn.heads import keep, merge
 from jaxlm.nn.mixer import MixerConfig
+from jaxlm.nn.state import Recurrent
 from jaxlm.ops.rnn import gru, lstm
 from jaxlm.sharding import einsum, weight
 
@@ -50,10 +51,10 @@ class RNNConfig(MixerConfig):
         """Those of the state."""
         return (self.names[0], None)
 
-    def empty_state(self, B: int, length: int, dtype: Any) -> Whole:
+    def init_cache(self, B: int, length: int, dtype: Any) -> Recurrent:
         """Zeros, float32 (B, H, Z / H) each, whatever the length and the dtype."""
         shape, where = (B, self.H, self.Z // self.H), sharding.creation("batch", *self.where)
-        return Whole(tuple(jnp.zeros(shape, jnp.float32, out_sharding=where) for _ in range(self.arrays)))
+        return Recurrent(tuple(jnp.zeros(shape, jnp.float32, out_sharding=where) for _ in range(self.arrays)))
 
     def score_flops(self, T: int) -> float:
         """None: all products are with weights."""
@@ -92,7 +93,7 @@ class RNN(nn.Module):
     depth: int  # layers of the model, for the initial size of the output projection
 
     @nn.compact
-    def __call__(self, x_BTD: Array, context: Context, past: Whole | None = None) -> tuple[Array, Whole]:
+    def __call__(self, x_BTD: Array, context: Context, past: Recurrent | None = None) -> tuple[Array, Recurrent]:
         c, D, dtype = self.c, x_BTD.shape[-1], x_BTD.dtype
         n, H, K = c.gates, c.H, c.Z // c.H
         w_DnHK = weight(self, "x", (D, n, H, K), ("embed", None, *c.names), init.fan_in((0,)), (0,))
@@ -105,7 +106,7 @@ class RNN(nn.Module):
         w_HKnK = sharding.constrain(w_HKnK, *c.where, None, None)  # gathered once, not at every step
         segments_BT = None if context.segments_BT is None else sharding.whole(context.segments_BT, 1)
         h_BTHK, state = self._recur(x_BTnHK, w_HKnK, None if past is None else past.value, segments_BT)
-        return merge(self, "o", h_BTHK, D, self.depth, c.bias_out, c.names), Whole(state)
+        return merge(self, "o", h_BTHK, D, self.depth, c.bias_out, c.names), Recurrent(state)
 
     def _bias(self, key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
         """How the gates' biases begin."""

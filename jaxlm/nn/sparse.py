@@ -15,6 +15,7 @@ from jaxlm.errors import UserError
 from jaxlm.nn.context import Context
 from jaxlm.nn.heads import merge, split, whole_rows
 from jaxlm.nn.mixer import MixerConfig
+from jaxlm.nn.state import KVSlots
 from jaxlm.ops import masks
 from jaxlm.ops.attention import attention_with_past
 from jaxlm.ops.sparse import Fixed, Local, Strided, block_sparse_attention, pattern_mask
@@ -49,11 +50,11 @@ class SparseAttentionConfig(MixerConfig):
     def build(self, depth: int, name: str) -> nn.Module:
         return SparseAttention(self, depth, name=name)
 
-    def empty_state(self, B: int, length: int, dtype: Any) -> tuple[Array, Array]:
+    def init_cache(self, B: int, length: int, dtype: Any) -> KVSlots:
         """Keys and values (B, G, S, K) of an empty cache, a slot for each token."""
         where = sharding.creation("batch", "heads", None, None)
         empty = lambda: jnp.zeros((B, self.groups, length, self.K), dtype, out_sharding=where)
-        return empty(), empty()
+        return KVSlots((empty(), empty()))
 
     def score_flops(self, T: int) -> float:
         """Forward FLOPs per token of scores and weighted values, over the mean number of visible positions."""
@@ -63,7 +64,7 @@ class SparseAttentionConfig(MixerConfig):
 
 
 class SparseAttention(nn.Module):
-    """x_BTD, context, past -> y_BTD, (k_BGTK, v_BGTK). The past (k_BGSK, v_BGSK) is read and never written.
+    """x_BTD, context, past -> y_BTD, slots of k_BGTK and v_BGTK. The past, slots of k_BGSK and v_BGSK, is only read.
 
     Where positions are divided over devices, each has the whole row of its heads: a pattern may ask for any block.
     """
@@ -72,15 +73,15 @@ class SparseAttention(nn.Module):
     depth: int  # layers of the model, for the initial size of the output projection
 
     @nn.compact
-    def __call__(self, x_BTD: Array, context: Context, past: Any = None) -> tuple[Array, tuple[Array, Array]]:
+    def __call__(self, x_BTD: Array, context: Context, past: KVSlots | None = None) -> tuple[Array, KVSlots]:
         c, heads = self.c, {"q": self.c.H, "k": self.c.groups, "v": self.c.groups}
         q_BTHK, k_BTGK, v_BTGK = whole_rows(*(split(self, name, x_BTD, n, c.K) for name, n in heads.items()))
-        state = k_BTGK.swapaxes(1, 2), v_BTGK.swapaxes(1, 2)
+        new = k_BTGK.swapaxes(1, 2), v_BTGK.swapaxes(1, 2)
         if past is None:
             o_BTHK = self._attend(q_BTHK, k_BTGK, v_BTGK, context.segments_BT)
         else:
-            o_BTHK = self._attend_past(q_BTHK, *state, context, *past)
-        return merge(self, "o", o_BTHK, x_BTD.shape[-1], self.depth), state
+            o_BTHK = self._attend_past(q_BTHK, *new, context, *past.value)
+        return merge(self, "o", o_BTHK, x_BTD.shape[-1], self.depth), KVSlots(new)
 
     def _attend(self, q_BTHK: Array, k_BTGK: Array, v_BTGK: Array, segments_BT: Array | None) -> Array:
         pattern = self.c.pattern(q_BTHK.shape[1])

@@ -10,7 +10,7 @@ from jaxlm import sharding
 from jaxlm.axes import Array, Params
 from jaxlm.config_check import check
 from jaxlm.losses import cross_entropy
-from jaxlm.models import forward
+from jaxlm.models import Seq2SeqConfig, forward
 from jaxlm.objectives.objective import Batch, Objective, Spec, Sums, is_causal, tokens, unfit
 
 
@@ -31,6 +31,8 @@ class MaskedTokens(Objective):
         check(self, mask=">= 0", rate="(0, 1]", vocabulary=">= 1")
 
     def check(self, model: Any) -> None:
+        if isinstance(model, Seq2SeqConfig):
+            raise unfit(self, model, "it reads a source beside the text; try SequenceToSequence")
         if is_causal(model):
             raise unfit(self, model, "its attention is causal, so no token sees what stands behind it; try NextToken")
         if self.mask >= model.V:

@@ -8,7 +8,7 @@ import jax
 from jaxlm.axes import Array, Params
 from jaxlm.config_check import check
 from jaxlm.losses import cross_entropy
-from jaxlm.models import ModelConfig, forward
+from jaxlm.models import ModelConfig, Seq2SeqConfig, forward
 from jaxlm.objectives.objective import Batch, Objective, Spec, Sums, is_causal, tokens, unfit
 
 
@@ -27,6 +27,8 @@ class NextToken(Objective):
         check(self, label_smoothing="[0, 1)", z_loss=">= 0")
 
     def check(self, model: ModelConfig) -> None:
+        if isinstance(model, Seq2SeqConfig):
+            raise unfit(self, model, "it reads a source beside the text; try SequenceToSequence")
         if not is_causal(model):
             raise unfit(self, model, "its tokens see the later ones that they are to predict; try MaskedTokens")
 

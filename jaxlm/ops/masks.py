@@ -37,14 +37,14 @@ def visible(
 
 
 def cache_slots(S: int, end: Array, start_B: Array) -> tuple[Array, Array]:
-    """Positions (B, S) and segments (B, S) of the slots of a cache of S slots after `end` tokens were written.
+    """Positions (B, S) and segments (B, S) of a cache's S slots after `end` tokens, () or (B,), were written.
 
     Token i lies in slot i mod S, so the slots hold the last S tokens: a cache shorter than the text is a ring, and
     one formula serves both. Row b's text begins at token `start_B[b]` (what stands before is left padding).
     Segments are 1 for text, 0 for padding and -1 for a slot not written yet.
     """
-    last = end - 1
-    token_S = last - (last - jnp.arange(S)) % S  # the newest token that belongs in each slot; negative: none yet
-    position_BS = token_S[None, :] - start_B[:, None]
-    segment_BS = jnp.where(token_S[None, :] < 0, -1, jnp.where(position_BS < 0, 0, 1))
+    last_B1 = jnp.reshape(end, (-1, 1)) - 1
+    token_BS = last_B1 - (last_B1 - jnp.arange(S)[None]) % S  # the newest that belongs in each slot; negative: none yet
+    position_BS = token_BS - start_B[:, None]
+    segment_BS = jnp.where(token_BS < 0, -1, jnp.where(position_BS < 0, 0, 1))
     return position_BS, segment_BS

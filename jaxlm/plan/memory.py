@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from jaxlm.axes import Params
-from jaxlm.decode.generate import DecodeState
+from jaxlm.decode import DecodeState
 from jaxlm.plan.facts import Buffer, Memory
 from jaxlm.plan.hlo import Module, plain
 from jaxlm.train.memory import bytes_per_device

@@ -140,15 +140,18 @@ def _check_shared(folder: Path, mark: str) -> None:
         )
 
 
-def claim(run: RunConfig, folder: Path, tokenizer: Tokenizer) -> None:
+def claim(run: RunConfig, folder: Path, tokenizer: Tokenizer | None) -> None:
     """Writes `config.json` and `tokenizer/`: from here on the folder is this run's."""
     if jax.process_index() == 0:
-        tokenizer.save(folder / "tokenizer")
+        if tokenizer is not None:
+            tokenizer.save(folder / "tokenizer")
         config.save(run, folder / "config.json")
 
 
-def check_tokenizer(run: RunConfig, tokenizer: Tokenizer) -> None:
+def check_tokenizer(run: RunConfig, tokenizer: Tokenizer | None) -> None:
     """Raises UserError when the model has no row for some token, or too few positions for the samples."""
+    if tokenizer is None:
+        return
     if tokenizer.V > run.model.V:
         raise UserError(f"the tokenizer has {tokenizer.V} tokens, the model only V={run.model.V}: raise model.V")
     if not run.samples:

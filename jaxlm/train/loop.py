@@ -5,12 +5,12 @@ from pathlib import Path
 
 import jax
 
-from jaxlm import data, processes, sharding
+from jaxlm import processes, sharding
 from jaxlm.models import flops
 from jaxlm.train import start
 from jaxlm.train.batch import place, rows_here
 from jaxlm.train.checkpoint import Checkpoints
-from jaxlm.train.evaluate import make_evaluator, sample, score_table
+from jaxlm.train.evaluate import make_evaluator, sample
 from jaxlm.train.folder import check_tokenizer, claim, open_run
 from jaxlm.train.memory import compile_step, memory_explained
 from jaxlm.train.profile import Profiler
@@ -41,7 +41,7 @@ def train(run: RunConfig, folder: str | Path) -> None:
             dataset = run.data.prepare(progress)
         processes.agree("the data", dataset.fingerprint, "give all of them the same files")
         check_tokenizer(run, dataset.tokenizer)
-        print(data.summary(dataset, run.steps * run.batch), flush=True)
+        print(dataset.summary(run.steps * run.batch), flush=True)
         count, device = flops.parameters(run.model), mesh.devices.flat[0].device_kind
         print(f"{count:,} parameters on {mesh.size} x {device}: compiling the training step", flush=True)
         train_step = compile_step(setup)  # refuses what does not fit before anything is there
@@ -79,7 +79,7 @@ def train(run: RunConfig, folder: str | Path) -> None:
                 with report.pause():
                     scores = evaluate(state.eval_params)
                     report.scores(step, scores)
-            if due(run.sample_every) and run.samples:
+            if due(run.sample_every) and run.samples and dataset.tokenizer:
                 with report.pause():
                     report.samples(step, sample(run, join(state.eval_params, frozen), dataset.tokenizer, step))
             stop = stopping.agreed(mesh)
@@ -99,4 +99,4 @@ def train(run: RunConfig, folder: str | Path) -> None:
                     report.print(f"{stop}: saved step {step} and stopped; run it again to go on")
                     return
         scores = scores or evaluate(state.eval_params)
-    print(score_table(dataset, scores, run.eval_tokens))
+    print(dataset.table(scores, run.eval_tokens))

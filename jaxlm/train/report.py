@@ -12,11 +12,11 @@ import jax
 
 from jaxlm.axes import Array
 from jaxlm.data.loader import TrainBatches
+from jaxlm.data.measures import spell
 from jaxlm.errors import UserError
 from jaxlm.text.files import write_file
 from jaxlm.train import hardware
 from jaxlm.train.checkpoint import steps
-from jaxlm.train.evaluate import spell
 from jaxlm.train.metrics import writers
 from jaxlm.train.plot import plot_losses
 from jaxlm.train.progress import Progress

@@ -67,7 +67,7 @@ def test_odd_arguments_are_refused_before_anything_is_computed(call, monkeypatch
     def computed(*args, **more):
         raise UserError("as far as this: the arguments are fine")
 
-    monkeypatch.setattr(importlib.import_module("jaxlm.decode.generate"), "_prefill", computed)
+    monkeypatch.setattr(importlib.import_module("jaxlm.decode.prefill"), "first_pass", computed)
     monkeypatch.setattr("jaxlm.api.model._logits", computed)
     monkeypatch.setattr("jaxlm.api.model._logprobs", computed)
     lm = model()

@@ -1,19 +1,34 @@
+import dataclasses
 import functools
 import re
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxlm import compat, sharding
-from jaxlm.decode import Greedy, Sampler, Temperature, cache, decode, generate, left_pad, prefill, prepare, results
-from jaxlm.decode.generate import BUCKET, _decode, _prefill
+from jaxlm.decode import (
+    Greedy,
+    Sampler,
+    Temperature,
+    cache,
+    decode,
+    generate,
+    left_pad,
+    loop,
+    prefill,
+    prepare,
+    results,
+)
+from jaxlm.decode.prefill import first_pass
+from jaxlm.decode.state import BUCKET
 from jaxlm.errors import UserError
 from jaxlm.models import LM
 from jaxlm.models import lm as models
-from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, CrossAttentionConfig, Memory, MLPConfig
 from jaxlm.sharding import MeshConfig
 from tests.decode.models import DYNAMIC, MODELS, V, full_logits, lm, params, prompts
 from tests.meshes import lies, name, on
@@ -157,6 +172,83 @@ def test_it_is_over_when_every_row_has_stopped(config):
         assert int(decode(how, tree, state, NEW).step) == 1
 
 
+def test_texts_come_and_go_in_one_batch():
+    """Of different lengths, at two rows of one loop; one ends and another takes its place."""
+    rng = np.random.default_rng(1)
+    config, tree = prepare(MODELS["windows"], params("windows"))
+    texts = [rng.integers(0, V, (1, n)) for n in (9, 70, 20)]  # in caches of as many slots: of prompts and new tokens
+    begin = lambda text, new: prefill(config, tree, text, None, new, Greedy(), KEY, ())
+    alone = [begin(text, new)[0] for text, new in zip(texts, (128, 64, 128))]
+
+    @jax.jit
+    def join(state, b, new):
+        put = lambda name: getattr(state, name).at[b].set(jnp.ravel(getattr(new, name))[0])
+        rows = {name: put(name) for name in ("end", "start_B", "token_B", "done_B")}
+        tokens_BT = state.tokens_BT.at[b, state.step - 1].set(new.token_B[0])
+        caches = cache.put(state.caches, new.caches, b[None])
+        return dataclasses.replace(state, caches=caches, tokens_BT=tokens_BT, **rows)
+
+    state, how = begin(np.zeros((2, 5), int), 128)
+    state = dataclasses.replace(state, end=jnp.full(2, state.end))
+    state = join(join(state, jnp.int32(0), alone[0]), jnp.int32(1), alone[1])
+    state = join(decode(how, tree, state, 6), jnp.int32(0), alone[2])
+    found_BT = np.asarray(results(decode(how, tree, state, NEW))[0])
+    expected = [generate(config, tree, text, max_new_tokens=NEW)[0][0] for text in texts]
+    np.testing.assert_array_equal(found_BT[0, :5], expected[0][:5])
+    np.testing.assert_array_equal(found_BT[0, 5:NEW], expected[2][: NEW - 5])
+    np.testing.assert_array_equal(found_BT[1, :NEW], expected[1])
+
+
+class Reader(nn.Module):
+    """A language model that then attends to a memory."""
+
+    c: models.LMConfig
+    stacked: bool = True
+
+    @nn.compact
+    def forward(self, *args, memory_BSD=None, memory_mask_BS=None):
+        lm = LM(self.c, self.stacked)
+        nn.share_scope(self, lm)
+        args, (caches, memory) = list(args), args[3] if len(args) > 3 else (None, Memory())
+        args[3:4] = [caches] * (len(args) > 3)
+        out = lm.forward(*args)
+        cross = CrossAttentionConfig(H=2, K=8).build(1, "cross")
+        y_BTD, new = cross(out.hidden_BTD, memory_BSD, memory_mask_BS, memory)
+        return dataclasses.replace(out, hidden_BTD=out.hidden_BTD + 3 * y_BTD, states=(out.states, new))
+
+
+@pytest.mark.parametrize("model", ["rope", "dynamic ntk"])
+def test_a_model_may_read_more_than_tokens_once(model, monkeypatch):
+    """Keys and values of a memory are made with the prompt and kept; only then is the memory given, or where the text
+    is read anew."""
+    config, S = (MODELS | DYNAMIC)[model], 5
+    memory_BSD = np.random.default_rng(0).normal(size=(3, S, 16)).astype(np.float32)
+    mask_BS = np.arange(S) < np.array([[5], [2], [4]])
+    inputs = {"memory_BSD": memory_BSD, "memory_mask_BS": mask_BS}
+    empty = cache.empty
+    monkeypatch.setattr(loop, "LM", Reader)
+    monkeypatch.setattr(cache, "empty", lambda *args, **more: (empty(*args, **more), Memory()))
+    forward = functools.partial(Reader(config).apply, method="forward")
+    tree = Reader(config).init(jax.random.key(0), TOKENS, **inputs, method="forward")["params"]
+    tree = jax.tree.map(lambda x: 3 * x, sharding.unbox(tree))
+    state, how = prefill(config, tree, TOKENS, MASK, NEW, Greedy(), KEY, (), inputs)
+    kept = [np.asarray(x) for x in state.caches[1].value]
+    state = decode(how, tree, state, NEW)
+    new_BT, logprobs_BT = (np.asarray(x)[:, :NEW] for x in results(state)[:2])
+    for before, after in zip(kept, state.caches[1].value, strict=True):
+        np.testing.assert_array_equal(after, before)
+    texts, real = np.concatenate([TOKENS, new_BT], 1)[:, :-1], np.concatenate([MASK, np.ones_like(new_BT)], 1)[:, :-1]
+    at_BT = np.maximum(np.cumsum(real, 1) - 1, 0)
+    expected = lambda **inputs: models.logits(config, forward({"params": tree}, texts, at_BT, real, **inputs))
+    logits_BTV = np.asarray(expected(**inputs))[:, T - 1 :]
+    first = 0 if model == "rope" else NEW - 1  # the length of the whole text is that of the last step only
+    np.testing.assert_array_equal(new_BT[:, first:], logits_BTV.argmax(-1)[:, first:])
+    found = np.asarray(jax.nn.log_softmax(logits_BTV)).max(-1)
+    np.testing.assert_allclose(logprobs_BT[:, first:], found[:, first:], atol=1e-4)
+    other = np.asarray(expected(memory_BSD=-memory_BSD, memory_mask_BS=mask_BS))[:, T - 1 :]
+    assert (other.argmax(-1) != new_BT)[:, first:].any()
+
+
 # Meshes ---------------------------------------------------------------------------------------------------------------
 
 
@@ -180,7 +272,7 @@ def test_the_same_on_a_mesh_that_does_not_divide_the_rows(config):
 
 def test_one_compilation_a_bucket():
     sampler, rng = Temperature(0.77), np.random.default_rng(0)  # a sampler of no other test
-    compiled = lambda: (_prefill._cache_size(), _decode._cache_size())
+    compiled = lambda: (first_pass._cache_size(), loop.run._cache_size())
     before = compiled()
     for T, new in [(1, 1), (9, 20), (33, 5), (64, 64), (2, 63)]:
         new_BT, _ = run(tokens=rng.integers(0, V, (3, T)), mask=None, max_new_tokens=new, sampler=sampler)
@@ -190,13 +282,15 @@ def test_one_compilation_a_bucket():
     assert compiled() == (before[0] + 2, before[1] + 2)
 
 
+@pytest.mark.parametrize("each", [False, True], ids=["one end", "an end a row"])
 @pytest.mark.parametrize("model", ["rope", "windows"])
-def test_the_cache_is_written_in_place(model):
+def test_the_cache_is_written_in_place(model, each):
     state, how, tree = start(model)
+    state = dataclasses.replace(state, end=jnp.full(3, state.end)) if each else state
     caches = jax.tree.leaves(state.caches)
     size = sum(x.nbytes for x in caches)
     assert size == 3 * cache.nbytes(MODELS[model], BUCKET + how.new, "float32")
-    program = _decode.lower(how, tree, state, NEW).compile()
+    program = loop.run.lower(how, tree, state, NEW).compile()
     assert program.memory_analysis().alias_size_in_bytes >= size
     for x in caches:  # nor is one copied for every token within the loop
         shape = re.escape(f"f32[{','.join(map(str, x.shape))}]")
@@ -211,14 +305,14 @@ def test_a_token_reads_the_cache_where_it_stands():
     config = lm((1, (BlockConfig(AttentionConfig(H=2, K=64), MLPConfig(F=16)),)))
     config, tree = prepare(config, weights(LM(config), TOKENS))
     state, how = prefill(config, tree, TOKENS, None, 8192, Greedy(), KEY, ())
-    memory = _decode.lower(how, tree, state, NEW).compile().memory_analysis()
+    memory = loop.run.lower(how, tree, state, NEW).compile().memory_analysis()
     assert memory.temp_size_in_bytes < jax.tree.leaves(state.caches)[0].nbytes / 2
 
 
 def test_nothing_goes_to_the_host_while_decoding():
     state, how, tree = start()
     until = jnp.int32(NEW)
-    program = _decode.lower(how, tree, state, until).compile().as_text()
+    program = loop.run.lower(how, tree, state, until).compile().as_text()
     assert re.findall("infeed|outfeed|callback| send| recv", program) == [] and " while(" in program
     with jax.transfer_guard("disallow"):
         state = decode(how, tree, state, until)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm.decode import Chain, Greedy, Known, MinP, Sampler, Temperature, TopK, TopP
+from jaxlm.decode import Chain, Greedy, MinP, Sampler, Temperature, TopK, TopP, VocabularyMask, within
 from jaxlm.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -55,9 +55,23 @@ def greedy(row):
     return [i == row.index(max(row)) for i in range(len(row))]
 
 
+def fresh(sampler: Sampler, logits):
+    """The state after empty prompts."""
+    B, V = logits.shape
+    return sampler.start(jnp.zeros((B, 1), int), jnp.zeros((B, 1), int), V)
+
+
+def filtered(sampler: Sampler, logits):
+    return sampler.filter(jnp.asarray(logits), fresh(sampler, logits))
+
+
+def draw(sampler: Sampler, logits, key):
+    return sampler.choose(jnp.asarray(logits), fresh(sampler, logits), key).token_B
+
+
 def kept(sampler: Sampler, logits=LOGITS) -> np.ndarray:
     """Which ids have a chance; what has keeps its logit."""
-    found = np.asarray(jax.jit(sampler.filter)(logits))
+    found = np.asarray(jax.jit(filtered, static_argnums=0)(sampler, logits))
     assert not np.isnan(found).any()
     stays = found > -INF
     np.testing.assert_array_equal(found[stays], logits[stays])
@@ -70,8 +84,8 @@ CASES = [
     *[(TopP(p), top_p, (p,)) for p in (1e-9, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99)],
     *[(MinP(p), min_p, (p,)) for p in (0, 1e-9, 0.05, 0.3, 0.5, 1)],
     (Greedy(), greedy, ()),
-    (Known(5), lambda row: [i < 5 for i in range(V)], ()),
-    (Known(V), lambda row: [True] * V, ()),
+    (VocabularyMask(5), lambda row: [i < 5 for i in range(V)], ()),
+    (VocabularyMask(V), lambda row: [True] * V, ()),
     (Sampler(), lambda row: [True] * V, ()),
 ]
 
@@ -98,14 +112,14 @@ def test_a_nucleus_has_the_probability_asked_for():
 
 @pytest.mark.parametrize("t", [0.1, 0.8, 1, 3, 1e-6, 1e6])
 def test_temperature(t):
-    found = jax.jit(Temperature(t).filter)(LOGITS)
+    found = jax.jit(filtered, static_argnums=0)(Temperature(t), LOGITS)
     np.testing.assert_allclose(found, LOGITS / np.float32(t), rtol=1e-6)
 
 
 def test_greedy_is_argmax_and_the_smallest_of_equals():
     key = jax.random.key(0)
     for sampler in (Greedy(), Temperature(2) | Greedy(), TopK(1) | Greedy(), Greedy() | TopP(0.5)):
-        np.testing.assert_array_equal(sampler(jnp.asarray(LOGITS), key), LOGITS.argmax(-1))
+        np.testing.assert_array_equal(draw(sampler, LOGITS, key), LOGITS.argmax(-1))
 
 
 PARTS = [Temperature(0.5), TopK(4), TopP(0.8), MinP(0.2)]
@@ -117,16 +131,28 @@ def test_a_chain_goes_from_left_to_right(parts):
     for part in parts[1:]:
         chain = chain | part
     for part in parts:
-        expected = part.filter(jnp.asarray(expected))
-    np.testing.assert_allclose(chain.filter(jnp.asarray(LOGITS)), expected, rtol=1e-6)
+        expected = filtered(part, expected)
+    np.testing.assert_allclose(filtered(chain, LOGITS), expected, rtol=1e-6)
 
 
 def test_the_order_of_a_chain_matters():
     logits = np.log(np.array([[0.4, 0.3, 0.2, 0.1]], np.float32))
     mild = Temperature(10)
     assert kept(TopP(0.65), logits).sum() == 2
-    assert (np.asarray((mild | TopP(0.65)).filter(logits)) > -INF).sum() == 3
-    assert (np.asarray((TopP(0.65) | mild).filter(logits)) > -INF).sum() == 2
+    assert (np.asarray(filtered(mild | TopP(0.65), logits)) > -INF).sum() == 3
+    assert (np.asarray(filtered(TopP(0.65) | mild, logits)) > -INF).sum() == 2
+
+
+def test_a_chain_of_none_or_one_is_what_it_holds():
+    key = jax.random.key(0)
+    for parts in ((), (Sampler(),), (TopK(2),), (Greedy(),)):
+        (part,) = parts or (Sampler(),)
+        np.testing.assert_array_equal(draw(Chain(parts), LOGITS, key), draw(part, LOGITS, key))
+
+
+def test_ids_that_the_tokenizer_has_not_are_left_out_where_there_are_some():
+    assert within(TopK(2), 5, V) == VocabularyMask(5) | TopK(2)
+    assert within(TopK(2), V, V) == within(TopK(2), V + 1, V) == TopK(2)
 
 
 def test_samplers_are_values():
@@ -141,7 +167,7 @@ def test_samplers_are_values():
         traced.append(x)
         return x
 
-    f = jax.jit(lambda sampler, x: count(sampler.filter(x)), static_argnums=0)
+    f = jax.jit(lambda sampler, x: count(filtered(sampler, x)), static_argnums=0)
     for sampler in (a | b, Temperature(0.8) | TopK(50)):
         f(sampler, LOGITS)
     assert len(traced) == 1
@@ -157,18 +183,18 @@ def test_samplers_are_values():
 def test_tokens_come_as_often_as_they_should(sampler):
     """20,000 draws in one call: frequencies within five standard deviations, nothing that is excluded."""
     logits, n = RNG.normal(size=V).astype(np.float32), 20_000
-    draws = jax.jit(sampler)(jnp.broadcast_to(logits, (n, V)), jax.random.key(0))
+    draws = jax.jit(draw, static_argnums=0)(sampler, jnp.broadcast_to(logits, (n, V)), jax.random.key(0))
     frequencies = np.bincount(draws, minlength=V) / n
-    p = np.asarray(jax.nn.softmax(sampler.filter(logits[None])))[0]
+    p = np.asarray(jax.nn.softmax(filtered(sampler, logits[None])))[0]
     assert (np.abs(frequencies - p) <= 5 * np.sqrt(p * (1 - p) / n)).all()
 
 
 def test_draws_depend_on_the_key_and_the_row_only():
     logits, sampler, key = jnp.zeros((64, V)), Sampler(), jax.random.key(3)
-    draws = sampler(logits, key)
-    np.testing.assert_array_equal(sampler(logits, key), draws)
-    np.testing.assert_array_equal(sampler(logits[:5], key), draws[:5])
-    assert (sampler(logits, jax.random.key(4)) != draws).mean() > 0.5
+    draws = draw(sampler, logits, key)
+    np.testing.assert_array_equal(draw(sampler, logits, key), draws)
+    np.testing.assert_array_equal(draw(sampler, logits[:5], key), draws[:5])
+    assert (draw(sampler, logits, jax.random.key(4)) != draws).mean() > 0.5
 
 
 @pytest.mark.parametrize(
@@ -195,7 +221,7 @@ def test_draws_depend_on_the_key_and_the_row_only():
         (lambda: TopK("5"), "top-k must be a number, got '5'"),
         (lambda: TopP([0.5]), "top-p must be a number, got a list"),
         (lambda: MinP(True), "min-p must be a number, got True"),
-        (lambda: Known(0), "n of Known must be at least 1, got 0"),
+        (lambda: VocabularyMask(0), "n of VocabularyMask must be at least 1, got 0"),
         (lambda: Greedy() | "x", "a sampler must be one of jaxlm's, such as Greedy.* got 'x'"),
         (lambda: Chain((None,)), "a sampler must be one of jaxlm's"),
     ],

@@ -15,6 +15,7 @@ from jaxlm.nn import (
     AttentionConfig,
     BucketsConfig,
     Context,
+    KVSlots,
     LayerNormConfig,
     QKNormConfig,
     RMSNormConfig,
@@ -228,17 +229,18 @@ def test_a_past_is_as_good_as_the_whole_text(name, new):
     """The last tokens, after a cache of exactly the slots that the config asks for (a ring when there is a window)."""
     c = CONFIGS[name]
     p = weights(built(c), X, PADDED)
-    whole, (k, v) = built(c).apply({"params": p}, X, PADDED)
-    end = T - new
+    whole, states = built(c).apply({"params": p}, X, PADDED)
+    (k, v), end = states.value, T - new
     cache = []
-    for x, empty in zip((k, v), c.empty_state(B, T, jnp.float32)):
+    for x, empty in zip((k, v), c.init_cache(B, T, jnp.float32).value):
         S = empty.shape[2]
         for t in range(end):
             empty = empty.at[:, :, t % S].set(x[:, :, t])
         cache.append(empty)
     context = Context(POSITIONS[:, end:], SEGMENTS[:, end:], jnp.int32(end), START, LAYER)
     step = jax.jit(lambda p, past: built(c).apply({"params": p}, X[:, end:], context, past))
-    y, (new_k, new_v) = step(p, tuple(cache))
+    y, found = step(p, KVSlots(tuple(cache)))
+    new_k, new_v = found.value
     np.testing.assert_allclose(y, whole[:, end:], atol=1e-5)
     np.testing.assert_allclose(new_k, k[:, :, end:], atol=1e-6)
     np.testing.assert_allclose(new_v, v[:, :, end:], atol=1e-6)
@@ -247,12 +249,14 @@ def test_a_past_is_as_good_as_the_whole_text(name, new):
 def test_a_cache_has_one_slot_a_token_or_the_window():
     assert [CONFIGS["plain"].state_slots(n) for n in (1, 100)] == [1, 100]
     assert [CONFIGS["grouped"].state_slots(n) for n in (1, 3, 100)] == [1, 3, 3]
-    k, v = CONFIGS["grouped"].empty_state(5, 100, jnp.bfloat16)
+    k, v = CONFIGS["grouped"].init_cache(5, 100, jnp.bfloat16).value
     assert k.shape == v.shape == (5, 2, 3, 6) and k.dtype == v.dtype == jnp.bfloat16
     assert [CONFIGS["chunk"].state_slots(n) for n in (1, 3, 100)] == [1, 3, 3]
     assert CONFIGS["everything"].state_slots(100) == 4
     with on(MeshConfig(2, 2, 2)):
-        assert all(lies(x, "batch", "heads", None, None) for x in CONFIGS["grouped"].empty_state(8, 4, jnp.float32))
+        assert all(
+            lies(x, "batch", "heads", None, None) for x in CONFIGS["grouped"].init_cache(8, 4, jnp.float32).value
+        )
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from jaxlm import sharding
 from jaxlm.errors import UserError
-from jaxlm.nn import AttentionConfig, Context, DifferentialConfig
+from jaxlm.nn import AttentionConfig, Context, DifferentialConfig, KVSlots
 from jaxlm.sharding import Axes, MeshConfig
 from tests.meshes import on
 from tests.nn.test_attention import turned
@@ -82,14 +82,14 @@ def test_the_mix_depends_on_the_layer_even_when_that_is_traced():
 @pytest.mark.parametrize("c", CONFIGS.values(), ids=CONFIGS)
 def test_a_past_is_as_good_as_the_whole_text(c):
     p, end = weights(built(c), X, CONTEXT), T - 1
-    whole, (k, v) = built(c).apply({"params": p}, X, CONTEXT)
-    past = c.empty_state(B, T, jnp.float32)
+    whole, states = built(c).apply({"params": p}, X, CONTEXT)
+    past = c.init_cache(B, T, jnp.float32).value
     assert past[0].shape == past[1].shape == (B, c.groups, min(T, c.window or T), K)  # as of any attention
     for t in range(end):
         S = past[0].shape[2]
-        past = tuple(cache.at[:, :, t % S].set(x[:, :, t]) for cache, x in zip(past, (k, v)))
+        past = tuple(cache.at[:, :, t % S].set(x[:, :, t]) for cache, x in zip(past, states.value))
     context = Context(np.full((B, 1), end), np.ones((B, 1), int), jnp.int32(end), np.zeros(B, int), LAYER)
-    y, _ = built(c).apply({"params": p}, X[:, end:], context, past)
+    y, _ = built(c).apply({"params": p}, X[:, end:], context, KVSlots(past))
     np.testing.assert_allclose(y, whole[:, end:], atol=1e-5)
 
 

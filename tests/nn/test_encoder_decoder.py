@@ -97,7 +97,7 @@ def test_token_by_token_is_teacher_forcing(stacked):
     """The memory is read once, with the first tokens; then the states stand for it."""
     model, first = Model(stacked=stacked), 5
     expected, _ = jax.jit(model.apply)({"params": params(stacked)}, *ARGS)
-    period = lambda: tuple(block.empty_state(B, T, jnp.float32) for block in DECODER.blocks)
+    period = lambda: tuple(block.init_cache(B, T, jnp.float32) for block in DECODER.blocks)
     repeated = lambda x: jnp.broadcast_to(x[None], (DECODER.repeat, *x.shape))
     kept = lambda pasts: [layer["cross"] for period in ((pasts,) if stacked else pasts) for layer in period]
     empty = jax.tree.map(repeated, period()) if stacked else tuple(period() for _ in range(DECODER.repeat))

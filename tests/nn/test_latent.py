@@ -59,8 +59,9 @@ def paper(c, p):
 @pytest.mark.parametrize("c", CONFIGS.values(), ids=CONFIGS)
 def test_it_is_the_paper(c):
     p = weights(built(c), X, CONTEXT)
-    y, (latent, rotated) = jax.jit(lambda p: built(c).apply({"params": p}, X, CONTEXT))(p)
+    y, state = jax.jit(lambda p: built(c).apply({"params": p}, X, CONTEXT))(p)
     np.testing.assert_allclose(y, paper(c, p), atol=2e-5)
+    latent, rotated = state.value
     assert latent.shape == (B, T, c.L) and rotated.shape == (B, T, c.R)
 
 
@@ -73,11 +74,12 @@ def test_a_past_is_as_good_as_the_whole_text(c, new):
     """Absorbed products read the cache as it is."""
     p, end = weights(built(c), X, CONTEXT), T - new
     whole, states = built(c).apply({"params": p}, X, CONTEXT)
-    past = tuple(e.at[:, :end].set(x[:, :end]) for e, x in zip(c.empty_state(B, T + 2, jnp.float32), states))
+    empty = c.init_cache(B, T + 2, jnp.float32)
+    past = empty.write(jax.tree.map(lambda x: x[:, :end], states), jnp.int32(0))
     context = Context(POSITIONS[:, end:], SEGMENTS[:, end:], jnp.int32(end), START)
     y, found = jax.jit(lambda p, past: built(c).apply({"params": p}, X[:, end:], context, past))(p, past)
     np.testing.assert_allclose(y, whole[:, end:], atol=1e-5)
-    for a, b in zip(found, states):
+    for a, b in zip(found.value, states.value):
         np.testing.assert_allclose(a, b[:, end:], atol=1e-6)
 
 
@@ -89,7 +91,7 @@ def test_the_cache_is_the_latent_and_the_rotated_key_of_every_token(dtype, items
     for length in (1, 1000):
         assert cache.nbytes(config, length, dtype) == (512 + 64) * 60 * itemsize * length
     with on(MeshConfig(2, 2, 2)):
-        assert all(lies(x, "batch", None, None) for x in CONFIGS["plain"].empty_state(8, 4, jnp.float32))
+        assert all(lies(x, "batch", None, None) for x in CONFIGS["plain"].init_cache(8, 4, jnp.float32).value)
 
 
 def test_names_shapes_and_axes_of_the_weights():

@@ -37,7 +37,7 @@ def test_a_past_is_as_good_as_the_whole_text(new):
     apply = jax.jit(lambda x, context, past: MODULE.apply({"params": p}, x, context, past))
     cut = lambda at: (X[:, at], Context(POSITIONS[:, at], SEGMENTS[:, at]))
     whole, last = apply(X, CONTEXT, None)
-    empty = C.empty_state(B, T, jnp.float32)
+    empty = C.init_cache(B, T, jnp.float32)
     _, state = apply(*cut(slice(T - new)), empty)
     assert state.value.shape == empty.value.shape and state.value.dtype == empty.value.dtype
     y, state = apply(*cut(slice(T - new, T)), state)
@@ -46,11 +46,11 @@ def test_a_past_is_as_good_as_the_whole_text(new):
 
 
 def test_the_state_has_one_size():
-    shape = lambda length: C.empty_state(5, length, jnp.bfloat16).value.shape
+    shape = lambda length: C.init_cache(5, length, jnp.bfloat16).value.shape
     assert shape(1) == shape(10**6) == (5, 4, 6, 7)
     assert C.score_flops(1) == C.score_flops(10**6) == 4 * 4 * 6 * 7
     with on(MeshConfig(2, 2, 2)):
-        assert lies(C.empty_state(8, 4, jnp.float32).value, "batch", "heads", None, None)
+        assert lies(C.init_cache(8, 4, jnp.float32).value, "batch", "heads", None, None)
 
 
 def test_names_shapes_and_axes_of_the_weights():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxlm import compat, models, sharding
-from jaxlm.decode.generate import generate, prepare
+from jaxlm.decode import generate, prepare
 from jaxlm.errors import UserError
 from jaxlm.models import LM
 from jaxlm.nn import AttentionConfig, BlockConfig, Context, MLPConfig, MoEConfig, PipelineConfig, SegmentConfig

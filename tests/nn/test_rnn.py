@@ -62,7 +62,7 @@ def test_a_past_is_as_good_as_the_whole_text(c, new):
     apply = jax.jit(lambda x, context, past: built(c).apply({"params": p}, x, context, past))
     cut = lambda at: (X[:, at], Context(POSITIONS[:, at], SEGMENTS[:, at]))
     whole, last = apply(X, CONTEXT, None)
-    empty = c.empty_state(B, T, jnp.bfloat16)
+    empty = c.init_cache(B, T, jnp.bfloat16)
     _, state = apply(*cut(slice(T - new)), empty)
     chex.assert_trees_all_equal_shapes_and_dtypes(state, empty)
     y, state = apply(*cut(slice(T - new, T)), state)
@@ -71,11 +71,11 @@ def test_a_past_is_as_good_as_the_whole_text(c, new):
 
 
 def test_the_state_has_one_size():
-    shapes = lambda c, length: [x.shape for x in c.empty_state(5, length, jnp.float32).value]
+    shapes = lambda c, length: [x.shape for x in c.init_cache(5, length, jnp.float32).value]
     assert shapes(CONFIGS["lstm blocks"], 1) == shapes(CONFIGS["lstm blocks"], 10**6) == [(5, 2, 6)] * 2
     assert shapes(CONFIGS["gru"], 1) == [(5, 1, 12)]
     with on(MeshConfig(2, 2, 2)):
-        assert lies(CONFIGS["gru blocks"].empty_state(8, 4, jnp.float32).value[0], "batch", "heads", None)
+        assert lies(CONFIGS["gru blocks"].init_cache(8, 4, jnp.float32).value[0], "batch", "heads", None)
 
 
 def test_names_shapes_and_axes_of_the_weights():

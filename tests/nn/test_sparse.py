@@ -47,7 +47,7 @@ def test_it_projects_and_attends_from_the_first_token_of_a_text(c):
         mask = dense_mask(c.pattern(T - start), T - start)[None]
         expected = np.einsum("bthk,hkd->btd", naive(q[text], k[text], v[text], mask, c.K**-0.5), p["o"])
         np.testing.assert_allclose(y[text], expected, atol=1e-5)
-    chex.assert_trees_all_close(state, (k.swapaxes(1, 2), v.swapaxes(1, 2)), atol=1e-5)
+    chex.assert_trees_all_close(state.value, (k.swapaxes(1, 2), v.swapaxes(1, 2)), atol=1e-5)
 
 
 def test_without_padding_nothing_is_turned_round():
@@ -62,9 +62,8 @@ def test_a_past_is_as_good_as_the_whole_text(c, new):
     p = weights(built(c), X, CONTEXT)
     whole, state = apply(c, p, X, CONTEXT)
     end = T - new
-    past = tuple(np.zeros(empty.shape, np.float32) for empty in c.empty_state(B, T + 2, jnp.float32))
-    for slots, x in zip(past, state):
-        slots[:, :, :end] = x[:, :, :end]
+    empty = c.init_cache(B, T + 2, jnp.float32)
+    past = empty.write(jax.tree.map(lambda x: x[:, :, :end], state), jnp.int32(0))
     context = Context(POSITIONS[:, end:], SEGMENTS[:, end:], jnp.int32(end), START)
     y, _ = apply(c, p, X[:, end:], context, past)
     np.testing.assert_allclose(y, whole[:, end:], atol=1e-5)
@@ -113,7 +112,7 @@ def test_on_meshes(config):
         found = run(placed, put(x, "batch", None, None), put(segments, "batch", None))
         chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-4)
         if config.explicit:
-            assert all(lies(x, "batch", "heads", None, None) for x in c.empty_state(8, 4, jnp.float32))
+            assert all(lies(x, "batch", "heads", None, None) for x in c.init_cache(8, 4, jnp.float32).value)
 
 
 def test_what_makes_no_sense():

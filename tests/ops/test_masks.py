@@ -48,6 +48,14 @@ def test_cache_slots_follow_a_ring_written_token_by_token(S):
             ring[b][end % S] = end  # token `end` is written for the next round
 
 
+def test_each_row_may_have_a_number_of_tokens_of_its_own():
+    end_B, start_B = np.array([0, 3, 11]), np.array([0, 2, 5])
+    found = cache_slots(4, end_B, start_B)
+    for b, end in enumerate(end_B):
+        for x, y in zip(found, cache_slots(4, end, start_B[b : b + 1]), strict=True):
+            np.testing.assert_array_equal(x[b : b + 1], y)
+
+
 @pytest.mark.parametrize("window, chunk", [(None, None), (1, None), (4, None), (None, 3), (4, 3)])
 def test_a_token_sees_in_the_cache_what_it_would_see_in_the_text(window, chunk):
     """With left padding, for caches as long as the text and as long as what a query can see."""

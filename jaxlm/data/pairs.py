@@ -1,0 +1,125 @@
+"""Pairs of sequences made by a rule: a task that is learned in minutes, or not at all."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from jaxlm.config_check import check
+from jaxlm.data.config import Data
+from jaxlm.data.dataset import rows_of
+from jaxlm.data.measures import spell, text_measures
+from jaxlm.data.pack import Batch
+
+if TYPE_CHECKING:
+    from jaxlm.data.loader import TrainBatches
+
+PAD, START, END, FIRST = 0, 1, 2, 3  # ids; the symbols begin at the last
+TASKS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "copy": lambda x: x,
+    "reverse": lambda x: x[::-1],
+    "sort": np.sort,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class SyntheticPairs(Data):
+    """Random sequences of 1 to T - 1 of V - 3 symbols, and what `task` makes of each: a lesson for encoder-decoders.
+
+    Ids 0, 1 and 2 are padding, start and end. A row's source is padded on the right, its target begins with the start
+    and its labels end with the end. Rows are pure functions of the seed and their number, so there is no last one.
+    """
+
+    task: Literal["copy", "reverse", "sort"] = "reverse"
+    V: int = 16
+    T: int = 16  # positions of a source, and of a target
+    holdout: int = 256  # rows to evaluate on
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check(self, V=">= 4", T=">= 2", holdout=">= 1", seed=">= 0")
+
+    def prepare(self, progress: Any = None) -> "SyntheticDataset":
+        return SyntheticDataset(self)
+
+    def row(self, split: int, index: int) -> Batch:
+        """Row `index` of the training split 0 or the held-out split 1."""
+        rng = np.random.default_rng((self.seed, split, index))
+        source = rng.integers(FIRST, self.V, rng.integers(1, self.T))
+        target = TASKS[self.task](source)
+        pad = lambda x: np.pad(x, (0, self.T - len(x))).astype(np.int32)
+        return {
+            "source": pad(source),
+            "source_segments": pad(np.ones_like(source)),
+            "tokens": pad(np.array([START, *target])),
+            "labels": pad(np.array([*target, END])),
+            "weights": pad(np.ones(len(target) + 1)).astype(np.float32),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class SyntheticDataset:
+    """See `data.Prepared`."""
+
+    config: SyntheticPairs
+    tokenizer: None = None
+
+    @property
+    def fingerprint(self) -> str:
+        content = json.dumps(dataclasses.astuple(self.config))
+        return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+
+    def train_batches(self, batch: int, rows: Sequence[int] | None = None) -> "TrainBatches":
+        from jaxlm.data.loader import TrainBatches  # imports grain
+
+        return TrainBatches(Rows(self.config), batch, rows_of(batch, rows), self.fingerprint)
+
+    def heldout_rows(self, tokens: int = 0) -> "SyntheticRows":
+        """All of them, or about as many as have so many positions."""
+        count = -(-tokens // self.config.T) or self.config.holdout
+        return SyntheticRows(self.config, min(count, self.config.holdout))
+
+    def measures(self, sums: Mapping[str, float]) -> dict[str, float]:
+        return text_measures(sums)
+
+    def summary(self, rows: int) -> str:
+        c = self.config
+        return f"{c.task} {c.V - FIRST} symbols: {rows:,} pairs to train on, {c.holdout:,} held out"
+
+    def table(self, scores: Mapping[str, float], tokens: int = 0) -> str:
+        return "held out: " + spell(scores)
+
+
+@dataclasses.dataclass(frozen=True)
+class SyntheticRows:
+    """See `data.Heldout`."""
+
+    config: SyntheticPairs
+    count: int
+
+    def batches(self, batch: int, rows: Sequence[int]) -> Iterator[Batch]:
+        for first in range(0, self.count, batch):
+            made = [self.config.row(1, first + row) for row in rows]
+            for i, row in enumerate(rows):
+                if first + row >= self.count:
+                    made[i]["weights"][:] = 0
+            yield {name: np.stack([one[name] for one in made]) for name in made[0]}
+
+    def measures(self, sums: Mapping[str, float]) -> dict[str, float]:
+        return text_measures(sums)
+
+
+class Rows:
+    """The endless training rows, for grain."""
+
+    def __init__(self, config: SyntheticPairs) -> None:
+        self._config = config
+
+    def __len__(self) -> int:
+        return 2**31 - 1
+
+    def __getitem__(self, index: int) -> Batch:
+        return self._config.row(0, int(index))

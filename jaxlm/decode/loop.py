@@ -1,0 +1,61 @@
+"""The compiled loop of decoding steps: no host round trip between tokens."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxlm import sharding
+from jaxlm.axes import Array, Params
+from jaxlm.decode import cache
+from jaxlm.decode.state import DecodeState, How
+from jaxlm.models import Output, logits
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
+def run(how: How, params: Params, state: DecodeState, until: Array | int) -> DecodeState:
+    """Steps until `until` tokens are chosen or every row has stopped."""
+
+    def step(state: DecodeState) -> DecodeState:
+        positions_B1 = (state.end - state.start_B)[:, None]
+        segments_B1 = jnp.ones_like(positions_B1)
+        token_B1 = jnp.maximum(state.token_B, 0)[:, None]
+        out = forward(how, params, token_B1, positions_B1, segments_B1, state.caches, state.end, state.start_B)
+        new = choose(how, state, out)
+        # Nothing is below -1, but so the writes must wait for the reads: else XLA copies every cache for every token.
+        slot = state.end + jnp.any(new.token_B < -1)
+        return dataclasses.replace(new, caches=cache.write(state.caches, out.states, slot), end=state.end + 1)
+
+    until = jnp.minimum(until, how.new)
+    return jax.lax.while_loop(lambda s: (s.step < until) & ~jnp.all(s.done_B), step, state)
+
+
+def forward(how: How, params: Params, *args: Any, **inputs: Any) -> Any:
+    """The model's `forward`."""
+    return how.config.build(how.stacked).apply({"params": params}, *args, method="forward", **inputs)
+
+
+def choose(how: How, state: DecodeState, out: Output) -> DecodeState:
+    """Choose the next token of every row from the model's last position."""
+    last_B1D = sharding.constrain(out.hidden_BTD, "batch", None, None)[:, -1:]
+    last = dataclasses.replace(out, hidden_BTD=last_B1D)
+    logits_BV = sharding.constrain(logits(how.config, last)[:, 0], "batch", None)
+    choice = how.sampler.choose(logits_BV, state.sampler_state, jax.random.fold_in(state.key, state.step))
+    token_B = choice.token_B.astype(jnp.int32)
+    picked_B = jnp.max(jnp.where(jnp.arange(logits_BV.shape[1])[None] == token_B[:, None], logits_BV, -jnp.inf), -1)
+    logprob_B = picked_B - jax.nn.logsumexp(logits_BV, -1)
+    token_B = jnp.where(state.done_B, -1, token_B)
+    logprob_B = jnp.where(state.done_B, 0.0, logprob_B)
+    stopped_B = functools.reduce(jnp.logical_or, [token_B == s for s in how.stop], state.done_B)
+    put = lambda all_BT, new_B: jax.lax.dynamic_update_slice_in_dim(all_BT, new_B[:, None], state.step, 1)
+    return dataclasses.replace(
+        state,
+        sampler_state=how.sampler.after(state.sampler_state, dataclasses.replace(choice, token_B=token_B)),
+        token_B=token_B,
+        done_B=stopped_B,
+        step=state.step + 1,
+        tokens_BT=put(state.tokens_BT, token_B),
+        logprobs_BT=put(state.logprobs_BT, logprob_B),
+    )

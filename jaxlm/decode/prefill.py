@@ -1,0 +1,109 @@
+"""Prefill: the prompts through the model in one pass, caches made, and the first new token of each row chosen."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlm import sharding
+from jaxlm.axes import Array, Params
+from jaxlm.decode import cache
+from jaxlm.decode.checks import check_key, check_length, check_mask, check_tokens, longest
+from jaxlm.decode.loop import choose, forward
+from jaxlm.decode.sampling import Sampler, checked
+from jaxlm.decode.state import BUCKET, DecodeState, How
+from jaxlm.models.lm import LMConfig
+from jaxlm.nn.stack import is_stacked
+
+
+def prefill(
+    config: LMConfig,
+    params: Params,
+    tokens_BT: np.ndarray | Array,
+    mask_BT: np.ndarray | Array | None,
+    max_new_tokens: int,
+    sampler: Sampler,
+    key: Array | None,
+    stop: tuple[int, ...],
+    inputs: Mapping[str, Any] | None = None,
+) -> tuple[DecodeState, How]:
+    """Run the prompts through the model and choose the first new token of each row; arguments as in `generate`.
+
+    `inputs` are arrays with B rows that the model's `forward` takes beside tokens, by name, such as an encoder's
+    output; steps go on without them. The state has more rows than asked for where the mesh would not divide them, and
+    more columns; `decode` goes on.
+    """
+    tokens_BT = check_tokens(tokens_BT, config.V)
+    mask_BT = np.ones(tokens_BT.shape, bool) if mask_BT is None else check_mask(mask_BT, tokens_BT)
+    max_new_tokens = check_length(config, mask_BT, max_new_tokens)
+    new = -(-max_new_tokens // BUCKET) * BUCKET
+    how = How(config, checked(sampler), tuple(stop), new, is_stacked(params))
+    key = check_key(key)
+    fill = -len(tokens_BT) % sharding.mesh_size("batch")
+    below = lambda x: np.pad(x, ((0, fill), *((0, 0),) * (np.ndim(x) - 1))) if fill else x
+    inputs = {name: below(x) for name, x in (inputs or {}).items()}
+    return read(how, params, below(tokens_BT), below(mask_BT), key, inputs), how
+
+
+def read(
+    how: How,
+    params: Params,
+    tokens_BT: np.ndarray,
+    mask_BT: np.ndarray,
+    key: Array,
+    inputs: Mapping[str, Any],
+    before: DecodeState | None = None,
+) -> DecodeState:
+    """`first_pass` of texts padded on the left to a bucket."""
+    T = int(mask_BT.sum(1).max())
+    left = int(min(-T % BUCKET, longest(how.config) - T))
+    widen = lambda x_BT: np.pad(x_BT[:, -T:].astype(np.int32), ((0, 0), (left, 0)))
+    return first_pass(how, params, widen(tokens_BT), widen(mask_BT), key, inputs, before)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def first_pass(
+    how: How,
+    params: Params,
+    tokens_BT: Array,
+    mask_BT: Array,
+    key: Array,
+    inputs: Mapping[str, Array],
+    before: DecodeState | None = None,
+) -> DecodeState:
+    """The state after texts are read and one more token is chosen; all but the caches goes on from `before`."""
+    B, T = tokens_BT.shape
+    tokens_BT, mask_BT = (sharding.constrain(x_BT, "batch", None) for x_BT in (tokens_BT, mask_BT))
+    start_B = T - jnp.sum(mask_BT, -1)
+    positions_BT = jnp.maximum(jnp.arange(T)[None] - start_B[:, None], 0)
+    out = forward(how, params, tokens_BT, positions_BT, mask_BT, **inputs)
+    caches = cache.empty(how.config, B, T + how.new, jnp.dtype(how.config.dtype), how.stacked)
+    caches = cache.write(caches, out.states, jnp.zeros((), jnp.int32))
+    state = _fresh(how, tokens_BT, mask_BT, key, inputs) if before is None else before
+    state = dataclasses.replace(state, caches=caches, end=jnp.asarray(T, jnp.int32), start_B=start_B)
+    return choose(how, state, out)
+
+
+def _fresh(how: How, tokens_BT: Array, mask_BT: Array, key: Array, inputs: Mapping[str, Array]) -> DecodeState:
+    """The state of prompts that nothing was chosen for."""
+    shape, where = (len(tokens_BT), how.new), sharding.creation("batch", None)
+    real_B = jnp.sum(mask_BT, -1)
+    return DecodeState(
+        caches=(),
+        sampler_state=how.sampler.start(tokens_BT, mask_BT, how.config.V),
+        inputs=inputs if how.turning else {},
+        prompt_BT=tokens_BT,
+        mask_BT=mask_BT,
+        token_B=jnp.full_like(real_B, -1),
+        end=jnp.zeros((), jnp.int32),
+        start_B=jnp.zeros_like(real_B),
+        key=key,
+        done_B=real_B == 0,  # rows that only fill the mesh
+        step=jnp.zeros((), jnp.int32),
+        tokens_BT=jnp.zeros(shape, jnp.int32, out_sharding=where) - 1,
+        logprobs_BT=jnp.zeros(shape, jnp.float32, out_sharding=where),
+    )

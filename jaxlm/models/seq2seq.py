@@ -1,0 +1,161 @@
+"""The encoder-decoder: a decoder that writes, layer by layer reading what an encoder made of the source."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jaxlm.axes import Array
+from jaxlm.config_check import check
+from jaxlm.errors import UserError
+from jaxlm.models import flops
+from jaxlm.models.model import ModelConfig, Output, Path, check_dtype, layers, logits
+from jaxlm.nn import init
+from jaxlm.nn.branches import drop
+from jaxlm.nn.context import Context
+from jaxlm.nn.embed import AbsoluteConfig, Embed, SinusoidalConfig
+from jaxlm.nn.norm import NormConfig
+from jaxlm.nn.pipeline import PipelineConfig
+from jaxlm.nn.stack import SegmentConfig, check_policy, run
+from jaxlm.sharding import weight
+
+
+@dataclasses.dataclass(frozen=True)
+class Seq2SeqConfig(ModelConfig):
+    """An encoder and a decoder over one vocabulary (Vaswani et al. 2017, arXiv:1706.03762).
+
+    The encoder's mixers are not causal; the decoder's layers are `nn.BranchesConfig` with a cross attention each.
+    """
+
+    V: int  # vocabulary
+    D: int  # model width
+    encoder: tuple[SegmentConfig, ...]
+    decoder: tuple[SegmentConfig, ...]
+    positions: AbsoluteConfig | None = SinusoidalConfig()  # added to both embeddings, each with weights of its own
+    embed_scale: float = 1.0  # of the embedding
+    embed_norm: NormConfig | None = None  # of each embedding
+    norm: NormConfig | None = None  # after the last layer of each; post-norm layers need none
+    tied: bool = True  # the head is the embedding table
+    logit_scale: float = 1.0
+    dropout: float = 0.0  # of the embeddings
+    dtype: str = "float32"  # of activations and matmuls; weights are float32
+    remat: str = "none"  # what the backward pass computes again: a name of nn.stack.POLICIES
+    unroll: int = 1  # periods per iteration of the scan over layers
+    pipeline: PipelineConfig = PipelineConfig()  # where the mesh divides layers
+
+    def __post_init__(self):
+        check(self, V=">= 1", D=">= 1", unroll=">= 1", dropout="[0, 1)")
+        if not self.encoder or not self.decoder:
+            raise UserError("an encoder-decoder needs at least one segment of each")
+        check_dtype(self.dtype)
+        check_policy(self.remat)
+        if not all(mixer.causal for segment in self.decoder for block in segment.blocks for mixer in block.mixers):
+            raise UserError("a decoder's tokens must not see what follows: set causal=true in its mixers")
+
+    def build(self, stacked: bool = True) -> "Seq2Seq":
+        return Seq2Seq(self, stacked)
+
+    def example(self) -> tuple[Any, ...]:
+        one = jnp.zeros((1, 1), jnp.int32)
+        return one, None, None, None, None, None, one
+
+    def stacks(self) -> dict[Path, tuple[SegmentConfig, ...]]:
+        return {("encoder",): self.encoder, ("decoder",): self.decoder}
+
+    @property
+    def segments(self) -> tuple[SegmentConfig, ...]:
+        """Those that write."""
+        return self.decoder
+
+    @property
+    def decodes(self) -> bool:
+        return True
+
+    def flops(self, lengths: Mapping[str, int]) -> float:
+        """Of S source and T target positions. Keys and values of cross attention are counted at the target's."""
+        S, T = lengths["S"], lengths["T"]
+        matmul = {name: 0.0 for name in ("encoder", "decoder", "head")}
+        for w in flops.weights(self):
+            if w.axes.inputs:
+                matmul[w.path[0]] += w.size * w.axes.active
+        scores = {name: sum(x.config.score_flops(n) for x in layers(self) if x.stack == (name,)) for name, n in
+                  (("encoder", S), ("decoder", T))}  # fmt: skip
+        matmul["decoder"] += matmul["head"] + self.tied_parameters
+        return sum(n * (6 * matmul[name] + 3 * scores[name]) for name, n in (("encoder", S), ("decoder", T)))
+
+    @property
+    def tied_parameters(self) -> int:
+        return self.V * self.D * self.tied
+
+
+class Seq2Seq(nn.Module):
+    """`apply({"params": params}, tokens_BT, source_BS=source_BS)` gives float32 logits (B, T, V) of the target tokens;
+    `method="forward"` an `Output`, `method="encode"` what the encoder makes of a source.
+
+    A "dropout" key in `rngs` turns dropout on. `stacked` tells the layout of the parameters, see `nn.stack`.
+    """
+
+    c: Seq2SeqConfig
+    stacked: bool = True
+
+    def __call__(self, tokens_BT: Array, *args: Any, **more: Any) -> Array:
+        return logits(self.c, self.forward(tokens_BT, *args, **more))
+
+    @nn.compact
+    def forward(
+        self,
+        tokens_BT: Array,
+        positions_BT: Array | None = None,
+        segments_BT: Array | None = None,
+        pasts: Any = None,
+        end: Array | None = None,
+        start_B: Array | None = None,
+        source_BS: Array | None = None,
+        source_segments_BS: Array | None = None,
+    ) -> Output:
+        """The source's segments are 0 on its padding. `pasts`, `end` and `start_B` belong to decoding, see
+        `nn.context.Context`: there the pasts have the source."""
+        c, statistics = self.c, {}
+        embed = Embed(c.V, c.D, jnp.dtype(c.dtype), name="embed")
+        memory_BSD = mask_BS = None
+        if source_BS is not None:
+            place_BS = jnp.arange(source_BS.shape[1])[None]
+            if source_segments_BS is not None:
+                place_BS, mask_BS = jnp.broadcast_to(place_BS, source_BS.shape), source_segments_BS > 0
+            context = Context(place_BS[:1], source_segments_BS)
+            memory_BSD, _, statistics["encoder",] = Tower(c, c.encoder, self.stacked, name="encoder")(
+                embed(source_BS)[0], context
+            )
+        if positions_BT is None:
+            positions_BT = jnp.arange(tokens_BT.shape[1])[None]
+        context = Context(positions_BT, segments_BT, end, start_B, memory_BSD=memory_BSD, memory_mask_BS=mask_BS)
+        x_BTD, table_VD = embed(tokens_BT)
+        x_BTD, states, statistics["decoder",] = Tower(c, c.decoder, self.stacked, name="decoder")(x_BTD, context, pasts)
+        if c.logit_scale != 1:
+            x_BTD *= jnp.asarray(c.logit_scale, x_BTD.dtype)
+        head_VD = table_VD if c.tied else weight(self, "head", (c.V, c.D), ("vocab", "embed"), init.fan_in((1,)), (1,))
+        return Output(x_BTD, head_VD, states, statistics)
+
+
+class Tower(nn.Module):
+    """Embedded tokens, context, pasts -> what its last layer gives, states, statistics."""
+
+    c: Seq2SeqConfig
+    segments: tuple[SegmentConfig, ...]
+    stacked: bool
+
+    @nn.compact
+    def __call__(self, x_BTD: Array, context: Context, pasts: Any = None) -> tuple[Array, tuple, tuple]:
+        c = self.c
+        if c.embed_scale != 1:
+            x_BTD *= jnp.asarray(c.embed_scale, x_BTD.dtype)
+        if c.positions is not None:
+            x_BTD = c.positions.build("positions")(x_BTD, context.positions_BT)
+        if c.embed_norm is not None:
+            x_BTD = c.embed_norm.build("embed_norm")(x_BTD)
+        x_BTD = drop(self, x_BTD, c.dropout)
+        x_BTD, states, statistics = run(c, self.segments, self.stacked, x_BTD, context, pasts)
+        x_BTD = x_BTD if c.norm is None else c.norm.build("norm")(x_BTD)
+        return x_BTD, states, statistics
