@@ -56,12 +56,12 @@ class CrossAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_BTD: Array, memory_BSD: Array | None = None, mask_BS: Array | None = None, past: Memory = Memory()
+        self, x_BTD: Array, memory_BSD: Array | None = None, mask_BS: Array | None = None, past: Memory | None = None
     ) -> tuple[Array, Memory]:
         c, dtype = self.c, x_BTD.dtype
         q_BTHK = split(self, "q", x_BTD, c.H, c.K, c.bias)
         state = Memory()
-        if past.value is None:
+        if past is None or past.value is None:
             if memory_BSD is None:
                 raise UserError("cross attention needs a memory, or the state that an earlier call made of it")
             memory_BSD = memory_BSD.astype(dtype)
