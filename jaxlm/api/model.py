@@ -149,7 +149,7 @@ class LanguageModel:
         config, layers = self._prepared()
         sampler = self._within(sampler)
         state, how = decoding.prefill(config, layers, tokens_BT, mask_BT, max_new_tokens, sampler, key, ids)
-        max_new_tokens = int(max_new_tokens)
+        max_new_tokens = int(max_new_tokens)  # whole, now that it is checked
         text = TextStream(tokenizer, skip_special=True)
         text.push(tokens_BT[0])
 

@@ -78,11 +78,6 @@ class Chain(Sampler):
         return tuple(sampler.after(own, choice) for sampler, own in zip(self.samplers, state, strict=True))
 
 
-def within(sampler: Sampler, tokens: int, V: int) -> Sampler:
-    """The sampler kept to the first `tokens` ids, where the model has more (V): those that its tokenizer has."""
-    return VocabularyMask(tokens) | sampler if tokens < V else checked(sampler)
-
-
 def _links(sampler: Sampler) -> tuple[Sampler, ...]:
     return sampler.samplers if isinstance(sampler, Chain) else (checked(sampler),)
 
@@ -106,6 +101,11 @@ class VocabularyMask(Sampler):
 
     def filter(self, logits_BV: Array, state: Any) -> Array:
         return jnp.where(jnp.arange(logits_BV.shape[-1])[None] < self.n, logits_BV, -jnp.inf)
+
+
+def within(sampler: Sampler, tokens: int, V: int) -> Sampler:
+    """The sampler kept to the first `tokens` ids, where the model has more (V): those that its tokenizer has."""
+    return VocabularyMask(tokens) | sampler if tokens < V else checked(sampler)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -226,7 +226,7 @@ def test_a_model_may_read_more_than_tokens_once(model, monkeypatch):
     mask_BS = np.arange(S) < np.array([[5], [2], [4]])
     inputs = {"memory_BSD": memory_BSD, "memory_mask_BS": mask_BS}
     empty = cache.empty
-    monkeypatch.setattr(loop, "LM", Reader)
+    monkeypatch.setattr(type(config), "build", lambda self, stacked=True: Reader(self, stacked))
     monkeypatch.setattr(cache, "empty", lambda *args, **more: (empty(*args, **more), Memory()))
     forward = functools.partial(Reader(config).apply, method="forward")
     tree = Reader(config).init(jax.random.key(0), TOKENS, **inputs, method="forward")["params"]

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm import compat, sharding
+import jaxlm
+from jaxlm import compat, models, sharding
 from jaxlm import decode as decoding
 from jaxlm.decode import Choice, Greedy, RepetitionPenalty, Sampler, Temperature, generate, prefill, prepare, results
 from jaxlm.errors import UserError
-from jaxlm.models import lm as models
 from jaxlm.sharding import MeshConfig
 from tests.decode.models import DYNAMIC, MODELS, V, full_logits, params, prompts
 from tests.meshes import lies, name, on
@@ -71,6 +71,7 @@ def test_generated_text_is_that_of_the_loop_by_hand(model):
 
 
 def test_no_penalty_is_no_sampler():
+    assert jaxlm.RepetitionPenalty is RepetitionPenalty
     config, tree = prepare(MODELS["rope"], params("rope"))
     run = functools.partial(generate, config, tree, TOKENS, mask_BT=MASK, max_new_tokens=NEW, key=KEY)
     np.testing.assert_array_equal(run(sampler=RepetitionPenalty(1.0))[0], run(sampler=Sampler())[0])

@@ -143,7 +143,8 @@ def test_it_is_the_formula(name):
     c = CONFIGS[name]
     p = weights(built(c), X, PADDED)
     expected, k, v = formula(c, p, X, POSITIONS, SEGMENTS)
-    y, (new_k, new_v) = jax.jit(lambda p: built(c).apply({"params": p}, X, PADDED))(p)
+    y, state = jax.jit(lambda p: built(c).apply({"params": p}, X, PADDED))(p)
+    new_k, new_v = state.value
     real = SEGMENTS > 0
     np.testing.assert_allclose(y[real], expected[real], atol=1e-5)
     np.testing.assert_allclose(new_k, k.swapaxes(1, 2), atol=1e-5)

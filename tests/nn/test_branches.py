@@ -165,7 +165,7 @@ def test_what_walks_over_layers():
     p = weights(LM(c), TOKENS[:1, :1])
     statistics = models.forward(LM(c), p, TOKENS).statistics
     assert len(balance.expert_layers(statistics)) == 1
-    moved = balance.rebalance(p, p, statistics, 0.1)["segment_0"]["periods"]["block_0"]["ffn2"]["balance"]
+    moved = balance.rebalance(c, p, p, statistics, 0.1)["segment_0"]["periods"]["block_0"]["ffn2"]["balance"]
     assert np.abs(moved - p["segment_0"]["periods"]["block_0"]["ffn2"]["balance"]).max() == pytest.approx(0.1, rel=1e-4)
     deep = mup.scaled(model(FOUR, ONE, repeat=4), model(FOUR, ONE, repeat=2))
     assert [b.scale for b in deep.segments[0].blocks[0].branches] == [0.25, 0.5, 0.5, 0.25]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxlm import models, sharding
-from jaxlm.decode.generate import generate, prepare
+from jaxlm.decode import generate, prepare
 from jaxlm.errors import UserError
 from jaxlm.models import LM, flops
 from jaxlm.nn import BlockConfig, Context, GRUConfig, LSTMConfig, SegmentConfig, unstack
