@@ -72,9 +72,10 @@ def token_logprobs(
 
         logprob = l_label - Z,   Z = logsumexp(l),   d logprob / d l = onehot - p,   d Z / d l = p
 
-    In chunks as `cross_entropy`, with the same `softcap`. Both are differentiable in hidden states and head, with a
-    cotangent a token: the gradient computes the logits again, chunk by chunk. Where none is asked for nothing of it is
-    computed. A label outside 0..V-1 counts as a logit of 0: mask its result.
+    In chunks as `cross_entropy`, with the same `softcap`; the head's gradient is summed in the hidden states' dtype.
+    Both are differentiable in hidden states and head, with a cotangent a token: the gradient computes the logits again,
+    chunk by chunk. Where none is asked for nothing of it is computed. A label outside 0..V-1 counts as a logit of 0:
+    mask its result.
     """
     tokens = _Tokens.of(hidden_BTD, head_VD, labels_BT, chunk)
     hidden_BTD = sharding.constrain(hidden_BTD, *sharding.rows(labels_BT.shape[1]))
