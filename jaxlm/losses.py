@@ -50,9 +50,9 @@ def cross_entropy(
 
     `softcap` c turns logits into c tanh(l / c) first. A token of weight 0 counts nothing. The gradient is formed with
     the loss, chunk by chunk, so the logits are computed once and only one chunk of them (default: see `chunk_tokens`)
-    is ever held. The head's gradient is summed over chunks and devices in `head_grad_dtype`, by default that of the
-    hidden states, as the gradients of the layers' weights are (float32 for float16, in which sums over tokens overflow).
-    jnp.float32 is more exact than bfloat16, in twice the bytes: see benchmarks/losses.md.
+    is ever held. The head's gradient is summed over chunks and devices in `head_grad_dtype`: by default that of the
+    hidden states, as the gradients of the layers' weights are, but float32 for float16, in which sums over tokens
+    overflow. jnp.float32 is more exact than bfloat16, in twice the bytes: see benchmarks/losses.md.
     """
     tokens = _Tokens.of(hidden_BTD, head_VD, labels_BT, chunk)
     hidden_BTD = sharding.constrain(hidden_BTD, *sharding.rows(labels_BT.shape[1]))

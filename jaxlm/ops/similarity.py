@@ -32,8 +32,9 @@ def cosine_similarity(x: Any, y: Any) -> Array:
 def nearest_neighbours(table_VD: Any, queries: Any, k: int, exclude: Any = None) -> tuple[Array, Array]:
     """The k rows of `table_VD` nearest to each query (..., D): their cosines and ids (..., k), best first.
 
-    Of cosines that are equal but for rounding the lower id comes first. `exclude` holds ids that are never among them, such as the queries' own:
-    (X,) for all queries, or (..., X). Nothing larger is built than the cosines of every row with every query.
+    Of cosines that are equal but for rounding the lower id comes first. `exclude` holds ids that are never among them,
+    such as the queries' own: (X,) for all queries, or (..., X). Nothing larger is built than the cosines of every row
+    with every query.
 
     Raises:
         UserError: fewer than k rows are left, an excluded id is no row, or shapes do not fit. Inside jit ids are
