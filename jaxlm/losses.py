@@ -50,12 +50,13 @@ def cross_entropy(
 
     `softcap` c turns logits into c tanh(l / c) first. A token of weight 0 counts nothing. The gradient is formed with
     the loss, chunk by chunk, so the logits are computed once and only one chunk of them (default: see `chunk_tokens`)
-    is ever held. The head's gradient is summed over chunks and devices in `head_grad_dtype`, by default that of the
-    hidden states, as the gradients of the layers' weights are; jnp.float32 is exact, in twice the bytes for bfloat16.
+    is ever held. The head's gradient is summed over chunks and devices in `head_grad_dtype`: by default that of the
+    hidden states, as the gradients of the layers' weights are, but float32 for float16, in which sums over tokens
+    overflow. jnp.float32 is more exact than bfloat16, in twice the bytes: see benchmarks/losses.md.
     """
     tokens = _Tokens.of(hidden_BTD, head_VD, labels_BT, chunk)
     hidden_BTD = sharding.constrain(hidden_BTD, *sharding.rows(labels_BT.shape[1]))
-    how = tokens, label_smoothing, z_loss, softcap, jnp.dtype(head_grad_dtype or hidden_BTD.dtype)
+    how = tokens, label_smoothing, z_loss, softcap, jnp.dtype(head_grad_dtype or _summable(hidden_BTD.dtype))
     total, nll = cast(tuple[Array, Array], _summed(hidden_BTD, head_VD, labels_BT, weights_BT, how))
     return TokenLoss(total, nll, weights_BT.sum())
 
@@ -72,9 +73,10 @@ def token_logprobs(
 
         logprob = l_label - Z,   Z = logsumexp(l),   d logprob / d l = onehot - p,   d Z / d l = p
 
-    In chunks as `cross_entropy`, with the same `softcap`. Both are differentiable in hidden states and head, with a
-    cotangent a token: the gradient computes the logits again, chunk by chunk. Where none is asked for nothing of it is
-    computed. A label outside 0..V-1 counts as a logit of 0: mask its result.
+    In chunks as `cross_entropy`, with the same `softcap`; the head's gradient is summed in the hidden states' dtype.
+    Both are differentiable in hidden states and head, with a cotangent a token: the gradient computes the logits again,
+    chunk by chunk. Where none is asked for nothing of it is computed. A label outside 0..V-1 counts as a logit of 0:
+    mask its result.
     """
     tokens = _Tokens.of(hidden_BTD, head_VD, labels_BT, chunk)
     hidden_BTD = sharding.constrain(hidden_BTD, *sharding.rows(labels_BT.shape[1]))
@@ -134,6 +136,11 @@ class _Tokens:
 def _chunks(N: int, tokens: int) -> int:
     """The smallest number of equal pieces of N tokens that hold at most `tokens` each."""
     return next(n for n in range(1, N + 1) if N % n == 0 and N // n <= tokens)
+
+
+def _summable(dtype: Any) -> Any:
+    """The dtype itself, where sums over tokens do not overflow in it."""
+    return jnp.float32 if dtype == jnp.float16 else dtype
 
 
 def _gathered(head_VD: Array, dtype: Any) -> Array:
@@ -234,7 +241,7 @@ def _logprobs_forward(hidden_BTD, head_VD, labels_BT, how):
 def _logprobs_backward(how, saved, cotangents):
     tokens, softcap = how
     hidden_BTD, head_VD, labels_BT, lse_BT = saved
-    head, dtype = _gathered(head_VD, hidden_BTD.dtype), hidden_BTD.dtype
+    head, dtype = _gathered(head_VD, hidden_BTD.dtype), _summable(hidden_BTD.dtype)
 
     def step(dhead_VD, piece):
         x_CD, label_C, lse_C, dlogprob_C, dlse_C = piece

@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import NamedSharding
 
 from jaxlm import compat, models, sharding
-from jaxlm.losses import cross_entropy
+from jaxlm.losses import cross_entropy, token_logprobs
 from jaxlm.models import LM, LMConfig
 from jaxlm.nn import AttentionConfig, BlockConfig, DifferentialConfig, MLPConfig, MoEConfig, SegmentConfig
 from jaxlm.ops import dispatch
@@ -111,16 +111,17 @@ def test_training_memory_is_linear_in_the_length():
     assert largest(training(model(6), 1, long)) <= BLOCK.mixer.H * 128 * long
 
 
-def test_loss_memory_is_flat_in_the_vocabulary():
+LOSSES = [lambda *args: cross_entropy(*args, jnp.ones((2, 2048))).total, lambda *args: token_logprobs(*args)[0].sum()]
+
+
+@pytest.mark.parametrize("total", LOSSES, ids=["cross_entropy", "token_logprobs"])
+def test_loss_memory_is_flat_in_the_vocabulary(total):
     """One chunk of logits and its gradient, beside the head and its own."""
     D = 1024
 
     def program(V):
-        def loss(hidden, head, labels):
-            return cross_entropy(hidden, head, labels, jnp.ones(labels.shape)).total
-
         args = jax.ShapeDtypeStruct((2, 2048, D), "f4"), jax.ShapeDtypeStruct((V, D), "f4")
-        return jax.jit(jax.grad(loss, (0, 1))).lower(*args, jax.ShapeDtypeStruct((2, 2048), "i4")).compile()
+        return jax.jit(jax.grad(total, (0, 1))).lower(*args, jax.ShapeDtypeStruct((2, 2048), "i4")).compile()
 
     small, large = 32 * 1024, 256 * 1024
     head_and_gradient = 2 * 4 * D * (large - small)

@@ -101,6 +101,18 @@ def test_the_gradient_of_the_head_is_summed_in_the_dtype_asked_for():
         assert error(head(jnp.float32, put)) < 1e-6 < error(head(None, put)) < 1e-2
 
 
+LOSSES = [lambda *args: cross_entropy(*args, WEIGHTS).total, lambda *args: token_logprobs(*args)[0].sum()]
+
+
+@pytest.mark.parametrize("total", LOSSES, ids=["cross_entropy", "token_logprobs"])
+def test_sums_over_tokens_do_not_overflow_in_float16(total):
+    """The head's gradient is 48 tokens' hidden states of 30,000 each, where float16 ends at 65,504."""
+    hidden, labels = jnp.full((B, T, D), 3e4, jnp.float16), jnp.zeros((B, T), jnp.int32)
+    dhead = jax.jit(jax.grad(lambda head: total(hidden, head, labels)))(jnp.zeros((V, D)))
+    chex.assert_tree_all_finite(dhead)
+    assert abs(dhead[0]).min() > 1e5
+
+
 def test_sums_of_parts_add_up():
     f = jax.jit(cross_entropy)
     part = lambda a, b: f(HIDDEN[a:b], HEAD, LABELS[a:b], WEIGHTS[a:b])

@@ -15,6 +15,7 @@ from jaxlm.axes import Array
 from jaxlm.errors import UserError
 
 EXACT = jax.lax.Precision.HIGHEST
+ROUNDING = 2.0**-22  # by which cosines of equal vectors may differ
 
 
 def cosine_similarity(x: Any, y: Any) -> Array:
@@ -31,8 +32,9 @@ def cosine_similarity(x: Any, y: Any) -> Array:
 def nearest_neighbours(table_VD: Any, queries: Any, k: int, exclude: Any = None) -> tuple[Array, Array]:
     """The k rows of `table_VD` nearest to each query (..., D): their cosines and ids (..., k), best first.
 
-    Of equal cosines the lower id comes first. `exclude` holds ids that are never among them, such as the queries' own:
-    (X,) for all queries, or (..., X). Nothing larger is built than the cosines of every row with every query.
+    Of cosines that are equal but for rounding the lower id comes first. `exclude` holds ids that are never among them,
+    such as the queries' own: (X,) for all queries, or (..., X). Nothing larger is built than the cosines of every row
+    with every query.
 
     Raises:
         UserError: fewer than k rows are left, an excluded id is no row, or shapes do not fit. Inside jit ids are
@@ -87,6 +89,9 @@ def _nearest(table_VD: Array, queries: Array, exclude: Array, k: int) -> tuple[A
     cosines_BV = jnp.where(cosines_BV == 0, 0, cosines_BV)  # -0 would come after 0
     cosines_BV = cosines_BV.at[jnp.arange(len(x_BD))[:, None], exclude_BX].set(-jnp.inf)
     cosines_BA, ids_BA = jax.lax.top_k(cosines_BV, k)
+    # Equal rows may have products that differ by rounding: it depends on where in a block of rows they stand.
+    larger_BA = jnp.pad(cosines_BA[:, :-1] - cosines_BA[:, 1:] > ROUNDING, ((0, 0), (1, 0)))
+    _, ids_BA = jax.lax.sort((jnp.cumsum(larger_BA, 1), ids_BA), num_keys=2)
     return cosines_BA.reshape(*batch, k), ids_BA.reshape(*batch, k)
 
 

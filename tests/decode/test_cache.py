@@ -8,8 +8,7 @@ from jax import lax
 
 from jaxlm.decode import cache
 from jaxlm.errors import UserError
-from jaxlm.models import LM
-from jaxlm.models.lm import abstract, logits
+from jaxlm.models import LM, abstract, logits
 from jaxlm.nn import KVSlots, unstack
 from jaxlm.sharding import Axes, MeshConfig
 from tests.decode.models import MODELS, block, full_logits, lm, params, prompts

@@ -28,7 +28,7 @@ from jaxlm.decode.state import BUCKET
 from jaxlm.errors import UserError
 from jaxlm.models import LM
 from jaxlm.models import lm as models
-from jaxlm.nn import AttentionConfig, BlockConfig, CrossAttentionConfig, Memory, MLPConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, Context, CrossAttentionConfig, Memory, MLPConfig
 from jaxlm.sharding import MeshConfig
 from tests.decode.models import DYNAMIC, MODELS, V, full_logits, lm, params, prompts
 from tests.meshes import lies, name, on
@@ -213,7 +213,8 @@ class Reader(nn.Module):
         args[3:4] = [caches] * (len(args) > 3)
         out = lm.forward(*args)
         cross = CrossAttentionConfig(H=2, K=8).build(1, "cross")
-        y_BTD, new = cross(out.hidden_BTD, memory_BSD, memory_mask_BS, memory)
+        context = Context(jnp.arange(1)[None], memory_BSD=memory_BSD, memory_mask_BS=memory_mask_BS)
+        y_BTD, new = cross(out.hidden_BTD, context, memory)
         return dataclasses.replace(out, hidden_BTD=out.hidden_BTD + 3 * y_BTD, states=(out.states, new))
 
 

@@ -12,10 +12,10 @@ def test_what_two_products_read_is_computed_for_each_where_fewer_bytes_move():
     """The gradient of a chunk of logits, from the logits; a GPU's products are a library's, which reads it."""
     block = BlockConfig(AttentionConfig(H=4, K=64), MLPConfig(F=1024))
     model = LMConfig(V=65536, D=256, segments=(SegmentConfig((block,), 2),), dtype="bfloat16")
-    run = RunConfig(model=model, data=DataConfig(T=512), batch=8, mesh=MeshConfig(data=8))
+    run = RunConfig(model=model, data=DataConfig(T=1024), batch=8, mesh=MeshConfig(data=8))
 
     def logits(name):
         return {b.shape for b in walk.estimate_train(run, topology.parse(name)).largest if b.shape.endswith(",65536]")}
 
-    assert logits("v5e:2x4") == {"f32[256,65536]"}
-    assert logits("h100:8") == {"bf16[256,65536]"}
+    assert logits("v5e:2x4") == {"f32[512,65536]"}
+    assert logits("h100:8") == {"f32[512,65536]", "bf16[512,65536]"}
