@@ -35,7 +35,7 @@ def memories(config: LMConfig, params: Params, tokens_BT: Array, layer: int, *ar
     """The memories of layer `layer`, counted from 0, as `tokens_BT` call them up.
 
     `params` in either layout of `nn.stack`; `args` go on as in `models.LM.forward`: positions, segments.
-    Raises UserError for a layer that is not there or has no plain or gated MLP.
+    Raises UserError for a layer that is not there or has not one plain or gated MLP.
     """
     *path, ffn = _place(config, layer)
     name = path[-1]
@@ -98,6 +98,6 @@ def _place(config: LMConfig, layer: int) -> tuple[str, str, str, str, MLPConfig]
     block = places[layer][-1]
     mlps = [(name, part) for name, part in block.parts.items() if isinstance(part, MLPConfig)]
     if len(mlps) != 1:
-        kinds = ", ".join(type(ffn).__name__ for ffn in block.ffns) or "no feed-forward"
-        raise UserError(f"layer {layer} has no plain or gated MLP to read as memories, but {kinds}")
+        kinds = " and ".join(type(ffn).__name__ for ffn in block.ffns) or "no feed-forward"
+        raise UserError(f"layer {layer} has not one plain or gated MLP to read as memories, but {kinds}")
     return *places[layer][:3], *mlps[0]
