@@ -36,7 +36,7 @@ def memories(config: LMConfig, params: Params, tokens_BT: Array, layer: int, *ar
     """The memories of layer `layer`, counted from 0, as `tokens_BT` call them up.
 
     `params` in either layout of `nn.stack`; `args` go on as in `models.LM.forward`: positions, segments.
-    Raises UserError for a layer that is not there or has no plain or gated MLP.
+    Raises UserError for a layer that is not there or has not one plain or gated MLP.
     """
     *path, ffn = _place(config, layer)
     name = path[-1]
@@ -93,6 +93,6 @@ def _place(config: LMConfig, layer: int) -> tuple[*tuple[str, ...], MLPConfig]:
     found = layers(config)[layer]
     mlps = [(name, part) for name, part in found.config.parts.items() if isinstance(part, MLPConfig)]
     if len(mlps) != 1:
-        kinds = ", ".join(type(ffn).__name__ for ffn in found.config.ffns) or "no feed-forward"
-        raise UserError(f"layer {layer} has no plain or gated MLP to read as memories, but {kinds}")
+        kinds = " and ".join(type(ffn).__name__ for ffn in found.config.ffns) or "no feed-forward"
+        raise UserError(f"layer {layer} has not one plain or gated MLP to read as memories, but {kinds}")
     return *found.path(stacked=False), *mlps[0]

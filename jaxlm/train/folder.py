@@ -32,6 +32,7 @@ MAY_CHANGE = (
     "model.pipeline",
     "model.dtype",
     "model.segments.blocks.mixer.implementation",
+    "model.segments.blocks.branches.of.implementation",
     "accumulate",
     "data.sources.path",
     "data.tokenizer.path",

@@ -17,10 +17,13 @@ from jaxlm.models import LM
 from jaxlm.nn import (
     AttentionConfig,
     BlockConfig,
+    BranchConfig,
+    BranchesConfig,
     LatentConfig,
     LayerNormConfig,
     LearnedConfig,
     LinearAttentionConfig,
+    LSTMConfig,
     MLPConfig,
     MoEConfig,
     QKNormConfig,
@@ -37,6 +40,7 @@ from tests.weights import weights
 RELU2 = MLPConfig(64, "relu2", gated=False)
 EXPERTS = MoEConfig(E=4, k=2, F=16, shared=1)
 LATENT = LatentConfig(H=4, K=8, R=4, J=8, L=16)
+BRANCHES = BranchesConfig((BranchConfig("ffn1", RELU2), BranchConfig("lstm", LSTMConfig(16, H=2))))
 BLOCK = tiny.model().segments[0].blocks[0]
 
 
@@ -118,9 +122,11 @@ def test_a_model_of_no_family(tmp_path, changes):
         (changed(tiny.model(), scale=1e-300), "granite"),
         (changed(tiny.model(), rope=RopeConfig(scaling=Yarn(3e38, 64)), by_depth=True), "jaxlm"),
         (tiny.model(segments=(SegmentConfig((BlockConfig(LinearAttentionConfig(4, 8), RELU2),), 2),)), "jaxlm"),
+        (tiny.model(segments=(SegmentConfig((BlockConfig(AttentionConfig(4, 8), None),), 2),)), "jaxlm"),
+        (tiny.model(segments=(SegmentConfig((BRANCHES, BLOCK), 2),)), "jaxlm"),
         (tiny.model(segments=(SegmentConfig((BLOCK, dataclasses.replace(BLOCK, mixer=LATENT)), 1),)), "jaxlm"),
     ],
-    ids=["no logits", "no scores", "nearly none", "stretched for ever", "linear", "two kinds"],
+    ids=["no logits", "no scores", "nearly none", "stretched for ever", "linear", "no ffn", "branches", "two kinds"],
 )
 def test_unusual_models_have_a_layout_too(config, kind):
     source = describe(config)

@@ -8,7 +8,17 @@ import pytest
 from jaxlm.errors import UserError
 from jaxlm.models import LM, LMConfig
 from jaxlm.models.memories import Memories, memories, promoted, strongest
-from jaxlm.nn import AttentionConfig, BlockConfig, Context, MLPConfig, SegmentConfig, unstack
+from jaxlm.nn import (
+    AttentionConfig,
+    BlockConfig,
+    BranchConfig,
+    BranchesConfig,
+    Context,
+    FeedForwardConfig,
+    MLPConfig,
+    SegmentConfig,
+    unstack,
+)
 from tests.weights import weights
 
 ATTENTION = AttentionConfig(H=2, K=4)
@@ -91,10 +101,24 @@ def test_layers_that_are_not_there():
             memories(CONFIG, params(), TOKENS, layer)
 
 
-def test_another_feed_forward():
-    class Other:
-        pass
+class Other(FeedForwardConfig):
+    def build(self, depth, name):
+        raise NotImplementedError
 
-    strange = LMConfig(V=11, D=8, segments=(SegmentConfig((BlockConfig(ATTENTION, Other()),)),))
-    with pytest.raises(UserError, match="layer 0 has no plain or gated MLP to read as memories, but Other"):
+
+TWO = BranchesConfig((BranchConfig("a", MLPConfig(F=8)), BranchConfig("b", MLPConfig(F=8))))
+
+
+@pytest.mark.parametrize(
+    "block, found",
+    [
+        (BlockConfig(ATTENTION, Other()), "Other"),
+        (BlockConfig(ATTENTION, None), "no feed-forward"),
+        (TWO, "MLPConfig and MLPConfig"),
+    ],
+    ids=["another", "none", "two"],
+)
+def test_another_feed_forward(block, found):
+    strange = LMConfig(V=11, D=8, segments=(SegmentConfig((block,)),))
+    with pytest.raises(UserError, match=f"layer 0 has not one plain or gated MLP to read as memories, but {found}"):
         memories(strange, {}, jnp.zeros((1, 1), int), 0)
