@@ -44,8 +44,8 @@ def is_config_class(cls: Any) -> bool:
 
 
 def concrete(cls: Any) -> list[type]:
-    """The config classes that stand for `cls`: itself or, of an abstract one, those made from it."""
-    if not is_config_class(cls):
+    """The config classes that stand for `cls`, and that `find_class` finds: itself, or those made from an abstract one."""
+    if not is_config_class(cls) or not _is_known(cls.__module__):
         return []
     return [cls] if not inspect.isabstract(cls) else [one for sub in cls.__subclasses__() for one in concrete(sub)]
 
@@ -152,13 +152,21 @@ def trust(module: str) -> None:
     _trusted.add(module)
 
 
+def _is_known(module: str) -> bool:
+    return module.startswith("jaxlm.") or module in _trusted
+
+
 def find_class(name: Any, path: str = "") -> type:
     """The frozen dataclass of this full name, such as "jaxlm.nn.attention.AttentionConfig", or of one in `MOVED`."""
     where = f"{join(path, 'type')} is {shorten(repr(name))}"
     parts = MOVED.get(name, name).split(".") if isinstance(name, str) else []
-    home, ours = ".".join(parts[:-1]), len(parts) > 2 and parts[0] == "jaxlm"
-    if not (ours or home in _trusted) or not all(part.isidentifier() and part[:2] != "__" for part in parts):
-        own = f"; if {home} is a module of yours, name it: `jaxlm --module {home} ...`" if home and not ours else ""
+    home = ".".join(parts[:-1])
+    if not _is_known(home) or not all(part.isidentifier() and part[:2] != "__" for part in parts):
+        own = (
+            f"; if {home} is a module of yours, name it: `jaxlm --module {home} ...`"
+            if home and not _is_known(home)
+            else ""
+        )
         raise UserError(
             f"{where}: it must name a config class of jaxlm, such as 'jaxlm.nn.attention.AttentionConfig'{own}"
         )

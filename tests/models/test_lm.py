@@ -217,7 +217,8 @@ def test_dropout_of_the_embedding_needs_a_key():
 def test_states_and_statistics_come_back_by_segment():
     c = config()
     out = forward(c, params(c), TOKENS)
-    ((keys, values),) = out.states[0]
+    ((state,),) = out.states
+    keys, values = state.value
     assert keys.shape == values.shape == (2, 2, 2, T, 6)  # layers, B, G, T, K
     assert out.statistics == {(): (({},),)}
 

@@ -11,10 +11,10 @@ from jaxlm.decode import generate, prepare
 from jaxlm.errors import UserError
 from jaxlm.models import LM, flops
 from jaxlm.nn import BlockConfig, Context, GRUConfig, LSTMConfig, SegmentConfig, unstack
+from jaxlm.objectives import NextToken
 from jaxlm.ops import gru, lstm
 from jaxlm.optim import OptimizerConfig, columns
 from jaxlm.sharding import Axes, MeshConfig
-from jaxlm.train import step as steps
 from tests import tiny
 from tests.meshes import lies, name, on
 from tests.train.test_step import take
@@ -144,7 +144,7 @@ def numbers(kind, mesh_config):
     """Loss and gradients."""
 
     def loss(params, batch):
-        out, _ = steps.token_loss(MODELS[kind], params, batch)
+        out, _ = NextToken().loss(MODELS[kind], params, batch)
         return out.total / out.weight
 
     axes, tree = models.abstract(MODELS[kind])[1], params(kind)
