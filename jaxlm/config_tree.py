@@ -44,7 +44,7 @@ def is_config_class(cls: Any) -> bool:
 
 
 def concrete(cls: Any) -> list[type]:
-    """The config classes that stand for `cls`, and that `find_class` finds: itself, or those made from an abstract one."""
+    """The config classes that `cls` stands for: itself, or of an abstract one those that `find_class` knows."""
     if not is_config_class(cls) or not _is_known(cls.__module__):
         return []
     return [cls] if not inspect.isabstract(cls) else [one for sub in cls.__subclasses__() for one in concrete(sub)]

@@ -81,8 +81,8 @@ KINDS = ("encoder", "encoder-decoder", "gru", "lstm", "lora")
 def runs(tmp_path_factory):
     """Of every kind a run in one go, and one that was killed while it saved its fourth step and went on."""
     home = tmp_path_factory.mktemp("kinds")
-    script = Path(__file__).parent / "train" / "killed.py"
-    environment = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    script = Path(__file__).with_name("killed.py")
+    environment = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     made = {}
     for kind, run in kinds(tiny.write_text(home / "text")).items():
         config.save(run, home / f"{kind}.json")
