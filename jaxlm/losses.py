@@ -103,39 +103,48 @@ class _Tokens:
     """(B, T) tokens as `chunks` equal pieces of C, every device its own tokens: the order of a sum is free."""
 
     chunks: int
+    B: int
     T: int
     spread: str  # the logical axis of all tokens as one dimension: over every device that holds them, where it divides
     lie: str  # the same as they come
 
     @classmethod
     def of(cls, hidden_BTD: Array, head_VD: Array, labels_BT: Array, chunk: int | None) -> "_Tokens":
-        T = labels_BT.shape[1]
+        B, T = labels_BT.shape
         lie = "batch" if sharding.rows(T)[1] is None else "places"
-        spread = "tokens" if labels_BT.size % sharding.mesh_size("tokens") == 0 else lie
-        N = labels_BT.size // sharding.mesh_size(spread)
+        spread = "tokens" if B * T % sharding.mesh_size("tokens") == 0 else lie
+        N = B * T // sharding.mesh_size(spread)
         if chunk is None:
             V, D = head_VD.shape
             chunk = chunk_tokens(N, V // sharding.mesh_size("vocab"), D, hidden_BTD.dtype)
-        return cls(_chunks(N, chunk), T, spread, lie)
+        return cls(_chunks(N, chunk), B, T, spread, lie)
 
     def cut(self, x: Array) -> Array:
-        """(B, T, ...) to (chunks, C, ...)."""
+        """(B, T, ...) to (chunks, C, ...), with zeros where the tokens do not fill them."""
         rest = (None,) * (x.ndim - 2)
-        local = lambda x: x.reshape(self.chunks, -1, *x.shape[2:])
+        pieces = self.chunks * sharding.mesh_size(self.spread) // sharding.mesh_size(self.lie)
+
+        def local(x):
+            x = x.reshape(-1, *x.shape[2:])
+            x = jnp.pad(x, ((0, -len(x) % pieces), *((0, 0) for _ in rest)))
+            return x.reshape(self.chunks, -1, *x.shape[1:])
+
         x = sharding.per_device(local, [(*sharding.rows(self.T)[:2], *rest)], (None, self.lie, *rest), x)
         return sharding.constrain(x, None, self.spread, *rest)
 
     def uncut(self, x: Array) -> Array:
         """(chunks, C, ...) to (B, T, ...)."""
         rest, rows = (None,) * (x.ndim - 2), sharding.rows(self.T)[:2]
-        t = self.T // sharding.mesh_size(rows[1])
-        local = lambda x: x.reshape(-1, t, *x.shape[2:])
+        N, t = self.B * self.T // sharding.mesh_size(self.lie), self.T // sharding.mesh_size(rows[1])
+        local = lambda x: x.reshape(-1, *x.shape[2:])[:N].reshape(-1, t, *x.shape[2:])
         return sharding.per_device(local, [(None, self.lie, *rest)], (*rows, *rest), x)
 
 
 def _chunks(N: int, tokens: int) -> int:
-    """The smallest number of equal pieces of N tokens that hold at most `tokens` each."""
-    return next(n for n in range(1, N + 1) if N % n == 0 and N // n <= tokens)
+    """The smallest number of equal pieces of N tokens that hold at most `tokens` each; of such as do not quite fill the
+    last where else twice as many were needed."""
+    least = -(-N // tokens)
+    return next((n for n in range(least, 2 * least) if N % n == 0), least)
 
 
 def _summable(dtype: Any) -> Any:

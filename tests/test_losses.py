@@ -133,11 +133,36 @@ def test_large_logits_do_not_overflow():
     chex.assert_tree_all_finite(jax.jit(jax.value_and_grad(f))(jnp.asarray(HIDDEN)))
 
 
-@pytest.mark.parametrize("N, tokens", [(8192, 512), (1000, 256), (21, 100), (96, 1), (4, 1), (1, 1)])
-def test_chunks_divide_the_tokens_and_are_the_largest_allowed(N, tokens):
-    n = _chunks(N, tokens)
-    assert N % n == 0 and N // n <= tokens
-    assert all(N // m > tokens for m in range(1, n) if N % m == 0)
+@pytest.mark.parametrize(
+    "N, tokens, chunks",
+    [(8192, 512, 16), (8192, 682, 16), (1000, 256, 4), (21, 100, 1), (96, 1, 96), (1, 1, 1)]
+    + [(1021, 256, 4), (22, 5, 5), (11, 4, 3)],  # whose divisors are too small: not all pieces are full
+)
+def test_chunks_are_as_few_as_divide_the_tokens_or_nearly(N, tokens, chunks):
+    assert _chunks(N, tokens) == chunks
+
+
+UNEVEN = [None, MeshConfig(4, 2), MeshConfig(2, 2, stage=2), MeshConfig(4, tensor=2, explicit=False)]
+
+
+@pytest.mark.parametrize("config", UNEVEN, ids=name)
+def test_chunks_that_are_not_full(config):
+    """Of 11 tokens, or 22 where two devices share a piece, on each device; 88 on one."""
+    rng = np.random.default_rng(1)
+    hidden, labels = rng.normal(size=(8, 11, D)).astype(np.float32), rng.integers(0, V, (8, 11)).astype(np.int32)
+    weights = rng.normal(size=(8, 11)).astype(np.float32)
+
+    def total(f):
+        return jax.jit(jax.value_and_grad(lambda *args: f(*args, labels, weights), (0, 1)))
+
+    logprobs = lambda x, h, y, w: (token_logprobs(x, h, y, chunk=4)[0] * w).sum()
+    loss = lambda x, h, y, w: -cross_entropy(x, h, y, w, chunk=4).total
+    expected = total(lambda x, h, y, w: (naive_logprobs(x, h, y)[0] * w).sum())(hidden, HEAD)
+    with on(config) as put:
+        placed = put(hidden, "batch", None, None), put(HEAD, "vocab", "embed")
+        labels, weights = put(labels, "batch", None), put(weights, "batch", None)
+        found = jax.device_get([total(f)(*placed) for f in (logprobs, loss)])
+    chex.assert_trees_all_close(found, [expected] * 2, atol=1e-5, rtol=1e-5)
 
 
 def test_the_gradient_of_the_head_does_not_wait_for_the_layers():
