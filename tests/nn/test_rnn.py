@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm import models, sharding
+from jaxlm import compat, models, sharding
 from jaxlm.decode import generate, prepare
 from jaxlm.errors import UserError
 from jaxlm.models import LM, flops
@@ -140,6 +140,11 @@ def test_generating_is_the_full_forward(kind):
 BATCH = tiny.batch(16)  # packed: two documents a row, and padding
 
 
+OLD = pytest.mark.skipif(
+    compat.older(0, 10), reason="on an explicit mesh this jax merges no dimensions where another one is 1"
+)
+
+
 def numbers(kind, mesh_config):
     """Loss and gradients."""
 
@@ -162,7 +167,8 @@ def numbers(kind, mesh_config):
         ("lstm blocks", MeshConfig(2, 2, 2, explicit=False)),
         ("gru", MeshConfig(data=2, context=2, tensor=2)),
         ("gru blocks", MeshConfig(data=1, fsdp=2, tensor=4)),
-        ("lstm", MeshConfig(data=2, stage=2, fsdp=2)),
+        ("gru blocks", MeshConfig(data=2, stage=2, fsdp=2)),
+        pytest.param("lstm", MeshConfig(data=2, stage=2, fsdp=2), marks=OLD),
     ],
     ids=lambda x: x if isinstance(x, str) else name(x) + "-stages" * (x.stage > 1),
 )
