@@ -16,8 +16,8 @@ import dataclasses
 from jaxlm.data import DataConfig, TokenizerConfig
 from jaxlm.models import LMConfig
 from jaxlm.optim import OptimizerConfig
+from jaxlm.run import RunConfig
 from jaxlm.sharding import MeshConfig
-from jaxlm.train.run import RunConfig
 
 
 def pretrain(model: LMConfig, *, T: int, tokens: float, batch: int, learning_rate: float = 3e-4) -> RunConfig:

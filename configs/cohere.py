@@ -6,7 +6,7 @@ A) has three layers with a window and rotary positions, then one with neither.
 
 from jaxlm.convert import lm_config
 from jaxlm.models import LMConfig
-from jaxlm.train.run import RunConfig
+from jaxlm.run import RunConfig
 
 from ._pretrain import pretrain
 

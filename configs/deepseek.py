@@ -6,7 +6,7 @@ The first layers are dense. V3's module for predicting one more token (another 1
 
 from jaxlm.convert import lm_config
 from jaxlm.models import LMConfig
-from jaxlm.train.run import RunConfig
+from jaxlm.run import RunConfig
 
 from ._pretrain import pretrain
 

@@ -6,7 +6,7 @@ leave the embedding out (2.0B, 8.3B, 26.0B).
 
 from jaxlm.convert import lm_config
 from jaxlm.models import LMConfig
-from jaxlm.train.run import RunConfig
+from jaxlm.run import RunConfig
 
 from ._pretrain import pretrain
 

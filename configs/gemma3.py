@@ -6,7 +6,7 @@ is a vision encoder of 0.4B, which is not here, and 64 more rows of vocabulary f
 
 from jaxlm.convert import lm_config
 from jaxlm.models import LMConfig
-from jaxlm.train.run import RunConfig
+from jaxlm.run import RunConfig
 
 from ._pretrain import pretrain
 

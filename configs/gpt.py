@@ -18,11 +18,11 @@ import math
 from jaxlm.data import DataConfig, TokenizerConfig
 from jaxlm.errors import UserError
 from jaxlm.models import LMConfig, flops
+from jaxlm.models import mup as parametrisation
 from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, QKNormConfig, RMSNormConfig, SegmentConfig
 from jaxlm.optim import OptimizerConfig
+from jaxlm.run import RunConfig
 from jaxlm.sharding import MeshConfig
-from jaxlm.train import mup as parametrisation
-from jaxlm.train.run import RunConfig
 
 TUNED = 12  # the depth whose learning rate and weight decay others are measured by
 
@@ -57,7 +57,7 @@ def gpt(depth: int = 12, ratio: float = 20.0, T: int = 2048, V: int = 32_768, mu
            32   2048  1,744,971,776  33,554,432,000  1024  16000 0.000839  0.103  3.65e+20         256
 
     With `mup` the learning rate is that of depth 12 for every depth, and each weight gets its share of it, as its
-    initial size, by maximal-update parametrisation (`jaxlm.train.mup`): tune at depth 12 or below, train at any.
+    initial size, by maximal-update parametrisation (`jaxlm.models.mup`): tune at depth 12 or below, train at any.
     """
     if depth < 1 or ratio <= 0:
         raise UserError(f"gpt needs depth >= 1 and ratio > 0, got depth={depth} ratio={ratio}")

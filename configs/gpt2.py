@@ -4,7 +4,7 @@ from jaxlm.data import DataConfig, TokenizerConfig
 from jaxlm.models import LMConfig
 from jaxlm.nn import AttentionConfig, BlockConfig, LayerNormConfig, LearnedConfig, MLPConfig, SegmentConfig
 from jaxlm.optim import OptimizerConfig
-from jaxlm.train.run import RunConfig
+from jaxlm.run import RunConfig
 
 
 def model(N: int, D: int, H: int, V: int = 50257, T: int = 1024) -> LMConfig:

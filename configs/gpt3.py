@@ -5,7 +5,7 @@ of 128 do not make 2048, so it has 16 here; in 13B 40 heads of 128 do not make 5
 alternate dense and locally banded sparse attention; here all are dense. Its vocabulary is GPT-2's, 50257.
 """
 
-from jaxlm.train.run import RunConfig
+from jaxlm.run import RunConfig
 
 from ._pretrain import pretrain
 from .gpt2 import model

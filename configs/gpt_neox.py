@@ -6,7 +6,7 @@ tied. All saw the Pile, cut into 2048 tokens. The vocabulary's padding differs w
 
 from jaxlm.convert import lm_config
 from jaxlm.models import LMConfig
-from jaxlm.train.run import RunConfig
+from jaxlm.run import RunConfig
 
 from ._pretrain import pretrain
 

@@ -1,6 +1,6 @@
 """Kimi K2 (Moonshot AI 2025, arXiv 2507.20534): DeepSeek-V3's architecture with more experts and fewer heads."""
 
-from jaxlm.train.run import RunConfig
+from jaxlm.run import RunConfig
 
 from ._pretrain import pretrain
 from .deepseek import V3, model, yarn

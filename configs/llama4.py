@@ -6,7 +6,7 @@ The published totals (109B, 400B) include the vision encoder, about 1B, which is
 
 from jaxlm.convert import lm_config
 from jaxlm.models import LMConfig
-from jaxlm.train.run import RunConfig
+from jaxlm.run import RunConfig
 
 from ._pretrain import pretrain
 from .llama import stretched

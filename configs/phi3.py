@@ -5,7 +5,7 @@ The variants for 128k positions are left out: they rescale each rotary frequency
 
 from jaxlm.convert import lm_config
 from jaxlm.models import LMConfig
-from jaxlm.train.run import RunConfig
+from jaxlm.run import RunConfig
 
 from ._pretrain import pretrain
 

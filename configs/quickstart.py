@@ -4,7 +4,7 @@ from jaxlm.data import DataConfig, TokenizerConfig
 from jaxlm.models import LMConfig
 from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, SegmentConfig
 from jaxlm.optim import OptimizerConfig
-from jaxlm.train.run import RunConfig
+from jaxlm.run import RunConfig
 
 
 def quickstart() -> RunConfig:

@@ -5,7 +5,7 @@ The rows of the embedding, 151,936 or 152,064, are more than the tokenizer has t
 
 from jaxlm.convert import lm_config
 from jaxlm.models import LMConfig
-from jaxlm.train.run import RunConfig
+from jaxlm.run import RunConfig
 
 from ._pretrain import pretrain
 

@@ -4,7 +4,7 @@ from jaxlm.data import DataConfig, Source
 from jaxlm.models import LMConfig
 from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, SegmentConfig
 from jaxlm.optim import OptimizerConfig
-from jaxlm.train.run import RunConfig
+from jaxlm.run import RunConfig
 
 
 def model(N: int, D: int, H: int, dropout: float) -> LMConfig:

@@ -27,6 +27,7 @@ from jaxlm.config_override import override
 from jaxlm.config_tree import from_dict, is_config, join, plain, to_dict
 from jaxlm.config_tree import trust as _trust
 from jaxlm.errors import UserError, nearest, unknown
+from jaxlm.files import write_file
 from jaxlm.paths import expand
 
 __all__ = ["describe", "diff", "from_dict", "list_configs", "load", "override", "resolve", "save", "to_dict", "trust"]
@@ -72,16 +73,7 @@ def list_configs() -> list[tuple[str, str, str]]:
 def save(config: Any, path: str | os.PathLike) -> None:
     """Write `config` as JSON, to a temporary name first."""
     path = expand(path)
-    text = json.dumps(to_dict(config), indent=2, allow_nan=False) + "\n"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"cannot write the config {path}: {error.strerror}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    write_file(path, (json.dumps(to_dict(config), indent=2, allow_nan=False) + "\n").encode())
 
 
 def load(path: str | os.PathLike) -> Any:

@@ -20,11 +20,11 @@ from jaxlm.errors import OutOfRange, UserError, nearest, unknown
 
 # Config classes that stand elsewhere than where saved configs name them: {old full name: present one}. No line is ever
 # taken out: every run ever saved opens.
-MOVED: dict[str, str] = {}
+MOVED: dict[str, str] = {"jaxlm.train.run.RunConfig": "jaxlm.run.RunConfig"}
 
 # Fields that have another name or place than in saved configs: {class: {old name: present path}}, likewise for ever.
 RENAMED: dict[str, dict[str, str]] = {
-    "jaxlm.train.run.RunConfig": {"label_smoothing": "objective.label_smoothing", "z_loss": "objective.z_loss"},
+    "jaxlm.run.RunConfig": {"label_smoothing": "objective.label_smoothing", "z_loss": "objective.z_loss"},
 }
 
 _trusted: set[str] = set()

@@ -13,12 +13,12 @@ import jaxlm
 from jaxlm import cli, config
 from jaxlm.api import LanguageModel
 from jaxlm.api import model as api
+from jaxlm.checkpoints.checkpoint import Checkpoints
 from jaxlm.decode import Greedy, Sampler, Temperature, TopK
 from jaxlm.errors import UserError
 from jaxlm.models import LM
 from jaxlm.sharding import make_mesh
 from jaxlm.text import ByteTokenizer
-from jaxlm.train.checkpoint import Checkpoints
 from jaxlm.train.setup import Setup
 from tests import tiny
 from tests.scripted import LENGTH, scripted

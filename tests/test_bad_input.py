@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from jaxlm import config
+from jaxlm.checkpoints.checkpoint import Checkpoints, steps
 from jaxlm.cli import main
 from jaxlm.sharding import MeshConfig
 from jaxlm.text import train_sentencepiece
-from jaxlm.train.checkpoint import Checkpoints, steps
 from jaxlm.train.report import Report
 from tests import tiny
 from tests.train.runs import a_run, digests, put_on_one_device, stop_at

@@ -13,9 +13,9 @@ from jaxlm.models import LMConfig
 from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, SegmentConfig
 from jaxlm.objectives.objective import tokens
 from jaxlm.optim import OptimizerConfig
+from jaxlm.run import RunConfig
 from jaxlm.sharding import MeshConfig
 from jaxlm.train import batch as batches
-from jaxlm.train.run import RunConfig
 
 
 def model(**changes: Any) -> LMConfig:

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from jaxlm import picture
 from jaxlm.errors import UserError
-from jaxlm.text import picture
 
-DOT, LINE, GREY = picture.BLUE, "#b0b0b0", picture.GREY
+DOT, LINE, GREY = picture.BLUE, picture.LINE, picture.GREY
 DOT_SIZE = 5  # points
 GAPS = range(5, 90, 5)  # points between a dot and its label, tried in turn
 SIDES = np.array([(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)])  # right is best
@@ -34,13 +34,8 @@ def plot_words(vectors: Any, words: Sequence[str], path: str | Path) -> None:
     axes.plot(*xy.T, "o", color=DOT, markersize=DOT_SIZE)
     axes.margins(0.12)
     axes.set_aspect("equal", adjustable="datalim")  # distances are what it shows
-    axes.set_xlabel(f"first principal component ({shares[0]:.0%} of the variance)", color=GREY)
-    axes.set_ylabel(f"second ({shares[1]:.0%})", color=GREY)
-    axes.tick_params(colors=GREY, labelsize=9)
-    axes.grid(True, color="#e4e4e4", linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(LINE)
+    first, second = (f"{share:.0%}" for share in shares[:2])
+    picture.dress(axes, "", f"first principal component ({first} of the variance)", f"second ({second})")
     figure.canvas.draw()  # lays the figure out: labels are placed in pixels
     figure.set_layout_engine("none")
     _label(axes, xy, [_printable(word) for word in words])

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 
 import jaxlm
-from jaxlm import config, host
+from jaxlm import config
 from jaxlm.cli import info, models, plan, scaling, tokenizer, working
 from jaxlm.cli.verb import Args, Parser
 from jaxlm.errors import UserError, machine_trouble, nearest, one_line, unknown
@@ -85,6 +85,8 @@ def _refuse(parser: Parser, args: Args, argv: list[str], stray: str) -> None:
 def console() -> int:
     """`main` as a program of its own, which may choose how its process is started."""
     if sys.argv[1:2] in (["train"], ["generate"]):
+        from jaxlm.machine import host
+
         host.restart_with_huge_pages()
     warnings.showwarning = _show_warning
     try:

@@ -17,7 +17,7 @@ from jaxlm.paths import expand
 
 if TYPE_CHECKING:
     from jaxlm.models import ModelConfig
-    from jaxlm.train.run import RunConfig
+    from jaxlm.run import RunConfig
 
 LINES, WIDTH = 10, 160
 TAIL = 2**16  # bytes of a log that are looked at
@@ -65,7 +65,7 @@ def _facts(name: str) -> Facts:
 
 def _config(name: str) -> Facts:
     from jaxlm.config import resolve
-    from jaxlm.train.run import RunConfig
+    from jaxlm.run import RunConfig
 
     try:
         run = resolve(name)
@@ -134,7 +134,7 @@ def _config_file(path: Path, content: dict[str, Any]) -> Facts:
 
 def _run(path: Path, file: Path) -> Facts:
     from jaxlm import config
-    from jaxlm.train.run import RunConfig
+    from jaxlm.run import RunConfig
 
     run, folder = config.load(file), file.parent
     if not isinstance(run, RunConfig):
@@ -347,7 +347,7 @@ def _generate(path: Path) -> str:
 
 
 def _bytes(size: int) -> str:
-    from jaxlm.train.progress import scaled
+    from jaxlm.progress import scaled
 
     return f"{scaled(size)}B"
 

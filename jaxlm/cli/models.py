@@ -46,7 +46,7 @@ def train(args: Args) -> None:
 
     run = resolve(args.config, args.overrides)
     folder = expand(args.run) if args.run else _run_folder(args.config)
-    from jaxlm import processes
+    from jaxlm.machine import processes
 
     place = processes.Place(args.coordinator, args.num_processes, args.process_id, args.distributed, args.timeout)
     with processes.joined(place):

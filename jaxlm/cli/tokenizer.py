@@ -47,7 +47,7 @@ def train(args: Args) -> None:
 
     from jaxlm import text as room
     from jaxlm.data.sources import passages
-    from jaxlm.train.progress import show_preparation
+    from jaxlm.progress import show_preparation
 
     if args.format == "tokenizer.model" and args.kind not in ("bpe", "unigram"):
         raise UserError("--format tokenizer.model is for --kind bpe or unigram")
@@ -138,8 +138,8 @@ def inspect(args: Args) -> None:
 
 def _measured(name: str, tokenizer: Tokenizer, args: Args) -> dict[str, Measured]:
     from jaxlm.data.sources import passages
+    from jaxlm.progress import show_preparation
     from jaxlm.text.inspect import measure
-    from jaxlm.train.progress import show_preparation
 
     if args.json:
         return {_name(path, args.text): measure(tokenizer, passages(path, args.field)) for path in args.text}

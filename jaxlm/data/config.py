@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from jaxlm.config_check import said
 from jaxlm.config_tree import shorten
 from jaxlm.errors import UserError, unknown
-from jaxlm.text.sentencepiece_train import LEAST_V
+from jaxlm.text.formats.sentencepiece_train import LEAST_V
 
 if TYPE_CHECKING:
     from jaxlm.data.dataset import Dataset

@@ -12,7 +12,7 @@ from jaxlm.data import cache, shards, sources
 from jaxlm.data.config import DataConfig, Source
 from jaxlm.errors import UserError
 from jaxlm.text import ByteTokenizer, SentencePieceTokenizer, Tokenizer, load_tokenizer, train_sentencepiece
-from jaxlm.text.sentencepiece_train import LIMITS
+from jaxlm.text.formats.sentencepiece_train import LIMITS
 
 FORMAT = 2  # of tokens: raise it when the same config and tokenizer would give others
 MANY = 1000  # documents of which a share by number is one by size too

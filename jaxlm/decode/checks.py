@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm import arguments, host, sharding
+from jaxlm import arguments, sharding
 from jaxlm.axes import Array
 from jaxlm.decode import cache
 from jaxlm.decode.state import BUCKET
 from jaxlm.errors import UserError
+from jaxlm.machine import host
 from jaxlm.models.lm import LMConfig
 
 

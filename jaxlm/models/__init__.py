@@ -2,7 +2,6 @@
 
 from jaxlm.models.encoder import Encoder, EncoderConfig
 from jaxlm.models.lm import LM, LMConfig
-from jaxlm.models.memories import Memories, memories, promoted, strongest
 from jaxlm.models.model import Layer, ModelConfig, Output, abstract, blocks, forward, home, init_boxed, layers, logits
 from jaxlm.models.seq2seq import Seq2Seq, Seq2SeqConfig
 
@@ -12,7 +11,6 @@ __all__ = [
     "EncoderConfig",
     "LMConfig",
     "Layer",
-    "Memories",
     "ModelConfig",
     "Output",
     "Seq2Seq",
@@ -24,7 +22,4 @@ __all__ = [
     "init_boxed",
     "layers",
     "logits",
-    "memories",
-    "promoted",
-    "strongest",
 ]

@@ -18,7 +18,7 @@ from jaxlm.plan.collectives import collectives
 from jaxlm.plan.facts import Collective, Memory, Program
 from jaxlm.plan.hlo import Module
 from jaxlm.plan.topology import Topology, compiles, has_compiler, slice_of
-from jaxlm.train.run import RunConfig
+from jaxlm.run import RunConfig
 from jaxlm.train.setup import Setup
 
 

@@ -10,9 +10,9 @@ from jax.sharding import AbstractMesh, AxisType
 from jaxlm.decode import cache
 from jaxlm.errors import UserError
 from jaxlm.models import LMConfig, flops
+from jaxlm.run import RunConfig
 from jaxlm.sharding import AXES
 from jaxlm.train.memory import bytes_per_device
-from jaxlm.train.run import RunConfig
 from jaxlm.train.setup import Setup
 
 

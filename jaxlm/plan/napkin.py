@@ -22,7 +22,7 @@ from jaxlm.nn import MoEConfig, PipelineConfig
 from jaxlm.ops.pipeline import ticks
 from jaxlm.plan.facts import Collective, Memory, Pass, Program, Work
 from jaxlm.plan.topology import Topology
-from jaxlm.train.run import RunConfig
+from jaxlm.run import RunConfig
 
 # By policy of rematerialisation: the share of a layer's products that is kept, and of a forward pass that is repeated.
 KEPT = {"offload": 0.1, "full": 0.0, "attention": 0.15, "qkv": 0.35, "dots_except_mlp": 0.45, "mlp": 0.9, "dots": 1.0}

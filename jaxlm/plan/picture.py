@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+from jaxlm import picture
 from jaxlm.plan.facts import Memory
 from jaxlm.plan.roofline import Timing
-from jaxlm.text import picture
 
 GiB = 2**30
-LINE, LIMIT = "#b0b0b0", "#000000"
+LIMIT = "#000000"
 
 
 def draw(memory: Memory, limit: int, timing: Timing, title: str, path: str | Path, compiled: bool) -> None:
@@ -40,6 +40,6 @@ def _bar(axes: Any, parts: dict[str, float], unit: str) -> None:
     axes.set_yticks([])
     axes.tick_params(colors=picture.GREY, labelsize=9)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(LINE)
+    axes.spines["bottom"].set_color(picture.LINE)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=9)
     axes.set_ylim(-0.45, 1.1)

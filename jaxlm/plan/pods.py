@@ -10,7 +10,7 @@ from jaxlm.plan.roofline import predict
 from jaxlm.plan.search import Option
 from jaxlm.plan.topology import Topology, compiles
 from jaxlm.plan.walk import estimate_decode, estimate_train
-from jaxlm.train.run import RunConfig
+from jaxlm.run import RunConfig
 
 
 def on(run: RunConfig, topology: Topology, changes: tuple[str, ...] = ()) -> Option:

@@ -17,8 +17,8 @@ from jaxlm.errors import UserError
 from jaxlm.models.lm import LMConfig
 from jaxlm.plan import topology as topologies
 from jaxlm.plan.facts import Program
+from jaxlm.run import RunConfig
 from jaxlm.sharding import MeshConfig
-from jaxlm.train.run import RunConfig
 
 LIMIT = 1800  # seconds that compiling may take
 CAUSE = 300  # characters of an error

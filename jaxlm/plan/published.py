@@ -8,7 +8,7 @@ from jaxlm import convert
 from jaxlm.convert.files import CONFIG, DTYPES, quantisation, read_json
 from jaxlm.data.config import DataConfig
 from jaxlm.errors import UserError
-from jaxlm.train.run import RunConfig
+from jaxlm.run import RunConfig
 
 
 def published(path: Path) -> tuple[RunConfig, str] | None:

@@ -21,8 +21,8 @@ from jaxlm.plan.napkin import bubble, napkin
 from jaxlm.plan.roofline import Timing, predict
 from jaxlm.plan.topology import Topology
 from jaxlm.plan.walk import estimate_train
+from jaxlm.run import RunConfig
 from jaxlm.sharding import AXES
-from jaxlm.train.run import RunConfig
 
 POLICIES = ("none", "mlp", "dots_except_mlp", "qkv", "attention", "full", "offload")  # less and less memory
 PARTS = (1, 2, 4, 8, 16, 32)  # of a batch, whose gradients are added

@@ -8,7 +8,7 @@ import jax
 from jaxlm.models import abstract, layers
 from jaxlm.plan.facts import Collective, Program
 from jaxlm.plan.hlo import dims
-from jaxlm.train.run import RunConfig
+from jaxlm.run import RunConfig
 
 SMALL = 1e-3  # of all that a step exchanges: what is less costs nothing
 

@@ -15,8 +15,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxlm import compat, sharding
-from jaxlm.chips import CHIPS, Chip
 from jaxlm.errors import UserError, unknown
+from jaxlm.machine.chips import CHIPS, Chip
 from jaxlm.sharding import MeshConfig
 
 DIGITS = 9  # of a number in a name

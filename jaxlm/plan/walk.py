@@ -22,9 +22,9 @@ from jaxlm.plan.facts import Buffer, Collective, Memory, Program, Work
 from jaxlm.plan.kernels import cudnn_assumed
 from jaxlm.plan.memory import of_decoding
 from jaxlm.plan.topology import Topology
+from jaxlm.run import RunConfig
 from jaxlm.sharding import MeshConfig
 from jaxlm.train.memory import bytes_per_device
-from jaxlm.train.run import RunConfig
 from jaxlm.train.setup import Setup
 
 SHOWN = 16  # of the largest arrays

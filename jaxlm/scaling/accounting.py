@@ -12,7 +12,7 @@ from typing import Any
 
 from jaxlm.models import ModelConfig, flops, home, layers
 from jaxlm.nn import AttentionConfig, MixerConfig
-from jaxlm.train.run import RunConfig
+from jaxlm.run import RunConfig
 
 PARTS = ("embedding", "attention", "attention scores", "feed-forward", "norms", "head")
 ORDER = {"embed": 0, "positions": 0, "embed_in": 0, "embed_out": 2, "head": 2}  # layers are 1

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from jaxlm import arguments
-from jaxlm.chips import chip as chip_of
 from jaxlm.errors import UserError
+from jaxlm.machine.chips import chip as chip_of
 from jaxlm.models import flops as counted
+from jaxlm.run import RunConfig
 from jaxlm.scaling.fitting import Estimate, Fit
 from jaxlm.scaling.law import Allocation, Law
-from jaxlm.train.run import RunConfig
 
 SPREAD = 4.0  # sizes of a sweep lie within this factor of the best
 

@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib.colors import Normalize
 from matplotlib.ticker import MaxNLocator
 
+from jaxlm import picture
 from jaxlm.scaling.fitting import LEVEL, Fit
 from jaxlm.scaling.isoflops import IsoFLOPs
-from jaxlm.text import picture
 
 COLOURS = "viridis_r"  # of compute
 
@@ -58,7 +58,7 @@ def _contours(axes: Any, fit: Fit, isoflops: IsoFLOPs | None) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_ylim(sizes[0], sizes[-1])
-    _dress(axes, "equal loss, and the best size", "training FLOPs", "parameters")
+    picture.dress(axes, "equal loss, and the best size", "training FLOPs", "parameters")
     axes.legend(fontsize=8, loc="upper left", framealpha=0.9, edgecolor="none")
 
 
@@ -79,40 +79,29 @@ def _valleys(axes: Any, isoflops: IsoFLOPs, colour: Normalize) -> None:
     exponent = isoflops.parameters.exponent
     text = f"N ~ C^{exponent.value:.3f} [{exponent.low:.3f}, {exponent.high:.3f}]"
     axes.text(0.97, 0.96, text, transform=axes.transAxes, ha="right", va="top", fontsize=9, color=picture.GREY)
-    _dress(axes, "isoFLOP curves", "parameters", "loss (nats per token)")
+    picture.dress(axes, "isoFLOP curves", "parameters", "loss (nats per token)")
 
 
 def _predicted(axes: Any, fit: Fit, colour: Normalize) -> Any:
     predicted = fit.law.loss(fit.runs.parameters, fit.runs.tokens)
     ends = [min(predicted.min(), fit.runs.loss.min()), max(predicted.max(), fit.runs.loss.max())]
-    axes.plot(ends, ends, color="#b0b0b0", linewidth=1, zorder=1)
+    axes.plot(ends, ends, color=picture.LINE, linewidth=1, zorder=1)
     points = _points(axes, fit.runs.loss, predicted, fit, colour)
-    _dress(axes, "the law against the runs", "measured loss", "predicted loss")
+    picture.dress(axes, "the law against the runs", "measured loss", "predicted loss")
     return points
 
 
 def _residuals(axes: Any, fit: Fit, colour: Normalize) -> None:
     off = 100 * fit.errors()
-    axes.axhline(0, color="#b0b0b0", linewidth=1, zorder=1)
+    axes.axhline(0, color=picture.LINE, linewidth=1, zorder=1)
     _points(axes, fit.runs.tokens / fit.runs.parameters, off, fit, colour)
     axes.set_xscale("log")
     axes.text(0.97, 0.96, f"mean |error| {np.abs(off).mean():.2f} %", transform=axes.transAxes, ha="right", va="top",
               fontsize=9, color=picture.GREY)  # fmt: skip
     axes.margins(y=0.12)
-    _dress(axes, "what the law leaves over", "tokens per parameter", "predicted - measured (%)")
+    picture.dress(axes, "what the law leaves over", "tokens per parameter", "predicted - measured (%)")
 
 
 def _points(axes: Any, x: np.ndarray, y: np.ndarray, fit: Fit, colour: Normalize) -> Any:
     compute = np.log10(fit.runs.flops)
     return axes.scatter(x, y, s=14, c=compute, cmap=COLOURS, norm=colour, linewidths=0, alpha=0.9, zorder=2)
-
-
-def _dress(axes: Any, title: str, x: str, y: str) -> None:
-    axes.set_title(title, loc="left", fontsize=11, color=picture.GREY)
-    axes.set_xlabel(x, color=picture.GREY)
-    axes.set_ylabel(y, color=picture.GREY)
-    axes.tick_params(colors=picture.GREY, labelsize=9, which="both")
-    axes.grid(True, color="#ececec", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#b0b0b0")

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from jaxlm.run import RunConfig
 from jaxlm.scaling.accounting import Part, chinchilla_flops, matrices, parts, summary
 from jaxlm.scaling.fitting import LEVEL, Estimate, Fit
 from jaxlm.scaling.isoflops import IsoFLOPs
 from jaxlm.scaling.planning import Size
 from jaxlm.scaling.runs import Runs
-from jaxlm.train.run import RunConfig
 
 UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"))
 

@@ -13,7 +13,7 @@ from jaxlm import config
 from jaxlm.errors import UserError
 from jaxlm.models import flops
 from jaxlm.paths import expand
-from jaxlm.train.run import RunConfig
+from jaxlm.run import RunConfig
 
 SPELLINGS = {
     "parameters": ("parameters", "params", "n", "model size"),

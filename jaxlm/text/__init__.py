@@ -5,23 +5,23 @@ see `Tokenizer`. `load_tokenizer` opens whatever a path holds.
 """
 
 from jaxlm.text.base import Encoding, Tokenizer
-from jaxlm.text.bert_files import vocab_txt_to_json
-from jaxlm.text.bert_text import BertNormalizer
-from jaxlm.text.bpe import BPETokenizer
 from jaxlm.text.bytes import ByteTokenizer
-from jaxlm.text.characters import CharacterTokenizer
-from jaxlm.text.chat import builtin_template, render_chat, render_chat_spans
-from jaxlm.text.conversation import chat_text, encode_chat
-from jaxlm.text.fast import FastTokenizer
-from jaxlm.text.gpt2_files import gpt2_files_to_json
+from jaxlm.text.chat.conversation import chat_text, encode_chat
+from jaxlm.text.chat.template import builtin_template, render_chat, render_chat_spans
+from jaxlm.text.formats.bert_files import vocab_txt_to_json
+from jaxlm.text.formats.fast import FastTokenizer
+from jaxlm.text.formats.gpt2_files import gpt2_files_to_json
+from jaxlm.text.formats.sentencepiece import SentencePieceTokenizer
+from jaxlm.text.formats.sentencepiece_train import train_sentencepiece
+from jaxlm.text.formats.tiktoken import tiktoken_to_json
 from jaxlm.text.load import load_readable, load_tokenizer
-from jaxlm.text.sentencepiece import SentencePieceTokenizer
-from jaxlm.text.sentencepiece_train import train_sentencepiece
+from jaxlm.text.readable.bert_text import BertNormalizer
+from jaxlm.text.readable.bpe import BPETokenizer
+from jaxlm.text.readable.characters import CharacterTokenizer
+from jaxlm.text.readable.unigram import UnigramTokenizer
+from jaxlm.text.readable.wordpiece import WordPieceTokenizer
+from jaxlm.text.readable.words import WordTokenizer
 from jaxlm.text.stream import TextStream
-from jaxlm.text.tiktoken import tiktoken_to_json
-from jaxlm.text.unigram import UnigramTokenizer
-from jaxlm.text.wordpiece import WordPieceTokenizer
-from jaxlm.text.words import WordTokenizer
 
 __all__ = [
     "BPETokenizer",

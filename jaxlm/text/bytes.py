@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from jaxlm import arguments
+from jaxlm.files import write_file
 from jaxlm.paths import expand
 from jaxlm.text.base import EOT, Tokenizer, utf8
-from jaxlm.text.cells import Cell, Explanation
-from jaxlm.text.files import write_file
+from jaxlm.text.readable.cells import Cell, Explanation
 
 CONFIG = {"tokenizer_class": "ByteTokenizer", "V": 257, "eot": 256}
 

@@ -159,7 +159,7 @@ def _listed(spellings: Iterable[str]) -> str:
 
 def plot(measured: dict[str, dict[str, Measured]], path: str | Path) -> None:
     """Bars of tokens per word and bytes per token; `measured` is by tokenizer, then by text. UserError as a file's."""
-    from jaxlm.text import picture  # matplotlib is slow to import
+    from jaxlm import picture  # matplotlib is slow to import
 
     texts = list(dict.fromkeys(text for by_text in measured.values() for text in by_text))
     figure, both = picture.blank(4 + 0.35 * len(texts) * (1 + len(measured)), 6.5, rows=2)

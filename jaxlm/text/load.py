@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.errors import UserError
+from jaxlm.files import read_file
 from jaxlm.paths import expand
 from jaxlm.text.base import Tokenizer
-from jaxlm.text.bert_files import vocab_txt_to_json
 from jaxlm.text.bytes import CONFIG, ByteTokenizer
-from jaxlm.text.fast import FastTokenizer
-from jaxlm.text.files import read_file
-from jaxlm.text.gpt2_files import gpt2_files_to_json
-from jaxlm.text.layout import Json
-from jaxlm.text.sentencepiece import SentencePieceTokenizer
+from jaxlm.text.formats.bert_files import vocab_txt_to_json
+from jaxlm.text.formats.fast import FastTokenizer
+from jaxlm.text.formats.gpt2_files import gpt2_files_to_json
+from jaxlm.text.formats.layout import Json
+from jaxlm.text.formats.sentencepiece import SentencePieceTokenizer
+from jaxlm.text.formats.tiktoken import tiktoken_to_json
 from jaxlm.text.settings import Settings, read_settings
-from jaxlm.text.tiktoken import tiktoken_to_json
 
 # What a folder is opened by, the first that is there.
 NAMES = ("tokenizer.json", "tokenizer.model", "spiece.model", "tiktoken.model", "*.tiktoken", "vocab.json", "vocab.txt")

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.errors import UserError
-from jaxlm.text import layout
-from jaxlm.text.files import write_file
-from jaxlm.text.layout import Json
-from jaxlm.text.reading import SURROGATE, around_of
+from jaxlm.files import write_file
+from jaxlm.text.formats import layout
+from jaxlm.text.formats.layout import Json
+from jaxlm.text.readable.reading import SURROGATE, around_of
 
 ROLES = ("bos", "eos", "pad", "unk")
 # Where no file tells the roles: how published vocabularies spell them, the likeliest first.

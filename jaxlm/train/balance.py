@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxlm.axes import Array, Params
 from jaxlm.models import ModelConfig, blocks
-from jaxlm.train.trains import spell
+from jaxlm.trains import spell
 
 
 def expert_layers(statistics: Any) -> list[dict[str, Array]]:

@@ -11,7 +11,7 @@ from jaxlm import sharding
 from jaxlm.axes import Array
 from jaxlm.errors import UserError
 from jaxlm.objectives import Batch, Spec
-from jaxlm.train.run import RunConfig
+from jaxlm.run import RunConfig
 
 
 def place(batch: dict[str, np.ndarray], spec: dict[str, Spec], mesh: Mesh, parts: int | None = None) -> Batch:

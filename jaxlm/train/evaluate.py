@@ -10,9 +10,9 @@ from jax.sharding import Mesh
 from jaxlm.axes import Params
 from jaxlm.data import Prepared
 from jaxlm.decode import Temperature, TopP, generate, left_pad, prepare, within
+from jaxlm.run import RunConfig
 from jaxlm.text import Tokenizer
 from jaxlm.train.batch import place, rows_here
-from jaxlm.train.run import RunConfig
 from jaxlm.train.step import make_eval_step
 
 SAMPLER = Temperature(0.8) | TopP(0.95)

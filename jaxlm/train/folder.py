@@ -13,12 +13,13 @@ from pathlib import Path
 
 import jax
 
-from jaxlm import config, processes
+from jaxlm import config
+from jaxlm.checkpoints.checkpoint import steps
 from jaxlm.errors import UserError
+from jaxlm.machine import processes
 from jaxlm.paths import expand
+from jaxlm.run import RunConfig
 from jaxlm.text import Tokenizer
-from jaxlm.train.checkpoint import steps
-from jaxlm.train.run import RunConfig
 
 # What may differ when a run goes on: where and how it is computed, how long, how fast it learns, what it reports; and
 # where its files lie, since checkpoints know the data by content.

@@ -5,22 +5,23 @@ from pathlib import Path
 
 import jax
 
-from jaxlm import processes, sharding
+from jaxlm import sharding
+from jaxlm.checkpoints.checkpoint import Checkpoints
+from jaxlm.machine import processes
 from jaxlm.models import flops
+from jaxlm.progress import show_preparation
+from jaxlm.run import RunConfig
 from jaxlm.train import start
 from jaxlm.train.batch import place, rows_here
-from jaxlm.train.checkpoint import Checkpoints
 from jaxlm.train.evaluate import make_evaluator, sample
 from jaxlm.train.folder import check_tokenizer, claim, open_run
 from jaxlm.train.memory import compile_step, memory_explained
 from jaxlm.train.profile import Profiler
-from jaxlm.train.progress import show_preparation
 from jaxlm.train.report import Report
-from jaxlm.train.run import RunConfig
 from jaxlm.train.setup import Setup
 from jaxlm.train.signals import stop_on_signals
 from jaxlm.train.state import finite
-from jaxlm.train.trains import join
+from jaxlm.trains import join
 
 
 def train(run: RunConfig, folder: str | Path) -> None:
@@ -30,7 +31,7 @@ def train(run: RunConfig, folder: str | Path) -> None:
     `checkpoints/<step>/` there. SIGTERM and Ctrl-C save and return. Raises UserError for a folder of another run, a
     mesh that does not fit, missing data, too little memory, and losses that are not finite too many times in a row.
 
-    In each of many processes (see `jaxlm.processes`) it is called alike, and the first one writes the logs.
+    In each of many processes (see `jaxlm.machine.processes`) it is called alike, and the first one writes the logs.
     """
     processes.agree_on_run(run)
     mesh = sharding.make_mesh(run.mesh)

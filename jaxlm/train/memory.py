@@ -11,8 +11,8 @@ from jax.sharding import Mesh
 
 from jaxlm import compat, sharding
 from jaxlm.errors import UserError
-from jaxlm.train import hardware
-from jaxlm.train.run import RunConfig
+from jaxlm.machine import hardware
+from jaxlm.run import RunConfig
 from jaxlm.train.setup import Setup
 
 GiB = 2**30

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from jaxlm.errors import UserError, unknown
+from jaxlm.files import write_file
 
 
 class Writer(Protocol):
@@ -144,9 +145,7 @@ def _keep_until(path: Path, last: float) -> None:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     kept = [line for line in lines if line.endswith("\n") and _step(line) <= last]
     if kept != lines:
-        new = path.with_name(path.name + ".tmp")
-        new.write_text("".join(kept), encoding="utf-8")
-        os.replace(new, path)
+        write_file(path, "".join(kept).encode())
 
 
 def _step(line: str) -> float:

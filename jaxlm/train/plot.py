@@ -2,16 +2,15 @@
 
 import json
 import math
-import os
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-TRAIN, HELDOUT, GREY = "#3b6ea8", "#d1603d", "#555555"
+from jaxlm import picture
+
+TRAIN, HELDOUT = picture.BLUE, picture.ORANGE
 ENOUGH = 20  # points from which on a smoothed curve says more than the points
 
 
@@ -25,15 +24,11 @@ def plot_losses(metrics_path: str | Path, png_path: str | Path) -> bool:
     train, heldout = (_series(Path(metrics_path), key) for key in ("train/loss", "eval/loss"))
     if not len(train[0]) and not len(heldout[0]):
         return False
-    figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
-    canvas = FigureCanvasAgg(figure)  # no pyplot: nothing global, no display
-    axes = figure.add_subplot()
+    figure, axes = picture.blank(8, 4.5)
     shown = _draw_train(axes, *train) + _draw_heldout(axes, *heldout)
     axes.set_xlim(0, 1.02 * max(*train[0], *heldout[0], 1))
     _dress(axes, shown, png_path.absolute().parent.name)
-    new = png_path.with_name(png_path.name + ".tmp")
-    canvas.print_png(str(new), metadata={"Software": None})  # no versions in it: the same run gives the same bytes
-    os.replace(new, png_path)
+    picture.save(figure, png_path)
     return True
 
 
@@ -108,14 +103,7 @@ def _dress(axes: Axes, shown: list[np.ndarray], title: str) -> None:
     low, high = min(y.min() for y in shown), max(y.max() for y in shown)
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
     axes.set_ylim(low - margin, high + margin)
-    axes.set_title(title, loc="left", fontsize=11, color=GREY)
-    axes.set_xlabel("step", color=GREY)
-    axes.set_ylabel("loss (nats per token)", color=GREY)
+    picture.dress(axes, title, "step", "loss (nats per token)")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    axes.tick_params(colors=GREY, labelsize=9)
-    axes.grid(True, color="#e4e4e4", linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#b0b0b0")
     axes.legend(frameon=False, fontsize=9, loc="upper right")

@@ -11,16 +11,16 @@ from typing import Any, Self
 import jax
 
 from jaxlm.axes import Array
+from jaxlm.checkpoints.checkpoint import steps
 from jaxlm.data.loader import TrainBatches
 from jaxlm.data.measures import spell
 from jaxlm.errors import UserError
-from jaxlm.text.files import write_file
-from jaxlm.train import hardware
-from jaxlm.train.checkpoint import steps
+from jaxlm.files import write_file
+from jaxlm.machine import hardware
+from jaxlm.progress import Progress
+from jaxlm.run import RunConfig
 from jaxlm.train.metrics import writers
 from jaxlm.train.plot import plot_losses
-from jaxlm.train.progress import Progress
-from jaxlm.train.run import RunConfig
 from jaxlm.train.step import SUM
 
 

@@ -10,10 +10,9 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from jaxlm import optim, sharding
 from jaxlm.axes import Array, Params
-from jaxlm.models import abstract, init_boxed
-from jaxlm.train import mup
+from jaxlm.models import abstract, init_boxed, mup
+from jaxlm.run import RunConfig
 from jaxlm.train.batch import abstract_batch
-from jaxlm.train.run import RunConfig
 from jaxlm.train.state import State
 from jaxlm.train.step import TrainStep, make_train_step
 

@@ -11,18 +11,18 @@ import jax
 from jaxlm import config as configs
 from jaxlm import convert, sharding
 from jaxlm.axes import Params
+from jaxlm.checkpoints.checkpoint import folders, load_params
+from jaxlm.checkpoints.digest import digest
 from jaxlm.convert.files import is_model
 from jaxlm.errors import UserError
 from jaxlm.models import abstract
 from jaxlm.ops import leaves
 from jaxlm.paths import expand
+from jaxlm.run import RunConfig
 from jaxlm.sharding import MeshConfig
-from jaxlm.train.checkpoint import folders, load_params
-from jaxlm.train.digest import digest
-from jaxlm.train.run import RunConfig
 from jaxlm.train.setup import Setup
 from jaxlm.train.state import State
-from jaxlm.train.trains import join, spell
+from jaxlm.trains import join, spell
 
 
 def begin(setup: Setup, found: tuple[int, State, dict] | None) -> tuple[int, State, dict, Params]:

@@ -11,10 +11,10 @@ import optax
 from jaxlm import optim
 from jaxlm.axes import Array, Params
 from jaxlm.objectives import Batch, Sums
+from jaxlm.run import RunConfig
 from jaxlm.train import balance
-from jaxlm.train.run import RunConfig
 from jaxlm.train.state import State
-from jaxlm.train.trains import join
+from jaxlm.trains import join
 
 SUM = "sum/"  # before the names of sums among a step's metrics
 

@@ -13,7 +13,7 @@ from jaxlm.config_check import check
 from jaxlm.ops.leaves import LowRank
 from jaxlm.optim import columns
 from jaxlm.sharding import Axes
-from jaxlm.train.trains import Trains, is_axes, pattern, spell
+from jaxlm.trains import Trains, is_axes, pattern, spell
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,8 +16,8 @@ from jaxlm.axes import Array, Params
 from jaxlm.data.config import DataConfig
 from jaxlm.models import LMConfig
 from jaxlm.optim import OptimizerConfig
+from jaxlm.run import RunConfig
 from jaxlm.sharding import MeshConfig
-from jaxlm.train.run import RunConfig
 
 MESH = MeshConfig(data=1)
 

@@ -57,9 +57,9 @@ def starvation(tiny: bool, steps: int) -> dict:
     from jaxlm.data import DataConfig
     from jaxlm.models import LMConfig
     from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, SegmentConfig
+    from jaxlm.run import RunConfig
     from jaxlm.sharding import MeshConfig
     from jaxlm.train.loop import train
-    from jaxlm.train.run import RunConfig
 
     D, N, T, batch = (32, 1, 32, 2) if tiny else (192, 4, 256, 8)
     block = BlockConfig(AttentionConfig(H=D // 32, K=32), MLPConfig(F=3 * D))

@@ -4,7 +4,7 @@
 
 is `benchsuite.training.train(size={...})` in a fresh Python, and adds to its result what was true while it
 ran: versions of the libraries it imported, device, load average, processor cores that others used, peak memory, times.
-The Python may be another environment's: this file needs the standard library only, and so does `jaxlm.host`.
+The Python may be another environment's: this file needs the standard library only, and so does `jaxlm.machine.host`.
 """
 
 import importlib
@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jaxlm import host
+from jaxlm.machine import host
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "transformers", "tokenizers", "sentencepiece", "regex")

@@ -18,7 +18,7 @@ def save(size: dict[str, Any], repeats: int) -> dict[str, Any]:
 
     from benchsuite import gpt2
     from jaxlm import sharding
-    from jaxlm.train.checkpoint import Checkpoints
+    from jaxlm.checkpoints.checkpoint import Checkpoints
     from jaxlm.train.setup import Setup
 
     run = gpt2.run_config(Size(**size))

@@ -77,7 +77,7 @@ def train(
 def plan(size: dict[str, Any], topology: str, matmul: float, copy: float) -> dict[str, Any]:
     """What `jaxlm plan` says of the same step; a device without datasheet has `matmul` FLOP/s and `copy` bytes/s."""
     from benchsuite import gpt2
-    from jaxlm.chips import Chip
+    from jaxlm.machine.chips import Chip
     from jaxlm.plan import roofline
     from jaxlm.plan.topology import parse
     from jaxlm.plan.walk import estimate_train

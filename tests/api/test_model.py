@@ -5,7 +5,8 @@ import json
 import pytest
 
 import jaxlm
-from jaxlm.text import FastTokenizer, layout
+from jaxlm.text import FastTokenizer
+from jaxlm.text.formats import layout
 from tests.convert import checkpoints
 from tests.convert.checkpoints import LLAMA
 from tests.scripted import scripted

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 import jaxlm
 from jaxlm import cli
 from jaxlm.errors import UserError
-from jaxlm.text import layout
+from jaxlm.text.formats import layout
 from tests.convert import checkpoints
 from tests.convert.checkpoints import BFLOAT16, GPT2, LLAMA, NO_PATHS
 from tests.meshes import MESHES, name, on
@@ -207,7 +207,7 @@ def test_paths_that_are_none(lm, path):
 
 
 def test_a_run_is_not_overwritten(tmp_path, lm):
-    (tmp_path / "config.json").write_text('{"type": "jaxlm.train.run.RunConfig"}')
+    (tmp_path / "config.json").write_text('{"type": "jaxlm.run.RunConfig"}')
     with pytest.raises(UserError, match=r"is a run, whose config\.json would be lost"):
         lm.save(tmp_path)
 

@@ -9,7 +9,7 @@ import pytest
 from jaxlm import config, models, sharding
 from jaxlm.decode import cache
 from jaxlm.errors import UserError
-from jaxlm.models import LM, LMConfig, flops
+from jaxlm.models import LM, LMConfig, flops, mup
 from jaxlm.nn import (
     AttentionConfig,
     BlockConfig,
@@ -26,7 +26,7 @@ from jaxlm.nn import (
 )
 from jaxlm.scaling import accounting
 from jaxlm.sharding import Axes, MeshConfig
-from jaxlm.train import balance, mup
+from jaxlm.train import balance
 from tests import tiny
 from tests.meshes import on
 from tests.weights import boxed, weights

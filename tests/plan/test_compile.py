@@ -15,8 +15,8 @@ from jaxlm.plan.compile import compile_decode, compile_train
 from jaxlm.plan.facts import Collective, Program
 from jaxlm.plan.surprises import surprises
 from jaxlm.plan.topology import Topology, parse
+from jaxlm.run import RunConfig
 from jaxlm.sharding import MeshConfig
-from jaxlm.train.run import RunConfig
 from jaxlm.train.setup import Setup
 from tests import tiny
 

@@ -4,8 +4,8 @@ from jaxlm.data import DataConfig
 from jaxlm.models import LMConfig
 from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, SegmentConfig
 from jaxlm.plan import topology, walk
+from jaxlm.run import RunConfig
 from jaxlm.sharding import MeshConfig
-from jaxlm.train.run import RunConfig
 
 
 def test_what_two_products_read_is_computed_for_each_where_fewer_bytes_move():

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from jaxlm.chips import chip
+from jaxlm.machine.chips import chip
 from jaxlm.plan import topology as topologies
 from jaxlm.plan.facts import Collective, Memory, Pass, Program, Work
 from jaxlm.plan.roofline import COMPUTE, MEMORY, NETWORK, bandwidth, predict, seconds

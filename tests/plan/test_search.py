@@ -5,9 +5,10 @@ import math
 
 import pytest
 
-from jaxlm import chips, compat, sharding
+from jaxlm import compat, sharding
 from jaxlm.config import override, resolve
 from jaxlm.errors import UserError
+from jaxlm.machine import chips
 from jaxlm.nn import MoEConfig
 from jaxlm.plan import topology as topologies
 from jaxlm.plan.napkin import bubble, napkin

@@ -7,8 +7,8 @@ from jaxlm.data import DataConfig
 from jaxlm.models import LMConfig
 from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, SegmentConfig
 from jaxlm.plan import hlo, topology, walk
+from jaxlm.run import RunConfig
 from jaxlm.sharding import MeshConfig
-from jaxlm.train.run import RunConfig
 
 
 def test_what_a_kernel_reads_stands_in_whole_tiles():

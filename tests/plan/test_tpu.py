@@ -18,8 +18,8 @@ from jaxlm.plan.facts import Program
 from jaxlm.plan.program import decode_program, train_program
 from jaxlm.plan.surprises import surprises
 from jaxlm.plan.walk import estimate_train
+from jaxlm.run import RunConfig
 from jaxlm.sharding import MeshConfig
-from jaxlm.train.run import RunConfig
 from tests import tiny
 
 pytestmark = [

@@ -12,8 +12,8 @@ from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, MoEConfig, Segment
 from jaxlm.nn.pipeline import PipelineConfig
 from jaxlm.plan import fusion, topology, walk
 from jaxlm.plan.compile import compile_train
+from jaxlm.run import RunConfig
 from jaxlm.sharding import MeshConfig, make_mesh
-from jaxlm.train.run import RunConfig
 
 N, D, F, H, K, V, B, T = 4, 64, 128, 4, 16, 256, 8, 64
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from jaxlm import cli
-from jaxlm.text import ByteTokenizer, FastTokenizer, Tokenizer, inspect, layout
+from jaxlm.text import ByteTokenizer, FastTokenizer, Tokenizer, inspect
+from jaxlm.text.formats import layout
 from jaxlm.text.inspect import facts, longest, measure, plot, table, unreached
 
 

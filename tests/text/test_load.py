@@ -8,7 +8,7 @@ import pytest
 from jaxlm.errors import UserError
 from jaxlm.text import ByteTokenizer, FastTokenizer, Tokenizer, load_readable, load_tokenizer
 from jaxlm.text.load import has_tokenizer
-from jaxlm.text.readable import ReadableTokenizer
+from jaxlm.text.readable.common import ReadableTokenizer
 
 
 def test_what_was_saved_loads_from_its_folder_and_from_a_run(

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from jaxlm.errors import UserError
-from jaxlm.text import chat_text, layout, load_tokenizer, train_sentencepiece
+from jaxlm.text import chat_text, load_tokenizer, train_sentencepiece
+from jaxlm.text.formats import layout
 from jaxlm.text.settings import read_settings
 
 MERGES = [("h", "o"), ("l", "a"), ("ho", "la")]

@@ -13,8 +13,8 @@ from jaxlm import sharding
 from jaxlm.models import LM
 from jaxlm.nn import attention
 from jaxlm.nn.stack import unstack
+from jaxlm.run import RunConfig
 from jaxlm.sharding import MeshConfig
-from jaxlm.train.run import RunConfig
 from jaxlm.train.setup import Setup
 from tests import tiny
 

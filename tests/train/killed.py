@@ -23,8 +23,8 @@ from pathlib import Path
 
 warnings.filterwarnings("ignore", category=DeprecationWarning, module="matplotlib")  # as in pyproject.toml
 
+from jaxlm.checkpoints.checkpoint import Checkpoints  # noqa: E402
 from jaxlm.cli import main  # noqa: E402
-from jaxlm.train.checkpoint import Checkpoints  # noqa: E402
 from jaxlm.train.report import Report  # noqa: E402
 
 importlib.import_module("jaxlm.train.loop")  # not used here, but imported once for all

@@ -13,9 +13,9 @@ import sys
 import time
 from pathlib import Path
 
-from jaxlm import processes
 from jaxlm.cli import main
 from jaxlm.data import dataset
+from jaxlm.machine import processes
 from jaxlm.train import loop
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -8,10 +8,10 @@ from pathlib import Path
 import jax
 
 from jaxlm import sharding
-from jaxlm.train.checkpoint import steps
+from jaxlm.checkpoints.checkpoint import steps
+from jaxlm.checkpoints.stored import describe
+from jaxlm.run import RunConfig
 from jaxlm.train.report import Report
-from jaxlm.train.run import RunConfig
-from jaxlm.train.stored import describe
 from tests import tiny
 
 

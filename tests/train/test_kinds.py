@@ -53,7 +53,7 @@ def recurrent(mixer) -> dict:
     return {"model": tiny.model(segments=(SegmentConfig((BlockConfig(mixer, None),), 2),))}
 
 
-def kinds(text: Path) -> dict[str, jaxlm.train.run.RunConfig]:
+def kinds(text: Path) -> dict[str, jaxlm.run.RunConfig]:
     """Eight rows a step, so that a mesh of eight divides them."""
     encoder = EncoderConfig(264, 32, (SegmentConfig((BlockConfig(SEEING, MLP, **POST, dropout=0.1),), 2),))
     decoder = BranchesConfig(

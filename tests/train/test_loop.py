@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from jaxlm import cli, config, load_tokenizer, optim
+from jaxlm.checkpoints.checkpoint import steps
 from jaxlm.data import DataConfig, Source
 from jaxlm.errors import UserError
 from jaxlm.sharding import MeshConfig
 from jaxlm.train import loop
-from jaxlm.train.checkpoint import steps
 from jaxlm.train.report import Report
 from tests import tiny
 from tests.train.runs import digests, numbers, stop_at

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import pytest
 
 from jaxlm.errors import UserError
+from jaxlm.machine import hardware
 from jaxlm.sharding import MeshConfig, make_mesh
-from jaxlm.train import hardware, memory
+from jaxlm.train import memory
 from jaxlm.train.setup import Setup
 from tests import tiny
 

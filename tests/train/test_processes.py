@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from jaxlm import compat, config
+from jaxlm.checkpoints.checkpoint import steps
 from jaxlm.sharding import MeshConfig
 from jaxlm.train import loop
-from jaxlm.train.checkpoint import steps
 from tests import tiny
 from tests.train.runs import numbers
 

@@ -10,11 +10,11 @@ import optax
 import pytest
 
 from jaxlm import compat, models, optim
+from jaxlm.checkpoints.checkpoint import Checkpoints
 from jaxlm.errors import UserError
 from jaxlm.objectives import NextToken
 from jaxlm.optim import OptimizerConfig
 from jaxlm.sharding import MeshConfig, make_mesh
-from jaxlm.train.checkpoint import Checkpoints
 from jaxlm.train.setup import Setup
 from tests import tiny
 from tests.meshes import name

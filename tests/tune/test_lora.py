@@ -14,7 +14,7 @@ from jaxlm.nn import BlockConfig, MLPConfig, MoEConfig, SegmentConfig
 from jaxlm.ops.leaves import dense
 from jaxlm.sharding import MeshConfig, make_mesh
 from jaxlm.train.setup import Setup
-from jaxlm.train.trains import join
+from jaxlm.trains import join
 from jaxlm.tune import LoRA
 from tests import tiny
 from tests.meshes import name

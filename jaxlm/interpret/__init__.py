@@ -1,0 +1,5 @@
+"""Looking into a model that was trained: what its parts recall, attend to and predict."""
+
+from jaxlm.interpret.memories import Memories, memories, promoted, strongest
+
+__all__ = ["Memories", "memories", "promoted", "strongest"]

@@ -1,0 +1,1 @@
+"""Tokenizers to ship: the files that others publish, opened, checked and written."""
