@@ -18,7 +18,7 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxlm.checkpoints.checkpoint import Checkpoints, load_params, read_note, steps
+from jaxlm.checkpoints.checkpoint import Checkpoints, load_params, steps
 from jaxlm.errors import UserError
 from jaxlm.sharding import MeshConfig, make_mesh
 
@@ -143,11 +143,6 @@ def test_keeps_the_newest_and_the_best_across_restarts(tmp_path):
     with Checkpoints(tmp_path, keep_last=1, keep_best=False) as checkpoints:
         checkpoints.save(7, state, {})
     assert steps(tmp_path) == [7]
-
-
-def test_due():
-    assert [i for i in range(10) if Checkpoints("x", every=4).due(i)] == [0, 4, 8]
-    assert not Checkpoints("x").due(0) and not Checkpoints("x", every=0).due(0)
 
 
 def test_saving_what_is_held_does_nothing(run):
@@ -346,7 +341,6 @@ def test_readers_leave_the_writer_alone(run):
     (run / "7").mkdir()
     (run / "notes").mkdir()
     assert steps(run) == [1, 2, 3]
-    assert read_note(run / "2") == {"data": {"next_index": 2}}
     state = make_state(2)
     assert_same_bits(load_params(run / "2", state.params), state.params)
     assert_same_bits(load_params(run / "2", state.opt_state, entry="opt_state"), state.opt_state)
@@ -359,8 +353,6 @@ def test_readers_verify(run):
     params = make_state(0).params
     with pytest.raises(UserError, match=r"/9: its description cannot be read"):
         load_params(run / "9", params)
-    with pytest.raises(UserError, match="description cannot be read"):
-        read_note(run)
     with pytest.raises(UserError, match=r"params/blocks/0/w is float32\[8, 32\]"):
         load_params(run / "3", make_state(0, width=32).params)
     with pytest.raises(UserError, match=r"ema/.* absent from the checkpoint"):
