@@ -12,7 +12,7 @@ from jaxlm.data.baselines import baselines, score_table
 from jaxlm.data.config import Data, DataConfig, Source, TokenizerConfig
 from jaxlm.data.dataset import Dataset, prepare
 from jaxlm.data.pack import Batch, pack
-from jaxlm.data.pairs import SyntheticPairs
+from jaxlm.data.pairs import Synthetic, SyntheticPairs
 from jaxlm.data.prepared import Prepared
 from jaxlm.data.sources import documents
 from jaxlm.data.summary import summary
@@ -24,6 +24,7 @@ __all__ = [
     "Dataset",
     "Prepared",
     "Source",
+    "Synthetic",
     "SyntheticPairs",
     "TokenizerConfig",
     "baselines",

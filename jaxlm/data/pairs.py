@@ -1,5 +1,6 @@
-"""Pairs of sequences made by a rule: a task that is learned in minutes, or not at all."""
+"""Rows made by a rule instead of read from files: tasks that are learned in minutes, or not at all."""
 
+import abc
 import dataclasses
 import hashlib
 import json
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from jaxlm.config_check import check
+from jaxlm.config_tree import to_dict
 from jaxlm.data.config import Data
 from jaxlm.data.dataset import rows_of
 from jaxlm.data.measures import spell, text_measures
@@ -25,12 +27,25 @@ TASKS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
+class Synthetic(Data):
+    """A frozen dataclass that makes any row when asked: a pure function of its fields and the row's number."""
+
+    holdout: int  # rows to evaluate on
+
+    @abc.abstractmethod
+    def row(self, split: int, index: int) -> Batch:
+        """Row `index` of the training split 0 or the held-out split 1, with "weights" among its arrays."""
+
+    def prepare(self, progress: Any = None) -> "SyntheticDataset":
+        return SyntheticDataset(self)
+
+
 @dataclasses.dataclass(frozen=True)
-class SyntheticPairs(Data):
+class SyntheticPairs(Synthetic):
     """Random sequences of 1 to T - 1 of V - 3 symbols, and what `task` makes of each: a lesson for encoder-decoders.
 
     Ids 0, 1 and 2 are padding, start and end. A row's source is padded on the right, its target begins with the start
-    and its labels end with the end. Rows are pure functions of the seed and their number, so there is no last one.
+    and its labels end with the end.
     """
 
     task: Literal["copy", "reverse", "sort"] = "reverse"
@@ -42,11 +57,7 @@ class SyntheticPairs(Data):
     def __post_init__(self) -> None:
         check(self, V=">= 4", T=">= 2", holdout=">= 1", seed=">= 0")
 
-    def prepare(self, progress: Any = None) -> "SyntheticDataset":
-        return SyntheticDataset(self)
-
     def row(self, split: int, index: int) -> Batch:
-        """Row `index` of the training split 0 or the held-out split 1."""
         rng = np.random.default_rng((self.seed, split, index))
         source = rng.integers(FIRST, self.V, rng.integers(1, self.T))
         target = TASKS[self.task](source)
@@ -64,12 +75,12 @@ class SyntheticPairs(Data):
 class SyntheticDataset:
     """See `data.Prepared`."""
 
-    config: SyntheticPairs
+    config: Synthetic
     tokenizer: None = None
 
     @property
     def fingerprint(self) -> str:
-        content = json.dumps(dataclasses.astuple(self.config))
+        content = json.dumps(to_dict(self.config))
         return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
     def train_batches(self, batch: int, rows: Sequence[int] | None = None) -> "TrainBatches":
@@ -86,8 +97,7 @@ class SyntheticDataset:
         return text_measures(sums)
 
     def summary(self, rows: int) -> str:
-        c = self.config
-        return f"{c.task} {c.V - FIRST} symbols: {rows:,} pairs to train on, {c.holdout:,} held out"
+        return f"{self.config}: {rows:,} rows to train on, {self.config.holdout:,} held out"
 
     def table(self, scores: Mapping[str, float], tokens: int = 0) -> str:
         return "held out: " + spell(scores)
@@ -97,7 +107,7 @@ class SyntheticDataset:
 class SyntheticRows:
     """See `data.Heldout`."""
 
-    config: SyntheticPairs
+    config: Synthetic
     count: int
 
     def batches(self, batch: int, rows: Sequence[int]) -> Iterator[Batch]:
@@ -115,7 +125,7 @@ class SyntheticRows:
 class Rows:
     """The endless training rows, for grain."""
 
-    def __init__(self, config: SyntheticPairs) -> None:
+    def __init__(self, config: Synthetic) -> None:
         self._config = config
 
     def __len__(self) -> int:

@@ -54,7 +54,8 @@ def test_held_out_rows_are_others_and_the_last_batch_is_filled():
 def test_measures_and_summary():
     dataset = DATA.prepare()
     assert dataset.measures({"total": 3.0, "nll": 2.0, "weight": 2.0}) == {"loss": 1.0, "perplexity": np.e}
-    assert dataset.summary(1000) == "reverse 5 symbols: 1,000 pairs to train on, 5 held out"
+    rule = "SyntheticPairs(task='reverse', V=8, T=6, holdout=5, seed=0)"
+    assert dataset.summary(1000) == f"{rule}: 1,000 rows to train on, 5 held out"
     assert dataset.table({"loss": 0.5}) == "held out: loss 0.5000"
 
 
