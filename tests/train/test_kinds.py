@@ -2,6 +2,7 @@
 planned, and decoded where it decodes."""
 
 import dataclasses
+import functools
 import json
 import os
 import subprocess
@@ -79,28 +80,30 @@ KINDS = ("encoder", "encoder-decoder", "gru", "lstm", "lora")
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Of every kind a run in one go, and one that was killed while it saved its fourth step and went on."""
+    """A function: of a kind the run in one go, or one that was killed at these moments and went on each time."""
     home = tmp_path_factory.mktemp("kinds")
-    script = Path(__file__).with_name("killed.py")
-    environment = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    made = {}
-    for kind, run in kinds(tiny.write_text(home / "text")).items():
-        config.save(run, home / f"{kind}.json")
-        for moments in ([], ["KILL:save:4"]):
-            folder = home / f"{kind}-{len(moments)}"
-            folder.mkdir()
-            argv = ["train", str(home / f"{kind}.json"), "--run", str(folder / "run")]
-            command = [sys.executable, str(script), str(folder), *moments, "--", *argv]
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-            outputs = "\n".join(path.read_text() for path in folder.glob("*.txt"))
-            assert done.stdout.strip() == str([-9] * len(moments) + [0]), outputs + done.stderr
-            made[kind, len(moments)] = folder / "run"
-    return made
+    script, made = Path(__file__).with_name("killed.py"), kinds(tiny.write_text(home / "text"))
+    flags = os.environ["XLA_FLAGS"].replace("--xla_force_host_platform_device_count=8", "")
+    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+
+    @functools.cache
+    def run(kind, *moments):
+        folder = home / "-".join([kind, *moments])
+        folder.mkdir()
+        config.save(made[kind], folder / "asked.json")
+        argv = ["train", str(folder / "asked.json"), "--run", str(folder / "run")]
+        command = [sys.executable, str(script), str(folder), *moments, "--", *argv]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        outputs = "\n".join(path.read_text() for path in folder.glob("*.txt"))
+        assert done.stdout.strip() == str([-9] * len(moments) + [0]), outputs + done.stderr
+        return folder / "run"
+
+    return run
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_and_resumed_as_if_it_had_not_been(runs, kind):
-    whole, killed = runs[kind, 0], runs[kind, 1]
+    whole, killed = runs(kind), runs(kind, "KILL:save:4")
     assert numbers(killed) == numbers(whole) and digests(killed) == digests(whole)
     losses = [line["train/loss"] for line in numbers(whole, "train/")]
     assert len(losses) == 6 and losses[-1] < losses[0]
@@ -139,7 +142,7 @@ def test_planned(text, kind):
 
 @pytest.mark.parametrize("kind", ["gru", "lstm"])
 def test_a_recurrence_decodes_in_constant_memory(runs, kind):
-    lm = jaxlm.load(runs[kind, 0])
+    lm = jaxlm.load(runs(kind))
     assert nbytes(lm.config, 10, "float32") == nbytes(lm.config, 10_000, "float32")
     tokens = np.array([list(b"to be, or not")])
     out = lm.generate(tokens, max_new_tokens=8)
@@ -147,9 +150,8 @@ def test_a_recurrence_decodes_in_constant_memory(runs, kind):
     assert lm.logits(text).argmax(-1)[0, 12:-1].tolist() == out.tokens[0].tolist()
 
 
-def test_an_encoder_decoder_reverses(tmp_path, runs):
-    """Trained on: the loss falls by the steps of a minute, and what it writes is what teacher forcing says."""
-    run, params = read_run(runs["encoder-decoder", 0])
+def test_an_encoder_decoder_writes_what_teacher_forcing_says(runs):
+    run, params = read_run(runs("encoder-decoder"))
     model, params = prepare(run.model, params)
     row = PAIRS.row(1, 3)
     source = {"source_BS": row["source"][None], "source_segments_BS": row["source_segments"][None]}
