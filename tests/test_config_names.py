@@ -31,14 +31,16 @@ def test_every_usual_name_leads_to_a_key_of_a_run(run):
         ("data.path=a.txt", "data.sources.0.path=a.txt"),
         ("per_device_train_batch_size=4", "batch=4"),
         ("num_train_steps=40", "steps=40"),
-        ("model.n_layer=4", "model.segments.0.repeat=4"),
+        ("model.n_layer=4", "model.layers.0.repeat=4"),
         ("H=4", f"{BLOCK}.mixer.H=4"),
         ("stpes=30", "steps=30"),
-        ("model.segments.*.blocks.*.mixerr.H=3", f"{BLOCK}.mixer.H=3"),
+        ("model.layers.*.blocks.*.mixerr.H=3", f"{BLOCK}.mixer.H=3"),
         ("T=4", "data.T=4"),
         ("bf16=true", "model.dtype=bfloat16"),
         ("dropout=0.1", "model.dropout=0.1"),
         ("mesh=data=2", "mesh.data=2"),
+        ("model.segments.0.repeat=4", "model.layers.0.repeat=4"),
+        ("model.segments.*.blocks.*.dropout=0.1", f"{BLOCK}.dropout=0.1"),
     ],
 )
 def test_a_key_of_another_place_or_program_is_found(text, right, run):

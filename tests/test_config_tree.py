@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 import math
 import subprocess
@@ -10,6 +11,10 @@ from jaxlm import cli, config_tree
 from jaxlm import config as configs
 from jaxlm.config_tree import from_dict, to_dict
 from jaxlm.errors import UserError
+from jaxlm.models import EncoderConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, LayersConfig
+from jaxlm.objectives import NextToken
+from tests import tiny
 from tests.config_zoo import Attention, Layer, Mixer, Model, Run, Thawed
 
 FULL = Run(
@@ -147,6 +152,33 @@ def test_a_class_that_moved_is_found_by_its_old_name(monkeypatch):
 def test_what_moved_is_where_it_is_said_to_be():
     for old, new in config_tree.MOVED.items():
         assert config_tree.find_class(old).__name__ == new.rpartition(".")[2]
+
+
+SEEING = LayersConfig((BlockConfig(AttentionConfig(2, 8, causal=False), None),))
+RENAMED = [  # every class with fields that had other names, with a value of its own in each
+    tiny.model(),
+    EncoderConfig(264, 32, (SEEING,)),
+    tiny.run(objective=NextToken(label_smoothing=0.1, z_loss=0.2)),
+]
+
+
+@pytest.mark.parametrize("config", RENAMED, ids=lambda config: type(config).__name__)
+def test_fields_that_had_other_names_are_read_by_them(config):
+    data, defaults = to_dict(config), {field.name: field.default for field in dataclasses.fields(config)}
+    for old, path in config_tree.renamed(type(config)).items():
+        *parents, name = path.split(".")
+        place = functools.reduce(dict.__getitem__, parents, data)
+        assert parents or getattr(config, name) != defaults[name]
+        data[old] = place.pop(name)
+    assert from_dict(data) == config
+    for old, new in config_tree.MOVED.items():
+        if new == data["type"]:
+            assert from_dict(data | {"type": old}) == config
+
+
+def test_every_class_with_renamed_fields_is_tried():
+    tried = {f"{type(config).__module__}.{type(config).__qualname__}" for config in RENAMED}
+    assert tried >= set(config_tree.RENAMED)
 
 
 def test_a_class_of_ones_own_is_found_where_its_module_is_named(tmp_path, monkeypatch, capsys):

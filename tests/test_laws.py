@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding
 from jaxlm import compat, models, sharding
 from jaxlm.losses import cross_entropy, token_logprobs
 from jaxlm.models import LM, LMConfig
-from jaxlm.nn import AttentionConfig, BlockConfig, DifferentialConfig, MLPConfig, MoEConfig, SegmentConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, DifferentialConfig, LayersConfig, MLPConfig, MoEConfig
 from jaxlm.ops import dispatch
 from jaxlm.sharding import MeshConfig, make_mesh
 from jaxlm.train.setup import Setup
@@ -26,7 +26,7 @@ NUMBERED = BlockConfig(DifferentialConfig(H=2, K=16, by_depth=True), MLPConfig(F
 
 
 def model(layers: int, block: BlockConfig = BLOCK) -> LMConfig:
-    return LMConfig(V=64, D=32, segments=(SegmentConfig((block,), layers),), remat="attention")
+    return LMConfig(V=64, D=32, layers=(LayersConfig((block,), layers),), remat="attention")
 
 
 @functools.cache
@@ -134,7 +134,7 @@ def test_experts_cost_what_is_active():
     B, T, D, layers = 4, 256, 32, 2
 
     def counted(ffn: MLPConfig) -> int:
-        c = LMConfig(V=256, D=D, segments=(SegmentConfig((dataclasses.replace(BLOCK, ffn=ffn),), layers),))
+        c = LMConfig(V=256, D=D, layers=(LayersConfig((dataclasses.replace(BLOCK, ffn=ffn),), layers),))
         return products(training(c, B, T))
 
     matmuls = lambda parameters: 6 * B * T * layers * parameters
@@ -154,7 +154,7 @@ def test_experts_cost_what_is_active_where_they_are_divided():
 
     def counted(E: int, capacity: float | None) -> int:
         ffn = MoEConfig(F=128, E=E, k=2, capacity=capacity)
-        c = LMConfig(V=256, D=D, segments=(SegmentConfig((dataclasses.replace(BLOCK, ffn=ffn),), layers),))
+        c = LMConfig(V=256, D=D, layers=(LayersConfig((dataclasses.replace(BLOCK, ffn=ffn),), layers),))
         choices = jnp.argsort(jax.random.uniform(jax.random.key(0), (X * M, E)))[:, :2]
         used = dispatch.dropless(jnp.minimum(choices, E // X), E // X, E).used  # by the first of X devices
         return products(training(c, B, T, mesh), int(used))

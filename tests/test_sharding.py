@@ -12,7 +12,7 @@ from jaxlm import compat, models, sharding
 from jaxlm.errors import UserError
 from jaxlm.losses import cross_entropy
 from jaxlm.models import LM, LMConfig
-from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, SegmentConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, LayersConfig, MLPConfig
 from jaxlm.sharding import Axes, MeshConfig, Named, make_mesh
 from tests.meshes import MESHES, lies, name, on
 
@@ -172,7 +172,7 @@ def test_shardings_and_the_weight_that_does_not_divide():
 
 
 BLOCK = BlockConfig(AttentionConfig(H=8, K=4, G=4, window=3), MLPConfig(F=32))
-MODEL = LMConfig(V=32, D=16, segments=(SegmentConfig((BLOCK,), 2),), remat="attention")
+MODEL = LMConfig(V=32, D=16, layers=(LayersConfig((BLOCK,), 2),), remat="attention")
 SEGMENTS = np.array([[0, 1, 1, 1, 2, 2, 2, 2], [1, 1, 1, 1, 1, 1, 0, 0]] * 4, np.int32)
 POSITIONS = np.array([[0, 0, 1, 2, 0, 1, 2, 3], [0, 1, 2, 3, 4, 5, 0, 0]] * 4, np.int32)
 

@@ -4,7 +4,7 @@ from jaxlm.convert.fields import Fields
 from jaxlm.convert.names import flat, linear, same
 from jaxlm.convert.usual import layers
 from jaxlm.models import LMConfig
-from jaxlm.nn import AlibiConfig, AttentionConfig, BlockConfig, LayerNormConfig, MLPConfig, segments
+from jaxlm.nn import AlibiConfig, AttentionConfig, BlockConfig, LayerNormConfig, MLPConfig, group_layers
 
 MODEL_TYPES = {"bloom": "BloomForCausalLM"}
 
@@ -56,7 +56,7 @@ def config(c: Fields) -> LMConfig:
     return LMConfig(
         V=c.size("vocab_size"),
         D=D,
-        segments=segments([block] * layers(c, "n_layer", "num_hidden_layers")),
+        layers=group_layers([block] * layers(c, "n_layer", "num_hidden_layers")),
         norm=norm,
         tied=c.bool("tie_word_embeddings", default=True),
         embed_norm=norm,

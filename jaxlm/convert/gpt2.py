@@ -4,7 +4,7 @@ from jaxlm.convert.fields import Fields
 from jaxlm.convert.names import flat, linear, same
 from jaxlm.convert.usual import activation, layers
 from jaxlm.models import LMConfig
-from jaxlm.nn import AttentionConfig, BlockConfig, LayerNormConfig, LearnedConfig, MLPConfig, segments
+from jaxlm.nn import AttentionConfig, BlockConfig, LayerNormConfig, LearnedConfig, MLPConfig, group_layers
 
 MODEL_TYPES = {"gpt2": "GPT2LMHeadModel"}
 
@@ -54,7 +54,7 @@ def config(c: Fields) -> LMConfig:
     return LMConfig(
         V=c.size("vocab_size"),
         D=D,
-        segments=segments([block] * layers(c, "n_layer", "num_hidden_layers")),
+        layers=group_layers([block] * layers(c, "n_layer", "num_hidden_layers")),
         positions=LearnedConfig(c.size("n_positions", "max_position_embeddings", "n_ctx", default=1024)),
         norm=norm,
         tied=c.bool("tie_word_embeddings", default=True),

@@ -20,7 +20,7 @@ from jaxlm.nn.pipeline import PipelineConfig
 from jaxlm.nn.rnn import GRU, LSTM, GRUConfig, LSTMConfig, RNNConfig
 from jaxlm.nn.rope import RopeConfig
 from jaxlm.nn.sparse import SparseAttention, SparseAttentionConfig
-from jaxlm.nn.stack import SegmentConfig, Stack, segments, stack, unstack
+from jaxlm.nn.stack import LayersConfig, Stack, group_layers, stack, unstack
 from jaxlm.nn.state import KVSlots, Memory, Recurrent, State
 
 __all__ = [
@@ -53,6 +53,7 @@ __all__ = [
     "LayerConfig",
     "LayerNorm",
     "LayerNormConfig",
+    "LayersConfig",
     "Learned",
     "LearnedConfig",
     "LinearAttention",
@@ -73,7 +74,6 @@ __all__ = [
     "RNNConfig",
     "Recurrent",
     "RopeConfig",
-    "SegmentConfig",
     "Sinusoidal",
     "SinusoidalConfig",
     "SparseAttention",
@@ -81,7 +81,7 @@ __all__ = [
     "Stack",
     "State",
     "TemperatureConfig",
-    "segments",
+    "group_layers",
     "stack",
     "unstack",
 ]

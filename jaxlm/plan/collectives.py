@@ -12,13 +12,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from jaxlm.nn.stack import SEGMENT
+from jaxlm.nn.stack import GROUP
 from jaxlm.plan.facts import KINDS, PARTS, Collective
 from jaxlm.plan.hlo import Instruction, Module, Place, sizes
 
 # An exchange that reads a parameter is named by its module, or by that parameter alone: state.params[\'head\'].
 SCOPES = {
-    "layers": SEGMENT,
+    "layers": GROUP,
     "embedding": r"/embed|params\[\\?'embed",
     "loss": r"loss|params\[\\?'head",
     "optimizer": "optimizer",

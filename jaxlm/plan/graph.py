@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlm import compat
-from jaxlm.nn.stack import PERIODS, SEGMENT
+from jaxlm.nn.stack import GROUP, PERIODS
 
 Axes = tuple[str, ...]
 Layout = tuple[Axes, ...]  # for every dimension, the mesh axes that divide it
@@ -87,7 +87,7 @@ class Op:
     def part(self) -> str:
         """Of the program, of facts.PARTS."""
         path = self.path
-        if SEGMENT in path or PERIODS in path:
+        if GROUP in path or PERIODS in path:
             return "layers"
         if "embed" in path or "positions" in path:
             return "embedding"

@@ -14,7 +14,7 @@ SHOWN, WIDE = 12, 60  # lines, and characters of a shape
 
 def facts(option: Option, topology: Topology) -> dict[str, Any]:
     """What is said of a step on a topology, as plain JSON."""
-    program, timing, layers = option.program, option.timing, option.run.model.layers
+    program, timing, layers = option.program, option.timing, option.run.model.depth
     kinds, timed = program.memory.kinds(), {}
     if timing is not None:
         timed = {
@@ -57,7 +57,7 @@ def _collective(one: Collective, topology: Topology, layers: int) -> dict[str, A
 
 def table(option: Option, topology: Topology) -> str:
     """The same for people."""
-    program, timing, layers = option.program, option.timing, option.run.model.layers
+    program, timing, layers = option.program, option.timing, option.run.model.depth
     how = f"compiled in {program.compile_seconds:.0f} s" if program.compiled else "an ESTIMATE, not compiled for it"
     lines = [f"{topology.name}, {topology.devices} devices: {how}", "", *_memory(program.memory, program.limit)]
     if program.largest:

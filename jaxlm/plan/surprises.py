@@ -29,7 +29,7 @@ def _why(c: Collective, run: RunConfig, compiled: bool) -> Iterator[str]:
     model, mesh = run.model, run.mesh
     tokens = run.batch // run.accumulate * run.data.T
     widths = {model.D, getattr(model, "embed_width", None) or model.D}
-    periods = {s.repeat for segments in model.stacks().values() for s in segments if s.repeat > 1}
+    periods = {g.repeat for groups in model.stacks().values() for g in groups if g.repeat > 1}
     for d in dims(c.shape):
         # The table, or a part of its width, has the vocabulary first, or its width may stand as (devices, part).
         if model.V in d[1:] and not widths & {*d, math.prod(d) // model.V} and math.prod(d) > model.V:

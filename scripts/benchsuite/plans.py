@@ -22,10 +22,10 @@ class Case:
 
 
 def _case(id: str, config: str, topology: str, T: int, batch: int, experts: int | None = None, **mesh: int) -> Case:
-    """`experts` is the segment that has some: over many devices they take 1.25 times their even share."""
+    """`experts` is the group of layers that has some: over many devices they take 1.25 times their even share."""
     sizes = {"data": 1, "fsdp": 1} | mesh
     axes = tuple(f"mesh.{axis}={n}" for axis, n in sizes.items())
-    capacity = () if experts is None else (f"model.segments.{experts}.blocks.*.ffn.capacity=1.25",)
+    capacity = () if experts is None else (f"model.layers.{experts}.blocks.*.ffn.capacity=1.25",)
     return Case(id, config, topology, (f"data.T={T}", f"batch={batch}", *axes, *capacity))
 
 
@@ -68,7 +68,7 @@ TINY = Case(
         "mesh.data=1",
         "mesh.fsdp=4",
         "model.D=64",
-        "model.segments.0.blocks.0.mixer.H=2",
+        "model.layers.0.blocks.0.mixer.H=2",
     ),
 )
 
@@ -104,7 +104,7 @@ def compiled(config: str, topology: str, overrides: list[str]) -> dict[str, Any]
         "estimated": estimate_train(run, parse(topology)).memory.total,
         "bytes": dataclasses.asdict(program.memory) | {"total": program.memory.total},
         "largest": [f"{b.nbytes / GiB:.2f} GiB {b.shape} {b.op}" for b in program.largest[:4]],
-        "exchanges_per_layer": sum(c.times for c in layers) / run.model.layers,
+        "exchanges_per_layer": sum(c.times for c in layers) / run.model.depth,
         "bytes_exchanged": sent,
         "model_flops": flops.train_flops(run.model, run.data.T) * run.tokens_per_step,
         "instructions": program.instructions,

@@ -17,6 +17,7 @@ from jaxlm.nn import (
     DifferentialConfig,
     LatentConfig,
     LayerNormConfig,
+    LayersConfig,
     LearnedConfig,
     LinearAttentionConfig,
     MLPConfig,
@@ -25,7 +26,6 @@ from jaxlm.nn import (
     QKNormConfig,
     RMSNormConfig,
     RopeConfig,
-    SegmentConfig,
     SinusoidalConfig,
     TemperatureConfig,
 )
@@ -46,8 +46,8 @@ def block(G: int, window: int | None = None, rope: Scaling | bool = True, **more
     return BlockConfig(attention, ffn, **outside)
 
 
-def lm(*segments: tuple[int, tuple[BlockConfig, ...]], **config: Any) -> LMConfig:
-    return LMConfig(V=V, D=D, segments=tuple(SegmentConfig(blocks, n) for n, blocks in segments), **config)
+def lm(*groups: tuple[int, tuple[BlockConfig, ...]], **config: Any) -> LMConfig:
+    return LMConfig(V=V, D=D, layers=tuple(LayersConfig(blocks, n) for n, blocks in groups), **config)
 
 
 MODELS = {
@@ -61,7 +61,7 @@ MODELS = {
     # multi-query; a window of the token itself
     "sinusoidal": lm((1, (block(1, rope=False), block(1, 1, rope=False))), positions=SinusoidalConfig()),
     "none": lm((2, (block(4, 100, rope=False),))),  # a window longer than any text
-    # segments of mixed periods; windows shorter than a prompt and than a continuation
+    # groups of mixed periods; windows shorter than a prompt and than a continuation
     "linear": lm((2, (BlockConfig(LinearAttentionConfig(H=4, K=8), MLPConfig(F=16)),))),  # a state of one size
     "windows": lm((2, (block(2, 5), block(4, rope=False))), (1, (block(2, 12),))),
 }

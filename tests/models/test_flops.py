@@ -11,11 +11,11 @@ from jaxlm.nn import (
     AttentionConfig,
     BlockConfig,
     LatentConfig,
+    LayersConfig,
     LearnedConfig,
     MLPConfig,
     MoEConfig,
     RMSNormConfig,
-    SegmentConfig,
     SinusoidalConfig,
 )
 from jaxlm.nn.attention import mean_visible
@@ -24,7 +24,7 @@ GPT2 = config.resolve("gpt2_124m").model
 
 
 def lm(*blocks: BlockConfig, repeat: int = 1, **changes) -> LMConfig:
-    return LMConfig(**{"V": 50, "D": 16, "segments": (SegmentConfig(blocks, repeat),)} | changes)
+    return LMConfig(**{"V": 50, "D": 16, "layers": (LayersConfig(blocks, repeat),)} | changes)
 
 
 def test_gpt2_by_hand():
@@ -78,7 +78,7 @@ def test_a_table_of_another_width_than_the_model():
 
 
 def test_experts_that_a_token_is_not_given_cost_nothing():
-    """The router meets all of them. Beside a dense layer, in a segment of both."""
+    """The router meets all of them. Beside a dense layer, in a group of both."""
     dense = BlockConfig(AttentionConfig(H=2, K=8), MLPConfig(F=24))
     sparse = dataclasses.replace(
         dense, ffn=MoEConfig(F=10, E=6, k=2, bias=True, router_bias=True, balance=True, shared=1)
@@ -134,7 +134,7 @@ def test_a_window_sees_the_mean_number_of_positions(window, T):
 def test_segments_add_up():
     local, whole = (BlockConfig(AttentionConfig(H=2, K=8, window=w), MLPConfig(F=24)) for w in (8, None))
     scores = lambda c: flops.train_flops(c, 64) - 6 * flops.matmul_parameters(c)
-    mixed = dataclasses.replace(lm(local), segments=(SegmentConfig((local, whole), 3), SegmentConfig((whole,), 2)))
+    mixed = dataclasses.replace(lm(local), layers=(LayersConfig((local, whole), 3), LayersConfig((whole,), 2)))
     assert scores(mixed) == 3 * scores(lm(local)) + 5 * scores(lm(whole))
 
 

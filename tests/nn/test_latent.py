@@ -10,7 +10,7 @@ from jaxlm import sharding
 from jaxlm.decode import cache
 from jaxlm.errors import UserError
 from jaxlm.models import LMConfig
-from jaxlm.nn import BlockConfig, Context, LatentConfig, MLPConfig, RopeConfig, SegmentConfig
+from jaxlm.nn import BlockConfig, Context, LatentConfig, LayersConfig, MLPConfig, RopeConfig
 from jaxlm.ops.rope import DynamicNTK
 from jaxlm.sharding import Axes, MeshConfig
 from tests.meshes import lies, on
@@ -87,7 +87,7 @@ def test_a_past_is_as_good_as_the_whole_text(c, new):
 def test_the_cache_is_the_latent_and_the_rotated_key_of_every_token(dtype, itemsize):
     """(kv_lora_rank + qk_rope_head_dim) * layers * itemsize a token: DeepSeek-V2's 1152 bytes a layer in bfloat16."""
     deepseek = LatentConfig(H=128, K=128, R=64, J=128, L=512, query_L=1536)
-    config = LMConfig(V=8, D=8, segments=(SegmentConfig((BlockConfig(deepseek, MLPConfig(F=8)),), 60),))
+    config = LMConfig(V=8, D=8, layers=(LayersConfig((BlockConfig(deepseek, MLPConfig(F=8)),), 60),))
     for length in (1, 1000):
         assert cache.nbytes(config, length, dtype) == (512 + 64) * 60 * itemsize * length
     with on(MeshConfig(2, 2, 2)):

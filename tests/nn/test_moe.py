@@ -15,7 +15,7 @@ from jaxlm.config_tree import from_dict, to_dict
 from jaxlm.errors import UserError
 from jaxlm.losses import cross_entropy
 from jaxlm.models import LM, LMConfig
-from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, MoEConfig, SegmentConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, LayersConfig, MLPConfig, MoEConfig
 from jaxlm.ops import routing
 from jaxlm.sharding import Axes, MeshConfig
 from jaxlm.train import balance
@@ -231,7 +231,7 @@ def test_what_is_communicated(capacity):
 
 
 MIXED = LMConfig(
-    V=32, D=D, segments=(SegmentConfig((BlockConfig(AttentionConfig(H=4, K=4), EIGHT["everything"]),), 2),), remat="mlp"
+    V=32, D=D, layers=(LayersConfig((BlockConfig(AttentionConfig(H=4, K=4), EIGHT["everything"]),), 2),), remat="mlp"
 )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from jaxlm import models
 from jaxlm.decode import cache
-from jaxlm.nn import AttentionConfig, BlockConfig, MoEConfig, SegmentConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, LayersConfig, MoEConfig
 from jaxlm.plan import topology as topologies
 from jaxlm.plan.compile import compile_decode, compile_train
 from jaxlm.plan.facts import Collective, Program
@@ -118,7 +118,7 @@ def test_decoding():
     size = sum(4 * x.size for x in jax.tree.leaves(models.abstract(c)[0]))
     assert size / 2 <= program.memory.params <= 0.51 * size
     by_layer = [x for x in program.collectives if x.part == "layers" and x.axes == ("tensor",)]
-    assert len([x for x in by_layer if x.kind == "all-reduce"]) == 2 * c.layers
+    assert len([x for x in by_layer if x.kind == "all-reduce"]) == 2 * c.depth
     assert all(np.prod(d) <= 2 * c.D for x in by_layer for d in [(x.nbytes // 4,)])  # two rows, one token each
 
 
@@ -152,7 +152,7 @@ def test_what_should_not_be_is_named():
 def test_what_is_gathered_in_32_bits():
     """Where products read 16: a surprise, but for a router, which is float32, and for the end of a sum over data."""
     block = BlockConfig(AttentionConfig(H=4, K=8), MoEConfig(F=64, E=8, k=2))
-    model = tiny.model(segments=(SegmentConfig((block,), 2),), dtype="bfloat16")
+    model = tiny.model(layers=(LayersConfig((block,), 2),), dtype="bfloat16")
     config = tiny.run(model=model, batch=ROWS, mesh=MeshConfig(2, 4))
     c = Collective("all-gather", 2**20, 2, "layers", ("fsdp",), 4, shape=f"f32[{model.D},64]")
     told = lambda c: surprises(Program(None, None, (c,), compiled=True), config)

@@ -12,7 +12,7 @@ from jaxlm.config import resolve
 from jaxlm.decode import cache
 from jaxlm.errors import UserError
 from jaxlm.models import LMConfig
-from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, SegmentConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, LayersConfig, MLPConfig
 from jaxlm.plan import topology as topologies
 from jaxlm.plan.facts import Program
 from jaxlm.plan.program import decode_program, train_program
@@ -30,7 +30,7 @@ pytestmark = [
 
 def run(mesh: MeshConfig, layers: int = 2, batch: int = 16) -> RunConfig:
     block = BlockConfig(AttentionConfig(H=4, K=32), MLPConfig(F=256))
-    model = LMConfig(V=512, D=128, segments=(SegmentConfig((block,), layers),), tied=False, dtype="bfloat16")
+    model = LMConfig(V=512, D=128, layers=(LayersConfig((block,), layers),), tied=False, dtype="bfloat16")
     config = tiny.run(model=dataclasses.replace(model, remat="full"), batch=batch, mesh=mesh)
     return dataclasses.replace(config, data=dataclasses.replace(config.data, T=128))
 
@@ -67,8 +67,8 @@ def larger(
     """Arrays that are too large for the vector memory, where those of tiny models stay."""
     config = run(mesh, batch=batch)
     blocks = tuple(BlockConfig(AttentionConfig(H=D // 128, K=128, window=w), MLPConfig(F=4 * D)) for w in windows)
-    segments = (SegmentConfig(blocks, 8 // len(blocks)),)
-    model = dataclasses.replace(config.model, V=V, D=D, segments=segments)
+    layers = (LayersConfig(blocks, 8 // len(blocks)),)
+    model = dataclasses.replace(config.model, V=V, D=D, layers=layers)
     return dataclasses.replace(config, model=model, data=dataclasses.replace(config.data, T=1024))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from jaxlm import models
 from jaxlm.errors import UserError
-from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, MoEConfig, SegmentConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, LayersConfig, MLPConfig, MoEConfig
 from jaxlm.sharding import MeshConfig, make_mesh
 from jaxlm.train import balance
 from jaxlm.train.setup import Setup
@@ -19,7 +19,7 @@ E, k, rows, RATE = 8, 2, 8, 0.02
 MIXER = AttentionConfig(H=2, K=16)
 MOE = MoEConfig(F=16, E=E, k=k, balance=True, router_bias=True)
 DENSE = BlockConfig(MIXER, MLPConfig(F=32))
-MODEL = tiny.model(segments=(SegmentConfig((DENSE,)), SegmentConfig((BlockConfig(MIXER, MOE), DENSE), 2)))
+MODEL = tiny.model(layers=(LayersConfig((DENSE,)), LayersConfig((BlockConfig(MIXER, MOE), DENSE), 2)))
 
 
 def biased(state):
@@ -117,7 +117,7 @@ def test_what_needs_experts_says_so():
     with pytest.raises(UserError, match="for models with experts"):
         tiny.run(balance_loss=0.1)
     plain = dataclasses.replace(MOE, balance=False)
-    model = tiny.model(segments=(SegmentConfig((BlockConfig(MIXER, plain),)),))
+    model = tiny.model(layers=(LayersConfig((BlockConfig(MIXER, plain),)),))
     assert tiny.run(model=model, balance_loss=0.1).balance_loss == 0.1
     with pytest.raises(UserError, match=r"balance_rate=0\.1 moves nothing: set balance=true"):
         tiny.run(model=model, balance_rate=0.1)
