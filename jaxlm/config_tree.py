@@ -22,6 +22,7 @@ from jaxlm.errors import OutOfRange, UserError, nearest, unknown
 # taken out: every run ever saved opens.
 MOVED: dict[str, str] = {
     "jaxlm.train.run.RunConfig": "jaxlm.run.RunConfig",
+    "jaxlm.nn.latent.LatentConfig": "jaxlm.nn.mla.MLAConfig",
     "jaxlm.nn.stack.SegmentConfig": "jaxlm.nn.stack.LayersConfig",
 }
 

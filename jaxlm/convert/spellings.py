@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jaxlm.models import LMConfig, layers
-from jaxlm.nn import AttentionConfig, BlockConfig, LatentConfig, MLPConfig, MoEConfig, ParallelConfig, RopeConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, MLAConfig, MLPConfig, MoEConfig, ParallelConfig, RopeConfig
 from jaxlm.ops import rope
 
 ACTIVATIONS = {"gelu_tanh": "gelu_pytorch_tanh"}  # the others have the same names
@@ -21,7 +21,7 @@ def spellings(config: LMConfig) -> Iterator[dict[str, Any]]:
     ffns = [block.ffn for block in blocks if isinstance(block.ffn, MLPConfig)]
     if len(ffns) < len(every):
         return
-    if not any(all(isinstance(block.mixer, kind) for block in blocks) for kind in (AttentionConfig, LatentConfig)):
+    if not any(all(isinstance(block.mixer, kind) for block in blocks) for kind in (AttentionConfig, MLAConfig)):
         return
     experts = [isinstance(ffn, MoEConfig) for ffn in ffns]
     for wide in sorted({*experts}):
@@ -57,7 +57,7 @@ def _layers(blocks: list[Any]) -> dict[str, Any]:
     mixers = [block.mixer for block in blocks]
     m = mixers[0]
     heads = dict.fromkeys(("num_attention_heads", "n_head", "n_heads"), m.H) | {"attention_bias": m.bias}
-    if isinstance(m, LatentConfig):
+    if isinstance(m, MLAConfig):
         return heads | _latent(m) | _rope([m.rope])
     of = lambda name: next((getattr(x, name) for x in mixers if getattr(x, name) is not None), None)
     window, chunk, normed, temperature = of("window"), of("chunk"), of("qk_norm"), of("temperature")
@@ -99,7 +99,7 @@ def _whole(x: float | None) -> float | None:
     return int(x) if x is not None and x == int(x) else x
 
 
-def _latent(m: LatentConfig) -> dict[str, Any]:
+def _latent(m: MLAConfig) -> dict[str, Any]:
     return {
         "num_key_value_heads": m.H,
         "qk_nope_head_dim": m.K,

@@ -9,10 +9,10 @@ from jaxlm.nn.context import Context
 from jaxlm.nn.cross import CrossAttention, CrossAttentionConfig
 from jaxlm.nn.differential import Differential, DifferentialConfig
 from jaxlm.nn.embed import Embed, Learned, LearnedConfig, Sinusoidal, SinusoidalConfig
-from jaxlm.nn.latent import Latent, LatentConfig
 from jaxlm.nn.linear_attention import LinearAttention, LinearAttentionConfig
 from jaxlm.nn.linformer import Linformer, LinformerConfig
 from jaxlm.nn.mixer import FeedForwardConfig, LayerConfig, MixerConfig
+from jaxlm.nn.mla import MLA, MLAConfig
 from jaxlm.nn.mlp import MLP, MLPConfig
 from jaxlm.nn.moe import MoE, MoEConfig
 from jaxlm.nn.norm import LayerNorm, LayerNormConfig, RMSNorm, RMSNormConfig
@@ -26,6 +26,7 @@ from jaxlm.nn.state import KVSlots, Memory, Recurrent, State
 __all__ = [
     "GRU",
     "LSTM",
+    "MLA",
     "MLP",
     "AdditiveAttention",
     "AdditiveAttentionConfig",
@@ -48,8 +49,6 @@ __all__ = [
     "GRUConfig",
     "KVSlots",
     "LSTMConfig",
-    "Latent",
-    "LatentConfig",
     "LayerConfig",
     "LayerNorm",
     "LayerNormConfig",
@@ -60,6 +59,7 @@ __all__ = [
     "LinearAttentionConfig",
     "Linformer",
     "LinformerConfig",
+    "MLAConfig",
     "MLPConfig",
     "Memory",
     "MixerConfig",

@@ -19,12 +19,12 @@ from jaxlm.nn import (
     BlockConfig,
     BranchConfig,
     BranchesConfig,
-    LatentConfig,
     LayerNormConfig,
     LayersConfig,
     LearnedConfig,
     LinearAttentionConfig,
     LSTMConfig,
+    MLAConfig,
     MLPConfig,
     MoEConfig,
     QKNormConfig,
@@ -39,7 +39,7 @@ from tests.weights import weights
 
 RELU2 = MLPConfig(64, "relu2", gated=False)
 EXPERTS = MoEConfig(E=4, k=2, F=16, shared=1)
-LATENT = LatentConfig(H=4, K=8, R=4, J=8, L=16)
+MLA = MLAConfig(H=4, K=8, R=4, J=8, L=16)
 BRANCHES = BranchesConfig((BranchConfig("ffn1", RELU2), BranchConfig("lstm", LSTMConfig(16, H=2))))
 BLOCK = tiny.model().layers[0].blocks[0]
 
@@ -124,7 +124,7 @@ def test_a_model_of_no_family(tmp_path, changes):
         (tiny.model(layers=(LayersConfig((BlockConfig(LinearAttentionConfig(4, 8), RELU2),), 2),)), "jaxlm"),
         (tiny.model(layers=(LayersConfig((BlockConfig(AttentionConfig(4, 8), None),), 2),)), "jaxlm"),
         (tiny.model(layers=(LayersConfig((BRANCHES, BLOCK), 2),)), "jaxlm"),
-        (tiny.model(layers=(LayersConfig((BLOCK, dataclasses.replace(BLOCK, mixer=LATENT)), 1),)), "jaxlm"),
+        (tiny.model(layers=(LayersConfig((BLOCK, dataclasses.replace(BLOCK, mixer=MLA)), 1),)), "jaxlm"),
     ],
     ids=["no logits", "no scores", "nearly none", "stretched for ever", "linear", "no ffn", "branches", "two kinds"],
 )

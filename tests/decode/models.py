@@ -15,11 +15,11 @@ from jaxlm.nn import (
     BlockConfig,
     BucketsConfig,
     DifferentialConfig,
-    LatentConfig,
     LayerNormConfig,
     LayersConfig,
     LearnedConfig,
     LinearAttentionConfig,
+    MLAConfig,
     MLPConfig,
     MoEConfig,
     ParallelConfig,
@@ -88,8 +88,8 @@ FAMILIES = {  # what families of models add to these
     ),
     "differential": lm((2, (BlockConfig(DifferentialConfig(H=4, K=8, G=2), MLP),) * 2)),
     "latent": lm(
-        (1, (BlockConfig(LatentConfig(H=4, K=8, R=4, J=6, L=8), MLP),)),
-        (2, (BlockConfig(LatentConfig(H=4, K=8, R=4, J=6, L=8, query_L=8), MoEConfig(F=8, E=4, k=2, shared=1)),)),
+        (1, (BlockConfig(MLAConfig(H=4, K=8, R=4, J=6, L=8), MLP),)),
+        (2, (BlockConfig(MLAConfig(H=4, K=8, R=4, J=6, L=8, query_L=8), MoEConfig(F=8, E=4, k=2, shared=1)),)),
     ),
 }
 # Rotations that depend on the length of the text by then: caches hold only as long as those stay.
@@ -97,7 +97,7 @@ DYNAMIC = {
     "longrope": lm((2, (block(2, rope=LongRope((1.0, 1.1, 1.2, 1.3), (2.0, 3.0, 5.0, 8.0), 20, 4.0)),))),
     "dynamic ntk": lm((2, (block(2, rope=DynamicNTK(4.0, 12)),))),
     "latent dynamic": lm(
-        (2, (BlockConfig(LatentConfig(H=4, K=8, R=4, J=6, L=8, rope=RopeConfig(scaling=DynamicNTK(4.0, 12))), MLP),)),
+        (2, (BlockConfig(MLAConfig(H=4, K=8, R=4, J=6, L=8, rope=RopeConfig(scaling=DynamicNTK(4.0, 12))), MLP),)),
     ),
 }
 MODELS |= FAMILIES

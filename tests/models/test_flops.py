@@ -10,9 +10,9 @@ from jaxlm.models import LM, LMConfig, flops
 from jaxlm.nn import (
     AttentionConfig,
     BlockConfig,
-    LatentConfig,
     LayersConfig,
     LearnedConfig,
+    MLAConfig,
     MLPConfig,
     MoEConfig,
     RMSNormConfig,
@@ -95,7 +95,7 @@ def test_experts_that_a_token_is_not_given_cost_nothing():
 
 def test_latent_attention_by_hand():
     H, K, R, J, L, D, T = 4, 6, 2, 3, 5, 16, 40
-    c = lm(BlockConfig(LatentConfig(H=H, K=K, R=R, J=J, L=L, query_L=7), MLPConfig(F=24)))
+    c = lm(BlockConfig(MLAConfig(H=H, K=K, R=R, J=J, L=L, query_L=7), MLPConfig(F=24)))
     mixer = D * 7 + 7 * H * (K + R) + D * (L + R) + L * H * (K + J) + H * J * D
     assert flops.matmul_parameters(c) == mixer + 3 * D * 24 + 50 * D
     assert flops.train_flops(c, T) == 6 * (mixer + 3 * D * 24 + 50 * D) + 3 * 2 * H * (K + R + J) * T / 2
