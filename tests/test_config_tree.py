@@ -12,7 +12,7 @@ from jaxlm import config as configs
 from jaxlm.config_tree import from_dict, to_dict
 from jaxlm.errors import UserError
 from jaxlm.models import EncoderConfig
-from jaxlm.nn import AttentionConfig, BlockConfig, LayersConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, LayersConfig, RMSNormConfig
 from jaxlm.objectives import NextToken
 from tests import tiny
 from tests.config_zoo import Attention, Layer, Mixer, Model, Run, Thawed
@@ -158,6 +158,8 @@ SEEING = LayersConfig((BlockConfig(AttentionConfig(2, 8, causal=False), None),))
 RENAMED = [  # every class with fields that had other names, with a value of its own in each
     tiny.model(),
     EncoderConfig(264, 32, (SEEING,)),
+    BlockConfig(AttentionConfig(2, 8), None, residual_from_norm=True),
+    RMSNormConfig(zero_centered=True),
     tiny.run(objective=NextToken(label_smoothing=0.1, z_loss=0.2)),
 ]
 

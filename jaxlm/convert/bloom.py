@@ -50,7 +50,7 @@ def config(c: Fields) -> LMConfig:
         ),
         MLPConfig(4 * D, "gelu_tanh", gated=False, bias=True),
         norm,
-        around_norm=c.bool("apply_residual_connection_post_layernorm", default=False),
+        residual_from_norm=c.bool("apply_residual_connection_post_layernorm", default=False),
         dropout=c.float("hidden_dropout", default=0.0),
     )
     return LMConfig(

@@ -49,7 +49,7 @@ def _model(config: LMConfig, blocks: list[Any]) -> dict[str, Any]:
         "do_layer_norm_before": getattr(block, "norm_sum", None) is None,
         "_remove_final_layer_norm": norm is None,
         "layer_norm_elementwise_affine": getattr(norm or getattr(block, "norm_sum", None), "scale", True),
-        "apply_residual_connection_post_layernorm": getattr(block, "around_norm", False),
+        "apply_residual_connection_post_layernorm": getattr(block, "residual_from_norm", False),
     }
 
 

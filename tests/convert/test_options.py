@@ -185,7 +185,7 @@ OPTIONS: list[tuple[str, dict[str, Any], str, Any]] = [
     ("gpt2", {"n_inner": None}, "ffn.F", 128),
     ("gpt2", {"n_inner": 5}, "ffn.F", 5),
     ("gpt2", {}, ".positions.length", 64),
-    ("bloom", {"apply_residual_connection_post_layernorm": True}, "around_norm", True),
+    ("bloom", {"apply_residual_connection_post_layernorm": True}, "residual_from_norm", True),
     ("bloom", {"n_embed": 16}, ".D", 16),
     ("mpt", {"attn_config": {"softmax_scale": 0.5}}, "mixer.scale", 0.5),
     ("mpt", {"attn_config": {"clip_qkv": 0.5}}, "mixer.clip", 0.5),
