@@ -31,6 +31,11 @@ MOVED: dict[str, str] = {
 RENAMED: dict[str, dict[str, str]] = {
     "jaxlm.models.encoder.EncoderConfig": {"segments": "layers"},
     "jaxlm.models.lm.LMConfig": {"segments": "layers"},
+    "jaxlm.nn.attention.AttentionConfig": {
+        "by_depth": "scale_by_layer",
+        "clip": "clip_qkv",
+        "temperature": "attn_temperature",
+    },
     "jaxlm.nn.block.BlockConfig": {"around_norm": "residual_from_norm"},
     "jaxlm.nn.norm.RMSNormConfig": {"around_one": "zero_centered"},
     "jaxlm.run.RunConfig": {"label_smoothing": "objective.label_smoothing", "z_loss": "objective.z_loss"},

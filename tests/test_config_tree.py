@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from jaxlm import config as configs
 from jaxlm.config_tree import from_dict, to_dict
 from jaxlm.errors import UserError
 from jaxlm.models import EncoderConfig
-from jaxlm.nn import AttentionConfig, BlockConfig, LayersConfig, RMSNormConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, DifferentialConfig, LayersConfig, RMSNormConfig, TemperatureConfig
 from jaxlm.objectives import NextToken
 from tests import tiny
 from tests.config_zoo import Attention, Layer, Mixer, Model, Run, Thawed
@@ -155,9 +156,12 @@ def test_what_moved_is_where_it_is_said_to_be():
 
 
 SEEING = LayersConfig((BlockConfig(AttentionConfig(2, 8, causal=False), None),))
+ATTENTION: Any = {"scale_by_layer": True, "clip_qkv": 8.0, "attn_temperature": TemperatureConfig(0.2)}
 RENAMED = [  # every class with fields that had other names, with a value of its own in each
     tiny.model(),
     EncoderConfig(264, 32, (SEEING,)),
+    AttentionConfig(2, 8, **ATTENTION),
+    DifferentialConfig(2, 8, **ATTENTION),
     BlockConfig(AttentionConfig(2, 8), None, residual_from_norm=True),
     RMSNormConfig(zero_centered=True),
     tiny.run(objective=NextToken(label_smoothing=0.1, z_loss=0.2)),

@@ -22,7 +22,7 @@ from tests import tiny
 from tests.meshes import on
 
 BLOCK = BlockConfig(AttentionConfig(H=2, K=16), MLPConfig(F=64))
-NUMBERED = BlockConfig(DifferentialConfig(H=2, K=16, by_depth=True), MLPConfig(F=64))  # each layer knows its number
+NUMBERED = BlockConfig(DifferentialConfig(H=2, K=16, scale_by_layer=True), MLPConfig(F=64))  # of its layer
 
 
 def model(layers: int, block: BlockConfig = BLOCK) -> LMConfig:

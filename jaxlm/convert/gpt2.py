@@ -43,7 +43,7 @@ def config(c: Fields) -> LMConfig:
         D // H,
         rope=None,
         scale=None if c.bool("scale_attn_weights", default=True) else 1.0,
-        by_depth=c.bool("scale_attn_by_inverse_layer_idx", default=False),
+        scale_by_layer=c.bool("scale_attn_by_inverse_layer_idx", default=False),
         bias=True,
         bias_out=True,
         dropout=c.float("attn_pdrop", default=0.1),

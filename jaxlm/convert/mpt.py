@@ -48,7 +48,7 @@ def config(c: Fields) -> LMConfig:
         rope=None,
         position_bias=AlibiConfig(),
         scale=a.float("softmax_scale", default=None),
-        clip=a.float("clip_qkv", default=None) or None,
+        clip_qkv=a.float("clip_qkv", default=None) or None,
         dropout=dropout,
     )
     block = BlockConfig(mixer, MLPConfig(4 * D, "gelu", gated=False), norm, dropout=dropout)

@@ -60,7 +60,7 @@ def _layers(blocks: list[Any]) -> dict[str, Any]:
     if isinstance(m, MLAConfig):
         return heads | _latent(m) | _rope([m.rope])
     of = lambda name: next((getattr(x, name) for x in mixers if getattr(x, name) is not None), None)
-    window, chunk, normed, temperature = of("window"), of("chunk"), of("qk_norm"), of("temperature")
+    window, chunk, normed, temperature = of("window"), of("chunk"), of("qk_norm"), of("attn_temperature")
     kind = lambda x: "sliding" if x.window is not None else "chunked" if x.chunk is not None else "full"
     return (
         heads
@@ -78,7 +78,7 @@ def _layers(blocks: list[Any]) -> dict[str, Any]:
             "attention_multiplier": m.K**-0.5 if m.scale is None else m.scale,
             "query_pre_attn_scalar": None if m.scale is None or abs(m.scale) < TINY else _whole(round(m.scale**-2, 6)),
             "scale_attn_weights": m.scale is None,
-            "scale_attn_by_inverse_layer_idx": m.by_depth,
+            "scale_attn_by_inverse_layer_idx": m.scale_by_layer,
             "attn_logit_softcapping": m.softcap,
             "use_qk_norm": normed is not None,
             "attn_temperature_tuning": temperature is not None,
@@ -86,7 +86,7 @@ def _layers(blocks: list[Any]) -> dict[str, Any]:
             "floor_scale": None if temperature is None else _whole(temperature.step),
             "lambda_std_dev": getattr(m, "deviation", None),
             "attn_config": {
-                "clip_qkv": m.clip,
+                "clip_qkv": m.clip_qkv,
                 "softmax_scale": m.scale,
                 "alibi_bias_max": _whole(getattr(m.position_bias, "steepest", None)),
             },

@@ -92,7 +92,7 @@ def test_a_run_is_converted(tmp_path, capsys):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"mixer": AttentionConfig(4, 8, by_depth=True), "ffn": RELU2},
+        {"mixer": AttentionConfig(4, 8, scale_by_layer=True), "ffn": RELU2},
         {"mixer": AttentionConfig(4, 8, qk_norm=QKNormConfig(RMSNormConfig())), "ffn": EXPERTS},
     ],
     ids=["dense", "experts"],
@@ -120,7 +120,7 @@ def test_a_model_of_no_family(tmp_path, changes):
         (tiny.model(logit_scale=0.0), "jaxlm"),
         (changed(tiny.model(), scale=0.0), "granite"),
         (changed(tiny.model(), scale=1e-300), "granite"),
-        (changed(tiny.model(), rope=RopeConfig(scaling=Yarn(3e38, 64)), by_depth=True), "jaxlm"),
+        (changed(tiny.model(), rope=RopeConfig(scaling=Yarn(3e38, 64)), scale_by_layer=True), "jaxlm"),
         (tiny.model(layers=(LayersConfig((BlockConfig(LinearAttentionConfig(4, 8), RELU2),), 2),)), "jaxlm"),
         (tiny.model(layers=(LayersConfig((BlockConfig(AttentionConfig(4, 8), None),), 2),)), "jaxlm"),
         (tiny.model(layers=(LayersConfig((BRANCHES, BLOCK), 2),)), "jaxlm"),
@@ -153,7 +153,7 @@ def diff_of_files(a, b) -> list[str]:
     ids=str,
 )
 def test_a_layout_of_our_own_that_is_damaged(tmp_path, said, message):
-    config = changed(tiny.model(), by_depth=True, qk_norm=QKNormConfig(RMSNormConfig()))
+    config = changed(tiny.model(), scale_by_layer=True, qk_norm=QKNormConfig(RMSNormConfig()))
     LanguageModel(config, weights(LM(config), np.zeros((1, 1), np.int32)), None).save(tmp_path)
     fields = json.loads((tmp_path / "config.json").read_text())
     for key, value in said.items():

@@ -68,7 +68,7 @@ MODELS = {
 
 RMS, MLP = RMSNormConfig(), MLPConfig(F=16)
 FAMILIES = {  # what families of models add to these
-    "alibi": lm((2, (block(2, rope=False, position_bias=AlibiConfig(), by_depth=True),)), embed_norm=RMS),
+    "alibi": lm((2, (block(2, rope=False, position_bias=AlibiConfig(), scale_by_layer=True),)), embed_norm=RMS),
     "buckets": lm((1, (block(4, rope=False, position_bias=BucketsConfig(8, 20), scale=1.0),))),
     "gemma": lm(  # norms of queries and keys; sandwiches; caps
         (1, (block(2, 5, softcap=2.0, qk_norm=QKNormConfig(RMS), norm_out=RMS), block(2, softcap=2.0, norm_out=RMS))),
@@ -79,9 +79,9 @@ FAMILIES = {  # what families of models add to these
     ),
     "llama4": lm(  # chunks in a ring; a layer without positions whose queries grow
         (1, (block(2, chunk=6, qk_norm=QKNormConfig(RMS, after_rope=True)),) * 3),
-        (1, (block(2, rope=False, temperature=TemperatureConfig(0.5, 4.0)),)),
+        (1, (block(2, rope=False, attn_temperature=TemperatureConfig(0.5, 4.0)),)),
     ),
-    "olmo2": lm((2, (block(4, qk_norm=QKNormConfig(RMS, joint=True), clip=1.0, norm=None, norm_out=RMS),))),
+    "olmo2": lm((2, (block(4, qk_norm=QKNormConfig(RMS, joint=True), clip_qkv=1.0, norm=None, norm_out=RMS),))),
     "parallel": lm(
         (2, (ParallelConfig(AttentionConfig(H=4, K=8, rope=RopeConfig(fraction=0.25)), MLP, shared=False),)),
         (1, (ParallelConfig(AttentionConfig(H=4, K=8, G=1), MLP),)),

@@ -193,7 +193,7 @@ def test_products_around_the_layers_on_meshes():
 
 def test_layers_are_counted_through_the_groups():
     """Scores divided by the layer's number: the same layers cut otherwise are the same model."""
-    block = BlockConfig(AttentionConfig(H=2, K=6, by_depth=True), MLPConfig(F=16))
+    block = BlockConfig(AttentionConfig(H=2, K=6, scale_by_layer=True), MLPConfig(F=16))
     one, two = (LMConfig(V, D, tuple(LayersConfig((block,), n) for n in repeat)) for repeat in ([3], [1, 2]))
     p = params(one)
     cut = lambda at: {"periods": jax.tree.map(lambda x: x[at], p["segment_0"]["periods"])}
