@@ -37,6 +37,13 @@ RENAMED: dict[str, dict[str, str]] = {
         "temperature": "attn_temperature",
     },
     "jaxlm.nn.block.BlockConfig": {"around_norm": "residual_from_norm"},
+    "jaxlm.nn.moe.MoEConfig": {
+        "k": "top_k",
+        "normalize": "norm_topk_prob",
+        "groups_kept": "topk_group",
+        "balance": "score_correction_bias",
+        "capacity": "capacity_factor",
+    },
     "jaxlm.nn.norm.RMSNormConfig": {"around_one": "zero_centered"},
     "jaxlm.run.RunConfig": {"label_smoothing": "objective.label_smoothing", "z_loss": "objective.z_loss"},
 }

@@ -74,8 +74,10 @@ class RunConfig:
         experts = [ffn for ffn in ffns if isinstance(ffn, MoEConfig)]
         if (self.balance_loss or self.router_z_loss) and not experts:
             raise UserError("balance_loss and router_z_loss are for models with experts: leave them out, or use some")
-        if self.balance_rate and not any(ffn.balance for ffn in experts):
-            raise UserError(f"balance_rate={self.balance_rate} moves nothing: set balance=true in an ffn with experts")
+        if self.balance_rate and not any(ffn.score_correction_bias for ffn in experts):
+            raise UserError(
+                f"balance_rate={self.balance_rate} moves nothing: set score_correction_bias=true in an ffn with experts"
+            )
 
     @property
     def seldom_rated(self) -> str:

@@ -13,7 +13,15 @@ from jaxlm import config as configs
 from jaxlm.config_tree import from_dict, to_dict
 from jaxlm.errors import UserError
 from jaxlm.models import EncoderConfig
-from jaxlm.nn import AttentionConfig, BlockConfig, DifferentialConfig, LayersConfig, RMSNormConfig, TemperatureConfig
+from jaxlm.nn import (
+    AttentionConfig,
+    BlockConfig,
+    DifferentialConfig,
+    LayersConfig,
+    MoEConfig,
+    RMSNormConfig,
+    TemperatureConfig,
+)
 from jaxlm.objectives import NextToken
 from tests import tiny
 from tests.config_zoo import Attention, Layer, Mixer, Model, Run, Thawed
@@ -163,6 +171,16 @@ RENAMED = [  # every class with fields that had other names, with a value of its
     AttentionConfig(2, 8, **ATTENTION),
     DifferentialConfig(2, 8, **ATTENTION),
     BlockConfig(AttentionConfig(2, 8), None, residual_from_norm=True),
+    MoEConfig(
+        F=8,
+        E=8,
+        top_k=2,
+        norm_topk_prob=False,
+        groups=4,
+        topk_group=2,
+        score_correction_bias=True,
+        capacity_factor=1.5,
+    ),
     RMSNormConfig(zero_centered=True),
     tiny.run(objective=NextToken(label_smoothing=0.1, z_loss=0.2)),
 ]

@@ -140,7 +140,7 @@ def test_experts_cost_what_is_active():
     matmuls = lambda parameters: 6 * B * T * layers * parameters
     dense, wide = counted(MLPConfig(F=256)), counted(MLPConfig(F=512))
     assert wide - dense == matmuls(3 * D * 256)  # the reader of programs reads
-    few, many = counted(MoEConfig(F=128, E=8, k=2)), counted(MoEConfig(F=128, E=32, k=2))
+    few, many = counted(MoEConfig(F=128, E=8, top_k=2)), counted(MoEConfig(F=128, E=32, top_k=2))
     assert many <= 1.2 * few
     for found, E in ((few, 8), (many, 32)):
         # Beyond the active experts: an eighth of padding, the routers, and the sums over each token's k results.
@@ -153,7 +153,7 @@ def test_experts_cost_what_is_active_where_they_are_divided():
     mesh, B, T, D, layers, X, M = MeshConfig(2, expert=4), 8, 256, 32, 2, 4, 256  # M tokens on each device
 
     def counted(E: int, capacity: float | None) -> int:
-        ffn = MoEConfig(F=128, E=E, k=2, capacity=capacity)
+        ffn = MoEConfig(F=128, E=E, top_k=2, capacity_factor=capacity)
         c = LMConfig(V=256, D=D, layers=(LayersConfig((dataclasses.replace(BLOCK, ffn=ffn),), layers),))
         choices = jnp.argsort(jax.random.uniform(jax.random.key(0), (X * M, E)))[:, :2]
         used = dispatch.dropless(jnp.minimum(choices, E // X), E // X, E).used  # by the first of X devices

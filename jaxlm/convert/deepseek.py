@@ -95,15 +95,15 @@ def _experts(c: Fields, second: bool, bias: bool) -> MoEConfig:
         groups, kept = (groups, kept) if how == "group_limited_greedy" else (1, 1)
     return MoEConfig(
         E=E,
-        k=k,
+        top_k=k,
         F=F,
         activation=act,
         score="softmax" if second else "sigmoid",
-        normalize=not second and c.bool("norm_topk_prob", default=True),
+        norm_topk_prob=not second and c.bool("norm_topk_prob", default=True),
         scale=c.float("routed_scaling_factor", default=1.0 if second else 2.5),
         groups=groups,
-        groups_kept=kept,
+        topk_group=kept,
         group_score="max" if second else "top2",
-        balance=not second,
+        score_correction_bias=not second,
         shared=MLPConfig(shared * F, act, bias=True) if bias else shared,
     )

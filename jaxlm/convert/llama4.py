@@ -60,11 +60,11 @@ def config(c: Fields) -> LMConfig:
     )
     experts = MoEConfig(
         E=c.size("num_local_experts", default=16),
-        k=c.size("num_experts_per_tok", default=1),
+        top_k=c.size("num_experts_per_tok", default=1),
         F=F,
         activation=act,
         score="sigmoid",
-        normalize=False,
+        norm_topk_prob=False,
         weigh_input=True,
         shared=MLPConfig(F, act),
     )

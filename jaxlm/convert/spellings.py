@@ -123,11 +123,11 @@ def _ffn(blocks: list[Any], experts: list[bool]) -> dict[str, Any]:
     shared = 0 if sparse.shared_mlp is None else sparse.shared_mlp.F // sparse.F
     return said | {
         **dict.fromkeys(("num_local_experts", "num_experts", "n_routed_experts"), sparse.E),
-        "num_experts_per_tok": sparse.k,
+        "num_experts_per_tok": sparse.top_k,
         "moe_intermediate_size": sparse.F,
-        "norm_topk_prob": sparse.normalize,
+        "norm_topk_prob": sparse.norm_topk_prob,
         "n_group": sparse.groups,
-        "topk_group": sparse.groups_kept,
+        "topk_group": sparse.topk_group,
         "topk_method": "group_limited_greedy" if sparse.groups > 1 else "greedy",
         "routed_scaling_factor": sparse.scale,
         "n_shared_experts": shared,

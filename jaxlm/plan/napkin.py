@@ -153,7 +153,7 @@ def _sent(
     ffns = collections.Counter(ffn for layer in layers_of(config) for ffn in layer.config.ffns)
     for ffn, count in ffns.items():
         if isinstance(ffn, MoEConfig):
-            chosen = ffn.k * (ffn.capacity or 1.0) / tensor
+            chosen = ffn.top_k * (ffn.capacity_factor or 1.0) / tensor
             times = 2 * count / config.depth * layers * (forward + 1)
             yield one("all-to-all", stream * chosen, times, sharding.RULES["experts"])
     mixer = next(iter(flops.mixers(config)), None)

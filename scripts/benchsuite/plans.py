@@ -25,7 +25,7 @@ def _case(id: str, config: str, topology: str, T: int, batch: int, experts: int 
     """`experts` is the group of layers that has some: over many devices they take 1.25 times their even share."""
     sizes = {"data": 1, "fsdp": 1} | mesh
     axes = tuple(f"mesh.{axis}={n}" for axis, n in sizes.items())
-    capacity = () if experts is None else (f"model.layers.{experts}.blocks.*.ffn.capacity=1.25",)
+    capacity = () if experts is None else (f"model.layers.{experts}.blocks.*.ffn.capacity_factor=1.25",)
     return Case(id, config, topology, (f"data.T={T}", f"batch={batch}", *axes, *capacity))
 
 

@@ -38,7 +38,7 @@ from tests.test_api import write_run
 from tests.weights import weights
 
 RELU2 = MLPConfig(64, "relu2", gated=False)
-EXPERTS = MoEConfig(E=4, k=2, F=16, shared=1)
+EXPERTS = MoEConfig(E=4, top_k=2, F=16, shared=1)
 MLA = MLAConfig(H=4, K=8, R=4, J=8, L=16)
 BRANCHES = BranchesConfig((BranchConfig("ffn1", RELU2), BranchConfig("lstm", LSTMConfig(16, H=2))))
 BLOCK = tiny.model().layers[0].blocks[0]

@@ -75,7 +75,7 @@ FAMILIES = {  # what families of models add to these
         **{"embed_scale": 2.0, "softcap": 3.0},
     ),
     "gpt-oss": lm(  # sinks, some in a ring; a stretched rotation; experts
-        (2, (block(2, 7, sinks=True, ffn=MoEConfig(F=8, E=4, k=2)), block(2, sinks=True, rope=Yarn(4.0, 8)))),
+        (2, (block(2, 7, sinks=True, ffn=MoEConfig(F=8, E=4, top_k=2)), block(2, sinks=True, rope=Yarn(4.0, 8)))),
     ),
     "llama4": lm(  # chunks in a ring; a layer without positions whose queries grow
         (1, (block(2, chunk=6, qk_norm=QKNormConfig(RMS, after_rope=True)),) * 3),
@@ -89,7 +89,7 @@ FAMILIES = {  # what families of models add to these
     "differential": lm((2, (BlockConfig(DifferentialConfig(H=4, K=8, G=2), MLP),) * 2)),
     "latent": lm(
         (1, (BlockConfig(MLAConfig(H=4, K=8, R=4, J=6, L=8), MLP),)),
-        (2, (BlockConfig(MLAConfig(H=4, K=8, R=4, J=6, L=8, query_L=8), MoEConfig(F=8, E=4, k=2, shared=1)),)),
+        (2, (BlockConfig(MLAConfig(H=4, K=8, R=4, J=6, L=8, query_L=8), MoEConfig(F=8, E=4, top_k=2, shared=1)),)),
     ),
 }
 # Rotations that depend on the length of the text by then: caches hold only as long as those stay.

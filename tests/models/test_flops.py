@@ -49,7 +49,7 @@ def test_grouped_queries_gates_and_a_head_of_its_own():
 def test_of_experts_the_active_ones_count():
     """Mixtral 8x7B (arXiv:2401.04088): 47B parameters, 13B active."""
     block = lambda ffn: BlockConfig(AttentionConfig(H=32, K=128, G=8), ffn)
-    moe = block(MoEConfig(F=14336, E=8, k=2))
+    moe = block(MoEConfig(F=14336, E=8, top_k=2))
     c = lm(moe, repeat=32, V=32000, D=4096, tied=False)
     assert flops.parameters(c) == 46_702_792_704
     assert flops.active_parameters(c) == 46_702_792_704 - 32 * 6 * 3 * 4096 * 14336 == 12_879_925_248
@@ -60,7 +60,9 @@ def test_of_experts_the_active_ones_count():
 
 def test_shared_experts_and_biases():
     V, D, F, E, k = 50, 16, 24, 6, 2
-    ffn = MoEConfig(F=F, E=E, k=k, bias=True, router_bias=True, balance=True, shared=3, shared_gate=True)
+    ffn = MoEConfig(
+        F=F, E=E, top_k=k, bias=True, router_bias=True, score_correction_bias=True, shared=3, shared_gate=True
+    )
     c = lm(BlockConfig(AttentionConfig(H=2, K=8), ffn), repeat=2)
     one, shared = 3 * D * F + 2 * F + D, 9 * D * F + 6 * F + D
     rest = 4 * D * 16 + D * E + 2 * E + shared + D + 2 * D  # attention, router, biases, shared, its gate, norms
@@ -81,7 +83,7 @@ def test_experts_that_a_token_is_not_given_cost_nothing():
     """The router meets all of them. Beside a dense layer, in a group of both."""
     dense = BlockConfig(AttentionConfig(H=2, K=8), MLPConfig(F=24))
     sparse = dataclasses.replace(
-        dense, ffn=MoEConfig(F=10, E=6, k=2, bias=True, router_bias=True, balance=True, shared=1)
+        dense, ffn=MoEConfig(F=10, E=6, top_k=2, bias=True, router_bias=True, score_correction_bias=True, shared=1)
     )
     expert, router, shared = 3 * 16 * 10, 16 * 6, 3 * 16 * 10
     inside = lambda c: flops.matmul_parameters(c) - 50 * 16

@@ -45,7 +45,7 @@ def model(D: int, N: int = 1, H: int = 4, G: int | None = None, mixer=None, ffn=
 def experts(D: int) -> LMConfig:
     """Latent attention with a latent of one width and queries' latent that grows, and experts."""
     mixer = MLAConfig(H=D // 16, K=16, R=8, J=16, L=24, query_L=D // 2)
-    return model(D, mixer=mixer, ffn=MoEConfig(F=D, E=4, k=2, shared=1, shared_gate=True))
+    return model(D, mixer=mixer, ffn=MoEConfig(F=D, E=4, top_k=2, shared=1, shared_gate=True))
 
 
 def run(model: LMConfig, base: LMConfig | None, **changes):

@@ -34,7 +34,7 @@ from tests.weights import boxed, weights
 X = np.random.default_rng(0).normal(size=(4, 6, 8)).astype(np.float32)
 CONTEXT = Context(np.arange(6)[None])
 ATTENTION, LINEAR, MLP = AttentionConfig(H=2, K=4), LinearAttentionConfig(H=2, K=4), MLPConfig(F=16)
-EXPERTS = MoEConfig(F=8, E=4, k=2, balance=True)
+EXPERTS = MoEConfig(F=8, E=4, top_k=2, score_correction_bias=True)
 RMS, LAYER = RMSNormConfig(eps=0.1), LayerNormConfig(eps=0.1)
 FOUR = BranchesConfig(
     (

@@ -24,7 +24,7 @@ from tests.meshes import on
 from tests.train.test_step import take
 
 DENSE = BlockConfig(AttentionConfig(H=4, K=8, G=2), MLPConfig(F=32))
-EXPERTS = BlockConfig(AttentionConfig(H=4, K=8, window=8), MoEConfig(F=16, E=4, k=2, balance=True))
+EXPERTS = BlockConfig(AttentionConfig(H=4, K=8, window=8), MoEConfig(F=16, E=4, top_k=2, score_correction_bias=True))
 # The first group of layers is too short for a pipeline and runs on every stage.
 MODEL = tiny.model(layers=(LayersConfig((DENSE,), 1), LayersConfig((DENSE, EXPERTS), 8)))
 BATCH = tiny.batch(16)  # packed: two documents a row, and padding

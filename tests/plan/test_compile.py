@@ -151,7 +151,7 @@ def test_what_should_not_be_is_named():
 
 def test_what_is_gathered_in_32_bits():
     """Where products read 16: a surprise, but for a router, which is float32, and for the end of a sum over data."""
-    block = BlockConfig(AttentionConfig(H=4, K=8), MoEConfig(F=64, E=8, k=2))
+    block = BlockConfig(AttentionConfig(H=4, K=8), MoEConfig(F=64, E=8, top_k=2))
     model = tiny.model(layers=(LayersConfig((block,), 2),), dtype="bfloat16")
     config = tiny.run(model=model, batch=ROWS, mesh=MeshConfig(2, 4))
     c = Collective("all-gather", 2**20, 2, "layers", ("fsdp",), 4, shape=f"f32[{model.D},64]")

@@ -49,8 +49,8 @@ def test_what_is_computed_again_counts():
 
 def test_flops_of_experts():
     """As many as the active ones have, where every slot is taken; and the weighted sums of a token's results."""
-    ffn = MoEConfig(F=F, E=8, k=2, capacity=1.0)
-    weighing = 3 * 2 * N * ffn.k * D
+    ffn = MoEConfig(F=F, E=8, top_k=2, capacity_factor=1.0)
+    weighing = 3 * 2 * N * ffn.top_k * D
     assert estimate(a_run(ffn=ffn)).work.flops == all_scores(a_run(ffn=ffn)) + B * T * weighing
 
 

@@ -17,7 +17,7 @@ from tests import tiny
 
 E, k, rows, RATE = 8, 2, 8, 0.02
 MIXER = AttentionConfig(H=2, K=16)
-MOE = MoEConfig(F=16, E=E, k=k, balance=True, router_bias=True)
+MOE = MoEConfig(F=16, E=E, top_k=k, score_correction_bias=True, router_bias=True)
 DENSE = BlockConfig(MIXER, MLPConfig(F=32))
 MODEL = tiny.model(layers=(LayersConfig((DENSE,)), LayersConfig((BlockConfig(MIXER, MOE), DENSE), 2)))
 
@@ -116,8 +116,8 @@ def test_a_model_without_experts_reports_nothing():
 def test_what_needs_experts_says_so():
     with pytest.raises(UserError, match="for models with experts"):
         tiny.run(balance_loss=0.1)
-    plain = dataclasses.replace(MOE, balance=False)
+    plain = dataclasses.replace(MOE, score_correction_bias=False)
     model = tiny.model(layers=(LayersConfig((BlockConfig(MIXER, plain),)),))
     assert tiny.run(model=model, balance_loss=0.1).balance_loss == 0.1
-    with pytest.raises(UserError, match=r"balance_rate=0\.1 moves nothing: set balance=true"):
+    with pytest.raises(UserError, match=r"balance_rate=0\.1 moves nothing: set score_correction_bias=true"):
         tiny.run(model=model, balance_rate=0.1)

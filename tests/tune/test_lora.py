@@ -21,7 +21,7 @@ from tests.meshes import name
 
 BLOCK = tiny.model().layers[0].blocks[0]
 MIXED = tiny.model(
-    layers=(LayersConfig((BLOCK, BlockConfig(BLOCK.mixer, MoEConfig(F=16, E=8, k=2))), 2), LayersConfig((BLOCK,)))
+    layers=(LayersConfig((BLOCK, BlockConfig(BLOCK.mixer, MoEConfig(F=16, E=8, top_k=2))), 2), LayersConfig((BLOCK,)))
 )
 TRAINS = LoRA(rank=3, alpha=6.0, of="q|o|ffn.up|ffn.gate")
 RUN = tiny.run(model=MIXED, trains=TRAINS, batch=8)
