@@ -64,7 +64,7 @@ _USUAL = {
     "log_every": "logging_steps log_interval log_freq",
     "eval_every": "eval_steps eval_interval eval_freq val_every",
     "save_every": "save_steps save_interval checkpoint_every checkpoint_interval",
-    "keep": "save_total_limit max_to_keep",
+    "max_to_keep": "save_total_limit",
     "writers": "report_to logger",
     "prompts": "prompt",
     "seed": "random_seed",

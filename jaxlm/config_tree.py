@@ -45,7 +45,14 @@ RENAMED: dict[str, dict[str, str]] = {
         "capacity": "capacity_factor",
     },
     "jaxlm.nn.norm.RMSNormConfig": {"around_one": "zero_centered"},
-    "jaxlm.run.RunConfig": {"label_smoothing": "objective.label_smoothing", "z_loss": "objective.z_loss"},
+    "jaxlm.run.RunConfig": {
+        "label_smoothing": "objective.label_smoothing",
+        "z_loss": "objective.z_loss",
+        "balance_loss": "aux_loss_coef",
+        "balance_rate": "bias_update_rate",
+        "skips": "max_nonfinite_steps",
+        "keep": "max_to_keep",
+    },
 }
 
 _trusted: set[str] = set()

@@ -294,7 +294,7 @@ def test_memory_that_runs_out(copy, refused, monkeypatch):
 
 
 def test_losses_that_are_not_finite(copy, refused):
-    said = refused("train", "run", "optimizer.learning_rate=1e30", "optimizer.warmup=0", "skips=2")
+    said = refused("train", "run", "optimizer.learning_rate=1e30", "optimizer.warmup=0", "max_nonfinite_steps=2")
     assert said.startswith("loss or gradient was not finite in 2 steps in a row") and "1e+30" in said
     assert 3 in steps(copy / "checkpoints")
 

@@ -39,6 +39,8 @@ def test_every_usual_name_leads_to_a_key_of_a_run(run):
         ("bf16=true", "model.dtype=bfloat16"),
         ("dropout=0.1", "model.dropout=0.1"),
         ("mesh=data=2", "mesh.data=2"),
+        ("skips=3", "max_nonfinite_steps=3"),
+        ("keep=3", "max_to_keep=3"),
         ("model.segments.0.repeat=4", "model.layers.0.repeat=4"),
         ("model.segments.*.blocks.*.dropout=0.1", f"{BLOCK}.dropout=0.1"),
     ],

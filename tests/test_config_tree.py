@@ -165,24 +165,32 @@ def test_what_moved_is_where_it_is_said_to_be():
 
 SEEING = LayersConfig((BlockConfig(AttentionConfig(2, 8, causal=False), None),))
 ATTENTION: Any = {"scale_by_layer": True, "clip_qkv": 8.0, "attn_temperature": TemperatureConfig(0.2)}
+EXPERTS = MoEConfig(
+    F=8,
+    E=8,
+    top_k=2,
+    norm_topk_prob=False,
+    groups=4,
+    topk_group=2,
+    score_correction_bias=True,
+    capacity_factor=1.5,
+)
 RENAMED = [  # every class with fields that had other names, with a value of its own in each
     tiny.model(),
     EncoderConfig(264, 32, (SEEING,)),
     AttentionConfig(2, 8, **ATTENTION),
     DifferentialConfig(2, 8, **ATTENTION),
     BlockConfig(AttentionConfig(2, 8), None, residual_from_norm=True),
-    MoEConfig(
-        F=8,
-        E=8,
-        top_k=2,
-        norm_topk_prob=False,
-        groups=4,
-        topk_group=2,
-        score_correction_bias=True,
-        capacity_factor=1.5,
-    ),
+    EXPERTS,
     RMSNormConfig(zero_centered=True),
-    tiny.run(objective=NextToken(label_smoothing=0.1, z_loss=0.2)),
+    tiny.run(
+        objective=NextToken(label_smoothing=0.1, z_loss=0.2),
+        model=tiny.model(layers=(LayersConfig((BlockConfig(AttentionConfig(2, 8), EXPERTS),)),)),
+        aux_loss_coef=0.1,
+        bias_update_rate=0.01,
+        max_nonfinite_steps=3,
+        max_to_keep=4,
+    ),
 ]
 
 

@@ -37,7 +37,7 @@ class MoEConfig(MLPConfig):
     groups: int = 1  # of experts, of which only the best `topk_group` may be chosen
     topk_group: int = 1
     group_score: Literal["max", "top2"] = "max"
-    # A term per expert added for choosing (DeepSeek V3); trained by RunConfig.balance_rate, not by gradients.
+    # A term per expert added for choosing (DeepSeek V3); trained by RunConfig.bias_update_rate, not by gradients.
     score_correction_bias: bool = False
     router_bias: bool = False
     weigh_input: bool = False  # MLP_e(weight_e x) instead of weight_e MLP_e(x)

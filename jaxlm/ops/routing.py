@@ -30,10 +30,10 @@ def route(
 ) -> tuple[Array, Array]:
     """weights_BTA and ids_BTA of the A experts of highest score, best first.
 
-    A weight is the expert's score, divided by the sum of the chosen ones with `norm_topk_prob` (of a softmax that is the
-    softmax over the chosen logits, as in Mixtral, arXiv:2401.04088), times `scale`. `balance_E` is added to the scores
-    for choosing only (DeepSeek V3, arXiv:2412.19437): it changes no weight and gets no gradient. With `groups` of
-    equally many experts only those of the best `topk_group` may be chosen (see `keep_groups`).
+    A weight is the expert's score, divided by the sum of the chosen ones with `norm_topk_prob` (of a softmax that is
+    the softmax over the chosen logits, as in Mixtral, arXiv:2401.04088), times `scale`. `balance_E` is added to the
+    scores for choosing only (DeepSeek V3, arXiv:2412.19437): it changes no weight and gets no gradient. With `groups`
+    of equally many experts only those of the best `topk_group` may be chosen (see `keep_groups`).
     """
     scores_BTE = scores(logits_BTE, score)
     # Scores that nothing is added to are ordered as the logits are, which do not become equal where scores saturate.

@@ -20,10 +20,10 @@ def expert_layers(statistics: Any) -> list[dict[str, Array]]:
     return [block for group in groups for block in group if "load" in block]
 
 
-def auxiliary_loss(statistics: Any, balance_loss: float, router_z_loss: float) -> Array:
+def auxiliary_loss(statistics: Any, aux_loss_coef: float, router_z_loss: float) -> Array:
     """The weighted balance and z-losses, as means over the layers with experts; 0 without any."""
     total, layers = jnp.zeros(()), expert_layers(statistics)
-    for name, scale in (("balance_loss", balance_loss), ("z_loss", router_z_loss)):
+    for name, scale in (("balance_loss", aux_loss_coef), ("z_loss", router_z_loss)):
         if layers and scale:
             total += scale * jnp.concatenate([layer[name] for layer in layers]).mean()
     return total

@@ -102,7 +102,7 @@ def test_texts_are_the_same(explicit):
 
 
 def test_a_step_of_training_in_parts():
-    run = tiny.run(batch=16, accumulate=2, balance_loss=0.1, balance_rate=0.01, model=MODEL)
+    run = tiny.run(batch=16, accumulate=2, aux_loss_coef=0.1, bias_update_rate=0.01, model=MODEL)
     state, metrics = take(run, [BATCH], MeshConfig(data=2, stage=2, tensor=2))
     expected, expected_metrics = take(run, [BATCH])
     for name in ("loss", "grad_norm", "max_load"):
