@@ -106,16 +106,16 @@ def test_per_device_sees_its_own_part(config):
     x = np.arange(48.0).reshape(8, 6)
     ins = [("batch", "heads"), ("batch", None), ("batch", "heads")]
     with on(config) as put:
-        run = jax.jit(lambda x, y: sharding.per_device(f, ins, ("batch", "heads"), x, None, y))
+        run = jax.jit(lambda x, y: sharding.shard_map(f, ins, ("batch", "heads"), x, None, y))
         np.testing.assert_array_equal(run(put(x, "batch", "heads"), put(x, None, None)), 2 * x)
 
 
 def test_creation_names_a_spec_only_where_it_may():
-    assert sharding.creation("batch") is None
+    assert sharding.out_sharding("batch") is None
     with on(MeshConfig(8, explicit=False)):
-        assert sharding.creation("batch") is None
+        assert sharding.out_sharding("batch") is None
     with on(MeshConfig(8)):
-        assert sharding.creation("batch") == P("data")
+        assert sharding.out_sharding("batch") == P("data")
 
 
 # Weights

@@ -92,7 +92,7 @@ class AttentionConfig(MixerConfig):
     def init_cache(self, B: int, length: int, dtype: Any) -> KVSlots:
         """Keys and values (B, G, S, K) of an empty cache."""
         S = self.state_slots(length)
-        where = sharding.creation("batch", "heads", None, None)
+        where = sharding.out_sharding("batch", "heads", None, None)
         empty = lambda: jnp.zeros((B, self.groups, S, self.K), dtype, out_sharding=where)
         return KVSlots((empty(), empty()), ring=length > S)
 

@@ -50,7 +50,7 @@ class MLAConfig(MixerConfig):
 
     def init_cache(self, B: int, length: int, dtype: Any) -> KVSlots:
         """Latents (B, S, L) and rotated keys (B, S, R) of an empty cache: L + R numbers a token."""
-        where = sharding.creation("batch", None, None)
+        where = sharding.out_sharding("batch", None, None)
         make = lambda width: jnp.zeros((B, length, width), dtype, out_sharding=where)
         return KVSlots((make(self.L), make(self.R)))
 

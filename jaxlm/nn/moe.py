@@ -199,4 +199,4 @@ def _experts(c: MoEConfig, slots: int | None, params: dict, x_BTD: Array, weight
         return exchange.summed(y_btD) if visiting else y_btD
 
     ins = [rows, rows, rows, *(axes for _, axes in params.values())]
-    return sharding.per_device(local, ins, out, x_BTD, weights_BTA, ids_BTA, *(x for x, _ in params.values()))
+    return sharding.shard_map(local, ins, out, x_BTD, weights_BTA, ids_BTA, *(x for x, _ in params.values()))

@@ -82,7 +82,7 @@ def statistics(logits_BTE: Array, ids_BTA: Array, score: str, slots: int | None 
     rows, positions, _ = sharding.rows(T)
     X, Y = sharding.mesh_size(rows), sharding.mesh_size(positions)
     counts_BTE = one_hot(ids_BTA, E).astype(jnp.float32).sum(2)
-    where = sharding.creation(rows, None, positions, None, None)
+    where = sharding.out_sharding(rows, None, positions, None, None)
     counts_XYE = counts_BTE.reshape(X, B // X, Y, T // Y, E, out_sharding=where).sum((1, 3))  # of each device
     load_E = counts_XYE.sum((0, 1)) / ids_BTA.size
     scores_BTE = scores(logits_BTE, score)
