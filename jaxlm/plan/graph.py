@@ -2,7 +2,7 @@
 
 On an explicit mesh the type of every intermediate array says how it is divided, so sizes and FLOPs per device are
 read off, and where operands lie otherwise than a product needs them, what has to be sent. `plan.implied` says which
-exchanges those are; here they are operations like all others. Calls are written out, loops keep their bodies.
+collectives those are; here they are operations like all others. Calls are written out, loops keep their bodies.
 """
 
 import dataclasses
@@ -57,7 +57,7 @@ class Value:
 
 @dataclasses.dataclass(frozen=True)
 class Sent:
-    """An exchange."""
+    """A collective."""
 
     kind: str  # of facts.KINDS
     axes: Axes

@@ -39,7 +39,7 @@ def facts(option: Option, topology: Topology) -> dict[str, Any]:
 
 
 def _ordered(program: Program, topology: Topology) -> list[Collective]:
-    """Equal exchanges as one, the longest first."""
+    """Equal collectives as one, the longest first."""
     together: dict[Collective, int] = {}
     for one in program.collectives:
         alike = dataclasses.replace(one, times=0, op="")
@@ -68,7 +68,7 @@ def table(option: Option, topology: Topology) -> str:
     if timing is not None:
         lines += ["", *_timing(timing)]
     if program.collectives:
-        head = f"{'exchange':20}{'part':11}{'over':16}{'times':>7}{'a layer':>9}{'MiB':>10}{'seconds':>9}  array"
+        head = f"{'collective':20}{'part':11}{'over':16}{'times':>7}{'a layer':>9}{'MiB':>10}{'seconds':>9}  array"
         lines += ["", head]
         lines += [_line(one, topology, layers) for one in _ordered(program, topology)[:SHOWN]]
     return "\n".join(lines)

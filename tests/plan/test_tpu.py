@@ -16,7 +16,7 @@ from jaxlm.nn import AttentionConfig, BlockConfig, LayersConfig, MLPConfig
 from jaxlm.plan import topology as topologies
 from jaxlm.plan.facts import Program
 from jaxlm.plan.program import decode_program, train_program
-from jaxlm.plan.surprises import surprises
+from jaxlm.plan.unexpected_collectives import unexpected_collectives
 from jaxlm.plan.walk import estimate_train
 from jaxlm.run import RunConfig
 from jaxlm.sharding import MeshConfig
@@ -48,11 +48,11 @@ def compiled(config: RunConfig, topology: str) -> Program:
         ("2xv5e:2x2", MeshConfig(data=2, fsdp=4)),
     ],
 )
-def test_a_step_is_compiled_and_exchanges_nothing_by_surprise(topology, mesh):
+def test_a_step_is_compiled_and_has_no_unexpected_collective(topology, mesh):
     config = run(mesh)
     program = compiled(config, topology)
     assert program.compiled and program.fits and program.limit > 10 * 2**30
-    assert surprises(program, config) == []
+    assert unexpected_collectives(program, config) == []
     assert program.memory.total >= program.memory.params + program.memory.optimizer > 0
     forward = [c for c in program.collectives if c.kind == "all-gather" and "fsdp" in c.axes and c.part == "layers"]
     assert sum(c.times for c in forward) >= 7 * 2  # the matrices of two layers

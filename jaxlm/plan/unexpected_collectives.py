@@ -10,11 +10,11 @@ from jaxlm.plan.facts import Collective, Program
 from jaxlm.plan.hlo import dims
 from jaxlm.run import RunConfig
 
-SMALL = 1e-3  # of all that a step exchanges: what is less costs nothing
+SMALL = 1e-3  # of all bytes that a step sends: what is less costs nothing
 
 
-def surprises(program: Program, run: RunConfig) -> list[str]:
-    """One line for each, the costliest first; empty when the step exchanges what its mesh means it to."""
+def unexpected_collectives(program: Program, run: RunConfig) -> list[str]:
+    """One line for each, the costliest first; empty when the step has only those that its mesh implies."""
     sent = sum(c.nbytes * c.times for c in program.collectives)
     lines = []
     for c in program.collectives:
