@@ -19,7 +19,7 @@ from jaxlm.data import DataConfig, TokenizerConfig
 from jaxlm.errors import UserError
 from jaxlm.models import LMConfig, flops
 from jaxlm.models import mup as parametrisation
-from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, QKNormConfig, RMSNormConfig, SegmentConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, LayersConfig, MLPConfig, QKNormConfig, RMSNormConfig
 from jaxlm.optim import OptimizerConfig
 from jaxlm.run import RunConfig
 from jaxlm.sharding import MeshConfig
@@ -36,8 +36,8 @@ def model(depth: int, V: int) -> LMConfig:
         mixer=AttentionConfig(H=H, K=K, qk_norm=QKNormConfig(RMSNormConfig())),
         ffn=MLPConfig(F=4 * H * K, activation="relu2", gated=False),
     )
-    segments = (SegmentConfig((block,), depth),)
-    return LMConfig(V=V, D=H * K, segments=segments, tied=False, dtype="bfloat16", remat="mlp")
+    layers = (LayersConfig((block,), depth),)
+    return LMConfig(V=V, D=H * K, layers=layers, tied=False, dtype="bfloat16", remat="mlp")
 
 
 def gpt(depth: int = 12, ratio: float = 20.0, T: int = 2048, V: int = 32_768, mup: bool = False) -> RunConfig:

@@ -2,7 +2,7 @@
 
 from jaxlm.data import DataConfig, TokenizerConfig
 from jaxlm.models import LMConfig
-from jaxlm.nn import AttentionConfig, BlockConfig, LayerNormConfig, LearnedConfig, MLPConfig, SegmentConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, LayerNormConfig, LayersConfig, LearnedConfig, MLPConfig
 from jaxlm.optim import OptimizerConfig
 from jaxlm.run import RunConfig
 
@@ -16,7 +16,7 @@ def model(N: int, D: int, H: int, V: int = 50257, T: int = 1024) -> LMConfig:
     return LMConfig(
         V=V,
         D=D,
-        segments=(SegmentConfig((block,), N),),
+        layers=(LayersConfig((block,), N),),
         positions=LearnedConfig(T),
         norm=LayerNormConfig(),
         remat="mlp",

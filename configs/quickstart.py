@@ -2,7 +2,7 @@
 
 from jaxlm.data import DataConfig, TokenizerConfig
 from jaxlm.models import LMConfig
-from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, SegmentConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, LayersConfig, MLPConfig
 from jaxlm.optim import OptimizerConfig
 from jaxlm.run import RunConfig
 
@@ -18,7 +18,7 @@ def quickstart() -> RunConfig:
     """
     block = BlockConfig(AttentionConfig(H=3, K=64), MLPConfig(F=768, activation="relu2", gated=False))
     return RunConfig(
-        model=LMConfig(V=4096, D=192, segments=(SegmentConfig((block,), 3),)),
+        model=LMConfig(V=4096, D=192, layers=(LayersConfig((block,), 3),)),
         data=DataConfig(tokenizer=TokenizerConfig(kind="bpe", V=4096), T=256),
         optimizer=OptimizerConfig(
             "muon",

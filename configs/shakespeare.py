@@ -2,7 +2,7 @@
 
 from jaxlm.data import DataConfig, Source
 from jaxlm.models import LMConfig
-from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, SegmentConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, LayersConfig, MLPConfig
 from jaxlm.optim import OptimizerConfig
 from jaxlm.run import RunConfig
 
@@ -11,7 +11,7 @@ def model(N: int, D: int, H: int, dropout: float) -> LMConfig:
     block = BlockConfig(
         AttentionConfig(H=H, K=D // H), MLPConfig(F=4 * D, activation="relu2", gated=False), dropout=dropout
     )
-    return LMConfig(V=257, D=D, segments=(SegmentConfig((block,), N),), dropout=dropout)
+    return LMConfig(V=257, D=D, layers=(LayersConfig((block,), N),), dropout=dropout)
 
 
 def shakespeare() -> RunConfig:

@@ -4,10 +4,10 @@ import difflib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from jaxlm.config_tree import join, unknown_key
+from jaxlm.config_tree import join, renamed, unknown_key
 from jaxlm.errors import UserError, nearest
 
-BLOCK = "model.segments.*.blocks.*"
+BLOCK = "model.layers.*.blocks.*"
 # What other programs call a field, or a value of it: lower case, "_" for "-"; a name with dots is tried before its end.
 _USUAL = {
     "optimizer.learning_rate": "lr max_lr peak_lr base_lr",
@@ -44,7 +44,7 @@ _USUAL = {
     "data.cache": "cache_dir",
     "model.V": "vocab_size n_vocab",
     "model.D": "hidden_size hidden_dim d_model n_embd n_embed embed_dim embedding_dim model_dim emb_dim dim width",
-    "model.segments.0.repeat": "num_layers num_hidden_layers n_layer n_layers layers depth repeats",
+    "model.layers.0.repeat": "num_layers num_hidden_layers n_layer n_layers layers depth repeats",
     f"{BLOCK}.mixer.H": "num_heads num_attention_heads n_head n_heads heads",
     f"{BLOCK}.mixer.G": "num_key_value_heads num_kv_heads n_kv_heads n_kv_head",
     f"{BLOCK}.mixer.K": "head_dim head_size",
@@ -64,7 +64,7 @@ _USUAL = {
     "log_every": "logging_steps log_interval log_freq",
     "eval_every": "eval_steps eval_interval eval_freq val_every",
     "save_every": "save_steps save_interval checkpoint_every checkpoint_interval",
-    "keep": "save_total_limit max_to_keep",
+    "max_to_keep": "save_total_limit",
     "writers": "report_to logger",
     "prompts": "prompt",
     "seed": "random_seed",
@@ -99,6 +99,10 @@ ALIKE = 0.75  # how like a name elsewhere must be to be offered before the keys 
 def misnamed(tree: Any, path: str, part: str, known: Sequence[str], key: str, value: str) -> UserError:
     """The error for an override `key=value` of the config with the plain form `tree`, which has no `part` below `path`,
     where the keys are `known`."""
+    if now := _now(tree, key):
+        return UserError(
+            f"unknown key {key!r}: did you mean {now!r}?", right=f"{now}={value}", wrong=(f"{key}={value}",)
+        )
     if found := meant(tree, key, known):
         right = found[0] if "=" in found[0] else f"{found[0]}={value}"
         also = f" (also {', '.join(found[1:3])})" if found[1:] else ""
@@ -109,6 +113,27 @@ def misnamed(tree: Any, path: str, part: str, known: Sequence[str], key: str, va
     near, (above, below) = nearest(part, known), _around(key, path)
     right = ".".join([*above, near, *below]) if _likeness(part, near) >= ALIKE else ""
     return UserError(str(unknown_key(path, part, known)), right=right and f"{right}={value}", wrong=(f"{key}={value}",))
+
+
+def _now(tree: Any, key: str) -> str:
+    """`key` where its fields had other names, as they are called now; "" where that leads nowhere."""
+    nodes, path = [tree], []
+    for part in key.split("."):
+        former = {
+            old: new
+            for node in nodes
+            if isinstance(node, dict) and "type" in node
+            for old, new in renamed(node["type"]).items()
+        }
+        for name in former.get(part, part).split("."):
+            nodes, path = [one for node in nodes for one in _below(node, name)], [*path, name]
+    return ".".join(path) if nodes else ""
+
+
+def _below(node: Any, part: str) -> list[Any]:
+    if isinstance(node, list):
+        return node if part == "*" else [node[int(part)]] if part.isdecimal() and int(part) < len(node) else []
+    return [node[part]] if isinstance(node, dict) and part in node else []
 
 
 def _around(key: str, path: str) -> tuple[list[str], list[str]]:

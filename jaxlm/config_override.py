@@ -4,8 +4,8 @@
     optimizer.clip=none            where the field may be None
     prompts=Hello, world           a tuple of free text: one entry, several as a JSON list
     optimizer.options={"b2": 0.95} a dict, or a tuple of pairs, as JSON
-    model.segments.0.repeat=12     an entry of a tuple (-1 is the last)
-    model.segments.*.blocks.*.dropout=0.1    every entry that has the rest of the path
+    model.layers.0.repeat=12       an entry of a tuple (-1 is the last)
+    model.layers.*.blocks.*.dropout=0.1    every entry that has the rest of the path
     optimizer={"name": "lion", "learning_rate": 1e-4}    a whole config as JSON, with its "type" where the annotation
                                    leaves a doubt: {"type": "jaxlm.nn.mlp.MLPConfig", "F": 512}, or the bare class name
     data.sources=web/*.jsonl,a.txt where a class says which field a plain text stands for (its SHORT)

@@ -20,11 +20,39 @@ from jaxlm.errors import OutOfRange, UserError, nearest, unknown
 
 # Config classes that stand elsewhere than where saved configs name them: {old full name: present one}. No line is ever
 # taken out: every run ever saved opens.
-MOVED: dict[str, str] = {"jaxlm.train.run.RunConfig": "jaxlm.run.RunConfig"}
+MOVED: dict[str, str] = {
+    "jaxlm.train.run.RunConfig": "jaxlm.run.RunConfig",
+    "jaxlm.nn.latent.LatentConfig": "jaxlm.nn.mla.MLAConfig",
+    "jaxlm.nn.stack.SegmentConfig": "jaxlm.nn.stack.LayersConfig",
+}
 
-# Fields that have another name or place than in saved configs: {class: {old name: present path}}, likewise for ever.
+# Fields that have another name or place than in saved configs: {class: {old name: present path}}, likewise for ever;
+# those of a class are its subclasses' too.
 RENAMED: dict[str, dict[str, str]] = {
-    "jaxlm.run.RunConfig": {"label_smoothing": "objective.label_smoothing", "z_loss": "objective.z_loss"},
+    "jaxlm.models.encoder.EncoderConfig": {"segments": "layers"},
+    "jaxlm.models.lm.LMConfig": {"segments": "layers"},
+    "jaxlm.nn.attention.AttentionConfig": {
+        "by_depth": "scale_by_layer",
+        "clip": "clip_qkv",
+        "temperature": "attn_temperature",
+    },
+    "jaxlm.nn.block.BlockConfig": {"around_norm": "residual_from_norm"},
+    "jaxlm.nn.moe.MoEConfig": {
+        "k": "top_k",
+        "normalize": "norm_topk_prob",
+        "groups_kept": "topk_group",
+        "balance": "score_correction_bias",
+        "capacity": "capacity_factor",
+    },
+    "jaxlm.nn.norm.RMSNormConfig": {"around_one": "zero_centered"},
+    "jaxlm.run.RunConfig": {
+        "label_smoothing": "objective.label_smoothing",
+        "z_loss": "objective.z_loss",
+        "balance_loss": "aux_loss_coef",
+        "balance_rate": "bias_update_rate",
+        "skips": "max_nonfinite_steps",
+        "keep": "max_to_keep",
+    },
 }
 
 _trusted: set[str] = set()
@@ -125,7 +153,7 @@ def _present(tree: Any) -> Any:
         return tree
     found = {key: _present(item) for key, item in tree.items()}
     cls = found.get("type")
-    for old, path in RENAMED.get(f"{cls.__module__}.{cls.__qualname__}", {}).items() if cls else ():
+    for old, path in renamed(cls).items() if cls else ():
         if old in found:
             value, place = found.pop(old), found
             *parents, name = path.split(".")
@@ -134,6 +162,12 @@ def _present(tree: Any) -> Any:
                 place = place.setdefault(parent, plain(default))
             place[name] = value
     return found
+
+
+def renamed(cls: type) -> dict[str, str]:
+    """The present paths of the fields of `cls` that had other names: what `RENAMED` says of it and of its bases."""
+    said = [RENAMED.get(f"{base.__module__}.{base.__qualname__}", {}) for base in reversed(cls.__mro__)]
+    return {old: path for names in said for old, path in names.items()}
 
 
 def _rename(tree: Any, path: str, rename: collections.abc.Callable[[Any, str], Any]) -> Any:

@@ -129,7 +129,7 @@ class _Tokens:
             x = jnp.pad(x, ((0, -len(x) % pieces), *((0, 0) for _ in rest)))
             return x.reshape(self.chunks, -1, *x.shape[1:])
 
-        x = sharding.per_device(local, [(*sharding.rows(self.T)[:2], *rest)], (None, self.lie, *rest), x)
+        x = sharding.shard_map(local, [(*sharding.rows(self.T)[:2], *rest)], (None, self.lie, *rest), x)
         return sharding.constrain(x, None, self.spread, *rest)
 
     def uncut(self, x: Array) -> Array:
@@ -137,7 +137,7 @@ class _Tokens:
         rest, rows = (None,) * (x.ndim - 2), sharding.rows(self.T)[:2]
         N, t = self.B * self.T // sharding.mesh_size(self.lie), self.T // sharding.mesh_size(rows[1])
         local = lambda x: x.reshape(-1, *x.shape[2:])[:N].reshape(-1, t, *x.shape[2:])
-        return sharding.per_device(local, [(None, self.lie, *rest)], (*rows, *rest), x)
+        return sharding.shard_map(local, [(None, self.lie, *rest)], (*rows, *rest), x)
 
 
 def _chunks(N: int, tokens: int) -> int:
@@ -160,7 +160,7 @@ def _gathered(head_VD: Array, dtype: Any) -> Array:
 def _logits(x_CD: Array, head: Array, label_C: Array, softcap: float | None) -> tuple[Array, Array]:
     """A chunk's logits, and which of them are the labels'."""
     l_CV = einsum("cd,vd->cv", x_CD, head, dtype=jnp.float32)
-    ids_V = jnp.arange(head.shape[0], dtype=label_C.dtype, out_sharding=sharding.creation("vocab"))
+    ids_V = jnp.arange(head.shape[0], dtype=label_C.dtype, out_sharding=sharding.out_sharding("vocab"))
     hit_CV = label_C[:, None] == ids_V[None]
     return l_CV if softcap is None else soft_cap(l_CV, softcap), hit_CV
 

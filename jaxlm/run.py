@@ -35,16 +35,16 @@ class RunConfig:
     batch: int = 32  # rows per step, over all devices
     accumulate: int = 1  # parts of a batch whose gradients are added before one update
     seed: int = 0  # of the initial weights and of dropout
-    balance_loss: float = 0.0  # weight of the experts' balance loss, see ops.routing.statistics
+    aux_loss_coef: float = 0.0  # weight of the experts' load-balancing loss, see ops.routing.statistics
     router_z_loss: float = 0.0  # weight of the routers' z-loss
-    balance_rate: float = 0.0  # how far a step moves the balance of experts that are used too much or too little
+    bias_update_rate: float = 0.0  # how far a step moves the score_correction_bias of experts unevenly used
     ema: float = 0.0  # decay of an exponential moving average of the weights, used to evaluate and sample; 0: none
-    skips: int = 10  # non-finite steps in a row after which the run stops
+    max_nonfinite_steps: int = 10  # non-finite steps in a row after which the run stops
     log_every: int = 10
     eval_every: int = 200
     eval_tokens: int = 0  # held-out tokens per evaluation, a fixed sample spread over all sources; 0: all
     save_every: int = 200
-    keep: int = 2  # newest checkpoints kept, beside the best
+    max_to_keep: int = 2  # newest checkpoints kept, beside the best
     sample_every: int = 200
     sample_tokens: int = 64
     prompts: tuple[str, ...] = ("",)  # what samples begin with; () writes none
@@ -54,9 +54,10 @@ class RunConfig:
     eval_batches: int = 0  # the same in batches of batch / accumulate rows, as saved runs have it; becomes eval_tokens
 
     def __post_init__(self):
-        counts = ("steps", "batch", "accumulate", "skips", "log_every", "keep", "sample_tokens", "profile_steps")
+        counts = ("steps", "batch", "accumulate", "max_nonfinite_steps", "log_every", "max_to_keep")
+        counts += ("sample_tokens", "profile_steps")
         rare = ("eval_every", "eval_tokens", "eval_batches", "save_every", "sample_every", "profile_at")
-        weights = ("balance_loss", "router_z_loss", "balance_rate")
+        weights = ("aux_loss_coef", "router_z_loss", "bias_update_rate")
         check(self, **dict.fromkeys(counts, ">= 1"), **dict.fromkeys(rare + weights, ">= 0"))
         check(self, ema="[0, 1)")
         if self.batch % self.accumulate:
@@ -72,10 +73,13 @@ class RunConfig:
             self.trains.check(abstract(self.model)[1])
         ffns = [ffn for layer in layers(self.model) for ffn in layer.config.ffns]
         experts = [ffn for ffn in ffns if isinstance(ffn, MoEConfig)]
-        if (self.balance_loss or self.router_z_loss) and not experts:
-            raise UserError("balance_loss and router_z_loss are for models with experts: leave them out, or use some")
-        if self.balance_rate and not any(ffn.balance for ffn in experts):
-            raise UserError(f"balance_rate={self.balance_rate} moves nothing: set balance=true in an ffn with experts")
+        if (self.aux_loss_coef or self.router_z_loss) and not experts:
+            raise UserError("aux_loss_coef and router_z_loss are for models with experts: leave them out, or use some")
+        if self.bias_update_rate and not any(ffn.score_correction_bias for ffn in experts):
+            raise UserError(
+                f"bias_update_rate={self.bias_update_rate} moves nothing: set score_correction_bias=true in an ffn "
+                "with experts"
+            )
 
     @property
     def seldom_rated(self) -> str:
@@ -102,7 +106,7 @@ class RunConfig:
     @property
     def adds(self) -> bool:
         """Whether what is minimised is more than the loss that is shown, which is measured like the held-out one."""
-        return bool(self.objective.adds or self.balance_loss or self.router_z_loss)
+        return bool(self.objective.adds or self.aux_loss_coef or self.router_z_loss)
 
     @property
     def samples(self) -> bool:

@@ -200,8 +200,8 @@ def constrain(x: Array, *names: str | None) -> Array:
     return compat.with_sharding_constraint(x, spec(*names))
 
 
-def whole(x: Array, axis: int) -> Array:
-    """`x` with all of this axis on every device, its others as they lie."""
+def replicated(x: Array, axis: int) -> Array:
+    """`x` replicated along this axis: all of it on every device, the others as they lie."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.are_all_axes_manual or not _explicit(mesh):
         return x  # on an auto mesh the compiler sees to it
@@ -250,7 +250,7 @@ def _product(equation: str, x: Array, w: Array, dtype: Any) -> Array:
     return y.reshape(*rows, *columns)
 
 
-def per_device(
+def shard_map(
     f: Callable, ins: Sequence[Sequence[str | None]], out: Sequence[str | None], *xs: Any, kernel: bool = False
 ) -> Array:
     """`f` on every device's own part of `xs` (jax.shard_map), laid out by logical names; plain `f` under no mesh.
@@ -282,15 +282,15 @@ def lead(tree: Any, name: str | None) -> Any:
     return jax.tree.map(one, tree)
 
 
-def creation(*names: str | None) -> PartitionSpec | None:
-    """`out_sharding` for array creation: a spec on an explicit mesh, None where creation takes none."""
+def out_sharding(*names: str | None) -> PartitionSpec | None:
+    """The `out_sharding` of a new array: a spec on an explicit mesh, None where jax takes none."""
     mesh = jax.sharding.get_abstract_mesh()
     return spec(*names) if not mesh.empty and not mesh.are_all_axes_manual and _explicit(mesh) else None
 
 
 def _partial(over: str, out: Sequence[str | None]) -> PartitionSpec | None:
     """The spec of a sum still to be taken over the mesh axes of `over`; only explicit axes can say so."""
-    where = creation(*out)
+    where = out_sharding(*out)
     if where is None:
         return None
     return PartitionSpec(*where, unreduced=frozenset(divided(over))) if compat.leaves_unreduced() else where

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxlm.api import LanguageModel
 from jaxlm.models import LM, LMConfig
-from jaxlm.nn import AttentionConfig, BlockConfig, LearnedConfig, MLPConfig, SegmentConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, LayersConfig, LearnedConfig, MLPConfig
 from jaxlm.text import ByteTokenizer, Tokenizer
 from tests.weights import weights
 
@@ -15,7 +15,7 @@ LENGTH = 128
 CONFIG = LMConfig(
     V=264,  # some rows more than a byte tokenizer has tokens
     D=LENGTH,
-    segments=(SegmentConfig((BlockConfig(AttentionConfig(H=1, K=2, rope=None), MLPConfig(F=2)),)),),
+    layers=(LayersConfig((BlockConfig(AttentionConfig(H=1, K=2, rope=None), MLPConfig(F=2)),)),),
     positions=LearnedConfig(LENGTH),
     tied=False,
 )

@@ -68,7 +68,7 @@ def refused(capsys):
         (["quikstart"], "no config is called 'quikstart': the nearest is 'quickstart', `jaxlm configs` lists them all"),
         (["quickstart", "stpes=3"], "unknown key 'stpes': did you mean 'steps'?"),
         (["quickstart", "optimizer.learningrate=1"], "did you mean 'optimizer.learning_rate'?"),
-        (["quickstart", "model.segments.0.blocks.0.mixer.HH=3"], "did you mean 'model.segments.0.blocks.0.mixer.H'?"),
+        (["quickstart", "model.layers.0.blocks.0.mixer.HH=3"], "did you mean 'model.layers.0.blocks.0.mixer.H'?"),
         (["quickstart", "steps=many"], "steps must be"),
         (["quickstart", "steps=1.5"], "steps must be"),
         (["quickstart", "optimizer.name=adamwww"], "adamw"),
@@ -91,7 +91,7 @@ def test_configs(argv, line, refused):
 
 
 def test_heads_that_do_not_divide(saved, refused):
-    assert "G=3" in refused("train", saved, "model.segments.0.blocks.0.mixer.G=3")
+    assert "G=3" in refused("train", saved, "model.layers.0.blocks.0.mixer.G=3")
 
 
 def test_a_config_file_with_a_mistake(refused):
@@ -294,7 +294,7 @@ def test_memory_that_runs_out(copy, refused, monkeypatch):
 
 
 def test_losses_that_are_not_finite(copy, refused):
-    said = refused("train", "run", "optimizer.learning_rate=1e30", "optimizer.warmup=0", "skips=2")
+    said = refused("train", "run", "optimizer.learning_rate=1e30", "optimizer.warmup=0", "max_nonfinite_steps=2")
     assert said.startswith("loss or gradient was not finite in 2 steps in a row") and "1e+30" in said
     assert 3 in steps(copy / "checkpoints")
 

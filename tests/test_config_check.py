@@ -23,8 +23,8 @@ NEEDED: dict[str, Any] = {  # what classes need that is no number, or more than 
     "mixer": AttentionConfig(H=4, K=8),
     "ffn": MLPConfig(F=8),
     "norm": RMSNormConfig(),
-    "segments": tiny.model().segments,
-    "blocks": tiny.model().segments[0].blocks,
+    "layers": tiny.model().layers,
+    "blocks": tiny.model().layers[0].blocks,
     "model": tiny.model(),
     "pattern": Strided(4, 2),
     "short": (1.0,),
@@ -119,7 +119,7 @@ def test_no_clipping_is_named():
 def test_the_whole_key_is_named():
     for key, value in {
         "optimizer.weight_decay": -1,
-        "model.segments.0.blocks.0.dropout": 1.0,
+        "model.layers.0.blocks.0.dropout": 1.0,
         "objective.z_loss": -1,
     }.items():
         with pytest.raises(UserError, match=rf"^{key}={value}(\.0)? must"):

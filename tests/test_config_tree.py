@@ -1,8 +1,10 @@
 import dataclasses
+import functools
 import json
 import math
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -10,6 +12,18 @@ from jaxlm import cli, config_tree
 from jaxlm import config as configs
 from jaxlm.config_tree import from_dict, to_dict
 from jaxlm.errors import UserError
+from jaxlm.models import EncoderConfig
+from jaxlm.nn import (
+    AttentionConfig,
+    BlockConfig,
+    DifferentialConfig,
+    LayersConfig,
+    MoEConfig,
+    RMSNormConfig,
+    TemperatureConfig,
+)
+from jaxlm.objectives import NextToken
+from tests import tiny
 from tests.config_zoo import Attention, Layer, Mixer, Model, Run, Thawed
 
 FULL = Run(
@@ -147,6 +161,56 @@ def test_a_class_that_moved_is_found_by_its_old_name(monkeypatch):
 def test_what_moved_is_where_it_is_said_to_be():
     for old, new in config_tree.MOVED.items():
         assert config_tree.find_class(old).__name__ == new.rpartition(".")[2]
+
+
+SEEING = LayersConfig((BlockConfig(AttentionConfig(2, 8, causal=False), None),))
+ATTENTION: Any = {"scale_by_layer": True, "clip_qkv": 8.0, "attn_temperature": TemperatureConfig(0.2)}
+EXPERTS = MoEConfig(
+    F=8,
+    E=8,
+    top_k=2,
+    norm_topk_prob=False,
+    groups=4,
+    topk_group=2,
+    score_correction_bias=True,
+    capacity_factor=1.5,
+)
+RENAMED = [  # every class with fields that had other names, with a value of its own in each
+    tiny.model(),
+    EncoderConfig(264, 32, (SEEING,)),
+    AttentionConfig(2, 8, **ATTENTION),
+    DifferentialConfig(2, 8, **ATTENTION),
+    BlockConfig(AttentionConfig(2, 8), None, residual_from_norm=True),
+    EXPERTS,
+    RMSNormConfig(zero_centered=True),
+    tiny.run(
+        objective=NextToken(label_smoothing=0.1, z_loss=0.2),
+        model=tiny.model(layers=(LayersConfig((BlockConfig(AttentionConfig(2, 8), EXPERTS),)),)),
+        aux_loss_coef=0.1,
+        bias_update_rate=0.01,
+        max_nonfinite_steps=3,
+        max_to_keep=4,
+    ),
+]
+
+
+@pytest.mark.parametrize("config", RENAMED, ids=lambda config: type(config).__name__)
+def test_fields_that_had_other_names_are_read_by_them(config):
+    data, defaults = to_dict(config), {field.name: field.default for field in dataclasses.fields(config)}
+    for old, path in config_tree.renamed(type(config)).items():
+        *parents, name = path.split(".")
+        place = functools.reduce(dict.__getitem__, parents, data)
+        assert parents or getattr(config, name) != defaults[name]
+        data[old] = place.pop(name)
+    assert from_dict(data) == config
+    for old, new in config_tree.MOVED.items():
+        if new == data["type"]:
+            assert from_dict(data | {"type": old}) == config
+
+
+def test_every_class_with_renamed_fields_is_tried():
+    tried = {f"{type(config).__module__}.{type(config).__qualname__}" for config in RENAMED}
+    assert tried >= set(config_tree.RENAMED)
 
 
 def test_a_class_of_ones_own_is_found_where_its_module_is_named(tmp_path, monkeypatch, capsys):

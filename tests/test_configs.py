@@ -173,10 +173,10 @@ def test_the_table_of_gpt_says_what_its_configs_are():
 
 def test_the_dial_obeys_its_rules():
     small, large, odd = (config.resolve(f"gpt(depth={depth})") for depth in (12, 24, 3))
-    assert (small.model.D, small.model.layers, small.model.segments[0].blocks[0].mixer.H) == (768, 12, 6)
+    assert (small.model.D, small.model.depth, small.model.layers[0].blocks[0].mixer.H) == (768, 12, 6)
     assert odd.model.D == 256  # 192, rounded up to heads of 128
     for run in (small, large, odd):
-        assert run.model.D == 128 * run.model.segments[0].blocks[0].mixer.H
+        assert run.model.D == 128 * run.model.layers[0].blocks[0].mixer.H
         tokens = run.steps * run.tokens_per_step
         assert tokens == pytest.approx(20 * flops.matmul_parameters(run.model), rel=1e-3)
         compute = tokens * flops.train_flops(run.model, 2048)
@@ -194,5 +194,5 @@ def test_the_dial_with_maximal_update_parametrisation():
     base, wide = config.resolve("gpt"), config.resolve("gpt(depth=24, mup=True)")
     assert wide.mup_base == base.model and wide.optimizer.learning_rate == base.optimizer.learning_rate
     assert config.resolve("gpt(mup=True)").model == base.model
-    assert wide.model.segments[0].blocks[0].scale == 1 / 2
+    assert wide.model.layers[0].blocks[0].scale == 1 / 2
     assert config.from_dict(config.to_dict(wide)) == wide

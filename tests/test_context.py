@@ -16,7 +16,7 @@ from jaxlm.decode import generate, prepare
 from jaxlm.errors import UserError
 from jaxlm.losses import cross_entropy
 from jaxlm.models import LM
-from jaxlm.nn import BlockConfig, LatentConfig, LinformerConfig, SparseAttentionConfig
+from jaxlm.nn import BlockConfig, LinformerConfig, MLAConfig, SparseAttentionConfig
 from jaxlm.ops import Strided
 from jaxlm.sharding import MeshConfig, make_mesh
 from jaxlm.train import step as steps
@@ -26,12 +26,12 @@ from tests.decode import models as zoo
 from tests.meshes import name, on
 
 MLP = zoo.MLP
-LATENT = LatentConfig(H=4, K=8, R=4, J=6, L=8, query_L=8)
+MLA = MLAConfig(H=4, K=8, R=4, J=6, L=8, query_L=8)
 MODELS = {
     **{kind: zoo.MODELS[kind] for kind in ("rope", "learned", "sinusoidal", "linear", "windows", "buckets", "gemma")},
     **{kind: zoo.MODELS[kind] for kind in ("gpt-oss", "llama4", "parallel", "differential")},
     "dynamic ntk": zoo.DYNAMIC["dynamic ntk"],
-    "latent": zoo.lm((2, (BlockConfig(LATENT, MLP),))),
+    "latent": zoo.lm((2, (BlockConfig(MLA, MLP),))),
     "sparse": zoo.lm((2, (BlockConfig(SparseAttentionConfig(H=4, K=8, G=2, pattern=Strided(2, 2)), MLP),))),
     "linformer": zoo.lm((1, (BlockConfig(LinformerConfig(H=4, K=8, S=16, L=4), MLP),))),
 }

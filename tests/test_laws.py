@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding
 from jaxlm import compat, models, sharding
 from jaxlm.losses import cross_entropy, token_logprobs
 from jaxlm.models import LM, LMConfig
-from jaxlm.nn import AttentionConfig, BlockConfig, DifferentialConfig, MLPConfig, MoEConfig, SegmentConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, DifferentialConfig, LayersConfig, MLPConfig, MoEConfig
 from jaxlm.ops import dispatch
 from jaxlm.sharding import MeshConfig, make_mesh
 from jaxlm.train.setup import Setup
@@ -22,11 +22,11 @@ from tests import tiny
 from tests.meshes import on
 
 BLOCK = BlockConfig(AttentionConfig(H=2, K=16), MLPConfig(F=64))
-NUMBERED = BlockConfig(DifferentialConfig(H=2, K=16, by_depth=True), MLPConfig(F=64))  # each layer knows its number
+NUMBERED = BlockConfig(DifferentialConfig(H=2, K=16, scale_by_layer=True), MLPConfig(F=64))  # of its layer
 
 
 def model(layers: int, block: BlockConfig = BLOCK) -> LMConfig:
-    return LMConfig(V=64, D=32, segments=(SegmentConfig((block,), layers),), remat="attention")
+    return LMConfig(V=64, D=32, layers=(LayersConfig((block,), layers),), remat="attention")
 
 
 @functools.cache
@@ -134,13 +134,13 @@ def test_experts_cost_what_is_active():
     B, T, D, layers = 4, 256, 32, 2
 
     def counted(ffn: MLPConfig) -> int:
-        c = LMConfig(V=256, D=D, segments=(SegmentConfig((dataclasses.replace(BLOCK, ffn=ffn),), layers),))
+        c = LMConfig(V=256, D=D, layers=(LayersConfig((dataclasses.replace(BLOCK, ffn=ffn),), layers),))
         return products(training(c, B, T))
 
     matmuls = lambda parameters: 6 * B * T * layers * parameters
     dense, wide = counted(MLPConfig(F=256)), counted(MLPConfig(F=512))
     assert wide - dense == matmuls(3 * D * 256)  # the reader of programs reads
-    few, many = counted(MoEConfig(F=128, E=8, k=2)), counted(MoEConfig(F=128, E=32, k=2))
+    few, many = counted(MoEConfig(F=128, E=8, top_k=2)), counted(MoEConfig(F=128, E=32, top_k=2))
     assert many <= 1.2 * few
     for found, E in ((few, 8), (many, 32)):
         # Beyond the active experts: an eighth of padding, the routers, and the sums over each token's k results.
@@ -153,8 +153,8 @@ def test_experts_cost_what_is_active_where_they_are_divided():
     mesh, B, T, D, layers, X, M = MeshConfig(2, expert=4), 8, 256, 32, 2, 4, 256  # M tokens on each device
 
     def counted(E: int, capacity: float | None) -> int:
-        ffn = MoEConfig(F=128, E=E, k=2, capacity=capacity)
-        c = LMConfig(V=256, D=D, segments=(SegmentConfig((dataclasses.replace(BLOCK, ffn=ffn),), layers),))
+        ffn = MoEConfig(F=128, E=E, top_k=2, capacity_factor=capacity)
+        c = LMConfig(V=256, D=D, layers=(LayersConfig((dataclasses.replace(BLOCK, ffn=ffn),), layers),))
         choices = jnp.argsort(jax.random.uniform(jax.random.key(0), (X * M, E)))[:, :2]
         used = dispatch.dropless(jnp.minimum(choices, E // X), E // X, E).used  # by the first of X devices
         return products(training(c, B, T, mesh), int(used))

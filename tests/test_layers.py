@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "axes": {"errors"},
     "errors": set(),
     "compat": {"errors"},
-    "config": {"arguments", "errors", "config", "paths"},
+    "config": {"arguments", "errors", "config", "files", "paths"},
     "files": {"errors"},
     "picture": {"files", "paths"},
     "progress": set(),

@@ -18,10 +18,10 @@ from tests.convert.checkpoints import LLAMA
 
 HUGE = [  # GPT-3's size
     "model.D=12288",
-    "model.segments.0.repeat=96",
-    "model.segments.0.blocks.0.mixer.H=96",
-    "model.segments.0.blocks.0.mixer.K=128",
-    "model.segments.0.blocks.0.ffn.F=49152",
+    "model.layers.0.repeat=96",
+    "model.layers.0.blocks.0.mixer.H=96",
+    "model.layers.0.blocks.0.mixer.K=128",
+    "model.layers.0.blocks.0.ffn.F=49152",
 ]
 
 
@@ -91,7 +91,7 @@ def test_mistakes_are_one_line(argv, message, capsys):
 def test_the_command_prints_nothing_but_the_object():
     """In a process of its own, where the first use of jax might say something."""
     result = subprocess.run([sys.executable, "-m", "jaxlm.cli", "plan", "quickstart", "--json"], capture_output=True)
-    layers = config.resolve("quickstart").model.layers
+    layers = config.resolve("quickstart").model.depth
     assert json.loads(result.stdout)["layers"] == layers and result.stderr == b"" and result.returncode == 0
 
 

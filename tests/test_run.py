@@ -21,7 +21,9 @@ def test_tokens_per_step_do_not_depend_on_the_parts():
     assert tiny.run(batch=8, accumulate=4).tokens_per_step == 8 * 32
 
 
-@pytest.mark.parametrize("name", ["steps", "skips", "log_every", "keep", "sample_tokens", "profile_steps"])
+@pytest.mark.parametrize(
+    "name", ["steps", "max_nonfinite_steps", "log_every", "max_to_keep", "sample_tokens", "profile_steps"]
+)
 def test_at_least_one(name):
     with pytest.raises(UserError, match=f"^{name}=0 must be at least 1$"):
         tiny.run(**{name: 0})

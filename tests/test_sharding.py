@@ -12,7 +12,7 @@ from jaxlm import compat, models, sharding
 from jaxlm.errors import UserError
 from jaxlm.losses import cross_entropy
 from jaxlm.models import LM, LMConfig
-from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, SegmentConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, LayersConfig, MLPConfig
 from jaxlm.sharding import Axes, MeshConfig, Named, make_mesh
 from tests.meshes import MESHES, lies, name, on
 
@@ -106,16 +106,16 @@ def test_per_device_sees_its_own_part(config):
     x = np.arange(48.0).reshape(8, 6)
     ins = [("batch", "heads"), ("batch", None), ("batch", "heads")]
     with on(config) as put:
-        run = jax.jit(lambda x, y: sharding.per_device(f, ins, ("batch", "heads"), x, None, y))
+        run = jax.jit(lambda x, y: sharding.shard_map(f, ins, ("batch", "heads"), x, None, y))
         np.testing.assert_array_equal(run(put(x, "batch", "heads"), put(x, None, None)), 2 * x)
 
 
 def test_creation_names_a_spec_only_where_it_may():
-    assert sharding.creation("batch") is None
+    assert sharding.out_sharding("batch") is None
     with on(MeshConfig(8, explicit=False)):
-        assert sharding.creation("batch") is None
+        assert sharding.out_sharding("batch") is None
     with on(MeshConfig(8)):
-        assert sharding.creation("batch") == P("data")
+        assert sharding.out_sharding("batch") == P("data")
 
 
 # Weights
@@ -172,7 +172,7 @@ def test_shardings_and_the_weight_that_does_not_divide():
 
 
 BLOCK = BlockConfig(AttentionConfig(H=8, K=4, G=4, window=3), MLPConfig(F=32))
-MODEL = LMConfig(V=32, D=16, segments=(SegmentConfig((BLOCK,), 2),), remat="attention")
+MODEL = LMConfig(V=32, D=16, layers=(LayersConfig((BLOCK,), 2),), remat="attention")
 SEGMENTS = np.array([[0, 1, 1, 1, 2, 2, 2, 2], [1, 1, 1, 1, 1, 1, 0, 0]] * 4, np.int32)
 POSITIONS = np.array([[0, 0, 1, 2, 0, 1, 2, 3], [0, 1, 2, 3, 4, 5, 0, 0]] * 4, np.int32)
 

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from jaxlm.data import DataConfig, Source
 from jaxlm.models import LMConfig
-from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, SegmentConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, LayersConfig, MLPConfig
 from jaxlm.objectives.objective import tokens
 from jaxlm.optim import OptimizerConfig
 from jaxlm.run import RunConfig
@@ -21,7 +21,7 @@ from jaxlm.train import batch as batches
 def model(**changes: Any) -> LMConfig:
     """Two layers of grouped-query attention and a gated MLP over bytes (and some rows to spare)."""
     block = BlockConfig(AttentionConfig(H=4, K=8, G=2), MLPConfig(F=64))
-    return dataclasses.replace(LMConfig(V=264, D=32, segments=(SegmentConfig((block,), 2),)), **changes)
+    return dataclasses.replace(LMConfig(V=264, D=32, layers=(LayersConfig((block,), 2),)), **changes)
 
 
 def run(text: str | Path = "embedded", **changes: Any) -> RunConfig:

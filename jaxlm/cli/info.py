@@ -100,7 +100,7 @@ def _model_facts(model: ModelConfig, dtype: str) -> Facts:
     from jaxlm.models import flops
 
     count, active = flops.parameters(model), flops.active_parameters(model)
-    sizes = f"{model.layers} layers, width {model.D:,}, vocabulary {model.V:,}"
+    sizes = f"{model.depth} layers, width {model.D:,}, vocabulary {model.V:,}"
     yield "model", f"{count:,} parameters{f' ({active:,} active)' if active != count else ''}, {sizes}, {dtype}"
 
 

@@ -4,7 +4,7 @@ from jaxlm.convert.fields import Fields
 from jaxlm.convert.names import flat, linear, same
 from jaxlm.convert.usual import layers
 from jaxlm.models import LMConfig
-from jaxlm.nn import AlibiConfig, AttentionConfig, BlockConfig, LayerNormConfig, MLPConfig, segments
+from jaxlm.nn import AlibiConfig, AttentionConfig, BlockConfig, LayerNormConfig, MLPConfig, group_layers
 
 MODEL_TYPES = {"bloom": "BloomForCausalLM"}
 
@@ -50,13 +50,13 @@ def config(c: Fields) -> LMConfig:
         ),
         MLPConfig(4 * D, "gelu_tanh", gated=False, bias=True),
         norm,
-        around_norm=c.bool("apply_residual_connection_post_layernorm", default=False),
+        residual_from_norm=c.bool("apply_residual_connection_post_layernorm", default=False),
         dropout=c.float("hidden_dropout", default=0.0),
     )
     return LMConfig(
         V=c.size("vocab_size"),
         D=D,
-        segments=segments([block] * layers(c, "n_layer", "num_hidden_layers")),
+        layers=group_layers([block] * layers(c, "n_layer", "num_hidden_layers")),
         norm=norm,
         tied=c.bool("tie_word_embeddings", default=True),
         embed_norm=norm,

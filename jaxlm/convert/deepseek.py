@@ -7,7 +7,7 @@ from jaxlm.convert.names import flat, linear, same
 from jaxlm.convert.usual import IGNORED as INV_FREQ
 from jaxlm.convert.usual import MLP, NORMS, TOP, activation, layers, lm, mlp, norm
 from jaxlm.models import LMConfig
-from jaxlm.nn import BlockConfig, LatentConfig, MLPConfig, MoEConfig, RMSNormConfig
+from jaxlm.nn import BlockConfig, MLAConfig, MLPConfig, MoEConfig, RMSNormConfig
 from jaxlm.ops.rope import Yarn, yarn_magnitude
 
 MODEL_TYPES = {
@@ -58,7 +58,7 @@ def config(c: Fields) -> LMConfig:
     return lm(c, [BlockConfig(mixer, ffn, norm(c)) for ffn in ffns])
 
 
-def attention(c: Fields, second: bool) -> LatentConfig:
+def attention(c: Fields, second: bool) -> MLAConfig:
     """YaRN stretches the text and sharpens attention: the scale grows by m(factor)^2, as `mscale_all_dim` has it."""
     H = c.size("num_attention_heads")
     K, R = c.size("qk_nope_head_dim", default=128), c.size("qk_rope_head_dim", default=64)
@@ -68,7 +68,7 @@ def attention(c: Fields, second: bool) -> LatentConfig:
     scale, stretch = (K + R) ** -0.5, turned.scaling
     if isinstance(stretch, Yarn) and stretch.mscale_all_dim:
         scale *= yarn_magnitude(stretch.factor, stretch.mscale_all_dim) ** 2
-    return LatentConfig(
+    return MLAConfig(
         H=H,
         K=K,
         R=R,
@@ -95,15 +95,15 @@ def _experts(c: Fields, second: bool, bias: bool) -> MoEConfig:
         groups, kept = (groups, kept) if how == "group_limited_greedy" else (1, 1)
     return MoEConfig(
         E=E,
-        k=k,
+        top_k=k,
         F=F,
         activation=act,
         score="softmax" if second else "sigmoid",
-        normalize=not second and c.bool("norm_topk_prob", default=True),
+        norm_topk_prob=not second and c.bool("norm_topk_prob", default=True),
         scale=c.float("routed_scaling_factor", default=1.0 if second else 2.5),
         groups=groups,
-        groups_kept=kept,
+        topk_group=kept,
         group_score="max" if second else "top2",
-        balance=not second,
+        score_correction_bias=not second,
         shared=MLPConfig(shared * F, act, bias=True) if bias else shared,
     )

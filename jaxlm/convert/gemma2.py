@@ -49,7 +49,7 @@ def config(c: Fields) -> LMConfig:
         raise c.error("use_bidirectional_attention", "is true: a model that sees what is to come is no language model")
     window = c.size("sliding_window", default=4096)
     bias = c.bool("attention_bias", default=False)
-    around = norm(c, around_one=True)
+    around = norm(c, zero_centered=True)
     ffn = mlp(c, activation=activation(c, "hidden_activation", "gelu_pytorch_tanh"))
 
     def block(local: bool) -> BlockConfig:

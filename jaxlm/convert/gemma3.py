@@ -34,7 +34,7 @@ def config(c: Fields) -> LMConfig:
     causal = not c.bool("use_bidirectional_attention", default=False)
     window = window if causal else window // 2 + 1
     bias = c.bool("attention_bias", default=False)
-    around = norm(c, around_one=True)
+    around = norm(c, zero_centered=True)
     ffn = mlp(c, activation=activation(c, "hidden_activation", "gelu_pytorch_tanh"))
 
     def block(local: bool) -> BlockConfig:

@@ -4,7 +4,7 @@ from jaxlm.convert.fields import Fields
 from jaxlm.convert.names import flat, linear, same
 from jaxlm.convert.usual import activation, layers
 from jaxlm.models import LMConfig
-from jaxlm.nn import AttentionConfig, BlockConfig, LayerNormConfig, LearnedConfig, MLPConfig, segments
+from jaxlm.nn import AttentionConfig, BlockConfig, LayerNormConfig, LearnedConfig, MLPConfig, group_layers
 
 MODEL_TYPES = {"gpt2": "GPT2LMHeadModel"}
 
@@ -43,7 +43,7 @@ def config(c: Fields) -> LMConfig:
         D // H,
         rope=None,
         scale=None if c.bool("scale_attn_weights", default=True) else 1.0,
-        by_depth=c.bool("scale_attn_by_inverse_layer_idx", default=False),
+        scale_by_layer=c.bool("scale_attn_by_inverse_layer_idx", default=False),
         bias=True,
         bias_out=True,
         dropout=c.float("attn_pdrop", default=0.1),
@@ -54,7 +54,7 @@ def config(c: Fields) -> LMConfig:
     return LMConfig(
         V=c.size("vocab_size"),
         D=D,
-        segments=segments([block] * layers(c, "n_layer", "num_hidden_layers")),
+        layers=group_layers([block] * layers(c, "n_layer", "num_hidden_layers")),
         positions=LearnedConfig(c.size("n_positions", "max_position_embeddings", "n_ctx", default=1024)),
         norm=norm,
         tied=c.bool("tie_word_embeddings", default=True),

@@ -38,7 +38,7 @@ def config(c: Fields) -> LMConfig:
         c = Fields(c.values | {"rope_scaling": YARN}, c.where)
     experts = MoEConfig(
         E=c.size("num_local_experts", "num_experts", default=128),
-        k=c.size("num_experts_per_tok", "experts_per_token", default=4),
+        top_k=c.size("num_experts_per_tok", "experts_per_token", default=4),
         F=c.size("intermediate_size"),
         bias=True,
         router_bias=True,

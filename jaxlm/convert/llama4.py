@@ -60,11 +60,11 @@ def config(c: Fields) -> LMConfig:
     )
     experts = MoEConfig(
         E=c.size("num_local_experts", default=16),
-        k=c.size("num_experts_per_tok", default=1),
+        top_k=c.size("num_experts_per_tok", default=1),
         F=F,
         activation=act,
         score="sigmoid",
-        normalize=False,
+        norm_topk_prob=False,
         weigh_input=True,
         shared=MLPConfig(F, act),
     )
@@ -78,7 +78,7 @@ def config(c: Fields) -> LMConfig:
             rope=rope.read(c, base=500_000.0, interleaved=True) if rotary[i] else None,
             chunk=chunk if chunked[i] else None,
             qk_norm=normed if rotary[i] and c.bool("use_qk_norm", default=True) else None,
-            temperature=tuned if not rotary[i] and c.bool("attn_temperature_tuning", default=True) else None,
+            attn_temperature=tuned if not rotary[i] and c.bool("attn_temperature_tuning", default=True) else None,
             bias=bias,
             bias_out=bias,
         )

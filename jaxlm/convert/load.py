@@ -57,14 +57,14 @@ def load(
     digests = Digests(folder, verify)
     with opened(folder) as checkpoint:
         stored = checkpoint.stored
-        if config.layers > len(stored):
-            raise UserError(f"{where} says {config.layers} layers, but the weights are only {len(stored)} tensors")
+        if config.depth > len(stored):
+            raise UserError(f"{where} says {config.depth} layers, but the weights are only {len(stored)} tensors")
         spelling, known = spelling_of(family, config, stored)
         source = Source(family, fields, spelling, folder)
         config, renamed = _tied_as_stored(config, source, stored)
         wanted = list(itertools.islice(source.tensors(config), len(stored) + BEYOND))
         wanted = [dataclasses.replace(tensor, name=renamed.get(tensor.name, tensor.name)) for tensor in wanted]
-        _check(wanted, stored, family, config.layers, folder)
+        _check(wanted, stored, family, config.depth, folder)
         for usual, found in [] if known else spelling.items():
             say(f"names of tensors begin with {found!r} where {usual!r} is usual")
         dtypes = _dtypes(wanted, stored)

@@ -30,9 +30,9 @@ def config(c: Fields) -> LMConfig:
     mixer = attention(c, rope=rope.read(c, base=1_000_000.0), window=window)
     experts = MoEConfig(
         E=c.size("num_local_experts", "num_experts", default=8),
-        k=c.size("num_experts_per_tok", default=2),
+        top_k=c.size("num_experts_per_tok", default=2),
         F=c.size("intermediate_size"),
         activation=activation(c, "hidden_act", "silu"),
-        normalize=True,
+        norm_topk_prob=True,
     )
     return lm(c, [BlockConfig(mixer, experts, norm(c, 1e-5))] * layers(c), norm=norm(c, 1e-5))

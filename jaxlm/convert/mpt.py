@@ -4,7 +4,7 @@ from jaxlm.convert.fields import Fields
 from jaxlm.convert.names import linear, same
 from jaxlm.convert.usual import layers
 from jaxlm.models import LMConfig
-from jaxlm.nn import AlibiConfig, AttentionConfig, BlockConfig, LayerNormConfig, MLPConfig, segments
+from jaxlm.nn import AlibiConfig, AttentionConfig, BlockConfig, LayerNormConfig, MLPConfig, group_layers
 
 MODEL_TYPES = {"mpt": "MptForCausalLM"}
 
@@ -48,14 +48,14 @@ def config(c: Fields) -> LMConfig:
         rope=None,
         position_bias=AlibiConfig(),
         scale=a.float("softmax_scale", default=None),
-        clip=a.float("clip_qkv", default=None) or None,
+        clip_qkv=a.float("clip_qkv", default=None) or None,
         dropout=dropout,
     )
     block = BlockConfig(mixer, MLPConfig(4 * D, "gelu", gated=False), norm, dropout=dropout)
     return LMConfig(
         V=c.size("vocab_size"),
         D=D,
-        segments=segments([block] * layers(c, "n_layers", "num_hidden_layers")),
+        layers=group_layers([block] * layers(c, "n_layers", "num_hidden_layers")),
         norm=norm,
         tied=c.bool("tie_word_embeddings", default=True),
     )

@@ -24,10 +24,10 @@ NAMES = USUAL | {
 def config(c: Fields) -> LMConfig:
     experts = MoEConfig(
         E=c.size("num_experts", "num_local_experts", default=128),
-        k=c.size("num_experts_per_tok", default=8),
+        top_k=c.size("num_experts_per_tok", default=8),
         F=c.size("moe_intermediate_size", default=768),
         activation=activation(c, "hidden_act", "silu"),
-        normalize=c.bool("norm_topk_prob", default=False),
+        norm_topk_prob=c.bool("norm_topk_prob", default=False),
     )
     dense, every = c.list("mlp_only_layers", default=[]), c.size("decoder_sparse_step", default=1)
     sparse = [i not in dense and (i + 1) % every == 0 for i in range(layers(c))]

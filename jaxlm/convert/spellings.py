@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jaxlm.models import LMConfig, layers
-from jaxlm.nn import AttentionConfig, BlockConfig, LatentConfig, MLPConfig, MoEConfig, ParallelConfig, RopeConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, MLAConfig, MLPConfig, MoEConfig, ParallelConfig, RopeConfig
 from jaxlm.ops import rope
 
 ACTIVATIONS = {"gelu_tanh": "gelu_pytorch_tanh"}  # the others have the same names
@@ -21,7 +21,7 @@ def spellings(config: LMConfig) -> Iterator[dict[str, Any]]:
     ffns = [block.ffn for block in blocks if isinstance(block.ffn, MLPConfig)]
     if len(ffns) < len(every):
         return
-    if not any(all(isinstance(block.mixer, kind) for block in blocks) for kind in (AttentionConfig, LatentConfig)):
+    if not any(all(isinstance(block.mixer, kind) for block in blocks) for kind in (AttentionConfig, MLAConfig)):
         return
     experts = [isinstance(ffn, MoEConfig) for ffn in ffns]
     for wide in sorted({*experts}):
@@ -49,7 +49,7 @@ def _model(config: LMConfig, blocks: list[Any]) -> dict[str, Any]:
         "do_layer_norm_before": getattr(block, "norm_sum", None) is None,
         "_remove_final_layer_norm": norm is None,
         "layer_norm_elementwise_affine": getattr(norm or getattr(block, "norm_sum", None), "scale", True),
-        "apply_residual_connection_post_layernorm": getattr(block, "around_norm", False),
+        "apply_residual_connection_post_layernorm": getattr(block, "residual_from_norm", False),
     }
 
 
@@ -57,10 +57,10 @@ def _layers(blocks: list[Any]) -> dict[str, Any]:
     mixers = [block.mixer for block in blocks]
     m = mixers[0]
     heads = dict.fromkeys(("num_attention_heads", "n_head", "n_heads"), m.H) | {"attention_bias": m.bias}
-    if isinstance(m, LatentConfig):
+    if isinstance(m, MLAConfig):
         return heads | _latent(m) | _rope([m.rope])
     of = lambda name: next((getattr(x, name) for x in mixers if getattr(x, name) is not None), None)
-    window, chunk, normed, temperature = of("window"), of("chunk"), of("qk_norm"), of("temperature")
+    window, chunk, normed, temperature = of("window"), of("chunk"), of("qk_norm"), of("attn_temperature")
     kind = lambda x: "sliding" if x.window is not None else "chunked" if x.chunk is not None else "full"
     return (
         heads
@@ -78,7 +78,7 @@ def _layers(blocks: list[Any]) -> dict[str, Any]:
             "attention_multiplier": m.K**-0.5 if m.scale is None else m.scale,
             "query_pre_attn_scalar": None if m.scale is None or abs(m.scale) < TINY else _whole(round(m.scale**-2, 6)),
             "scale_attn_weights": m.scale is None,
-            "scale_attn_by_inverse_layer_idx": m.by_depth,
+            "scale_attn_by_inverse_layer_idx": m.scale_by_layer,
             "attn_logit_softcapping": m.softcap,
             "use_qk_norm": normed is not None,
             "attn_temperature_tuning": temperature is not None,
@@ -86,7 +86,7 @@ def _layers(blocks: list[Any]) -> dict[str, Any]:
             "floor_scale": None if temperature is None else _whole(temperature.step),
             "lambda_std_dev": getattr(m, "deviation", None),
             "attn_config": {
-                "clip_qkv": m.clip,
+                "clip_qkv": m.clip_qkv,
                 "softmax_scale": m.scale,
                 "alibi_bias_max": _whole(getattr(m.position_bias, "steepest", None)),
             },
@@ -99,7 +99,7 @@ def _whole(x: float | None) -> float | None:
     return int(x) if x is not None and x == int(x) else x
 
 
-def _latent(m: LatentConfig) -> dict[str, Any]:
+def _latent(m: MLAConfig) -> dict[str, Any]:
     return {
         "num_key_value_heads": m.H,
         "qk_nope_head_dim": m.K,
@@ -123,11 +123,11 @@ def _ffn(blocks: list[Any], experts: list[bool]) -> dict[str, Any]:
     shared = 0 if sparse.shared_mlp is None else sparse.shared_mlp.F // sparse.F
     return said | {
         **dict.fromkeys(("num_local_experts", "num_experts", "n_routed_experts"), sparse.E),
-        "num_experts_per_tok": sparse.k,
+        "num_experts_per_tok": sparse.top_k,
         "moe_intermediate_size": sparse.F,
-        "norm_topk_prob": sparse.normalize,
+        "norm_topk_prob": sparse.norm_topk_prob,
         "n_group": sparse.groups,
-        "topk_group": sparse.groups_kept,
+        "topk_group": sparse.topk_group,
         "topk_method": "group_limited_greedy" if sparse.groups > 1 else "greedy",
         "routed_scaling_factor": sparse.scale,
         "n_shared_experts": shared,

@@ -6,7 +6,7 @@ from typing import Any
 from jaxlm.convert.fields import Fields
 from jaxlm.convert.names import flat, linear, same
 from jaxlm.models import LMConfig
-from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, ParallelConfig, RMSNormConfig, segments
+from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, ParallelConfig, RMSNormConfig, group_layers
 from jaxlm.ops import activations
 
 TOP = {
@@ -120,4 +120,4 @@ def flags(c: Fields, key: str, default: Sequence[bool]) -> list[bool]:
 def lm(c: Fields, blocks: Blocks, **changes: Any) -> LMConfig:
     """The model of these layers, with an RMS norm before the head and an untied head unless said otherwise."""
     usual = {"norm": norm(c), "tied": c.bool("tie_word_embeddings", default=False)}
-    return LMConfig(V=c.size("vocab_size"), D=c.size("hidden_size"), segments=segments(blocks), **usual | changes)
+    return LMConfig(V=c.size("vocab_size"), D=c.size("hidden_size"), layers=group_layers(blocks), **usual | changes)

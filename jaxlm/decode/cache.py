@@ -21,13 +21,13 @@ from jaxlm.nn.state import State
 def empty(config: LMConfig, B: int, length: int, dtype: Any, stacked: bool) -> tuple:
     """Caches for `B` rows of at most `length` tokens: 2 N G K itemsize bytes per token and layer without a window."""
 
-    def segment(c):
+    def group(c):
         period = lambda: tuple(block.init_cache(B, length, dtype) for block in c.blocks)
         if not stacked:
             return tuple(period() for _ in range(c.repeat))
         return _each(lambda state: state.stacked(c.repeat), period())
 
-    return tuple(segment(c) for c in config.segments)
+    return tuple(group(c) for c in config.layers)
 
 
 def write(caches: tuple, new: tuple, end: Array) -> tuple:

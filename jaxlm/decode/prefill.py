@@ -90,7 +90,7 @@ def first_pass(
 
 def _fresh(how: How, tokens_BT: Array, mask_BT: Array, key: Array, inputs: Mapping[str, Array]) -> DecodeState:
     """The state of prompts that nothing was chosen for."""
-    shape, where = (len(tokens_BT), how.new), sharding.creation("batch", None)
+    shape, where = (len(tokens_BT), how.new), sharding.out_sharding("batch", None)
     real_B = jnp.sum(mask_BT, -1)
     return DecodeState(
         caches=(),

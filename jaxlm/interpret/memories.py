@@ -61,7 +61,7 @@ def memories(config: LMConfig, params: Params, tokens_BT: Array, layer: int, *ar
         other = {**params, "down": down_FD}
         if "down_bias" in params:
             other["down_bias"] = jnp.zeros_like(bias_D)
-        return ffn.build(config.layers, name).apply({"params": other}, x_BTD)[0]
+        return ffn.build(config.depth, name).apply({"params": other}, x_BTD)[0]
 
     # Where rows of the identity stand for the values, the layer's output is their coefficients.
     coefficients = [recall(jnp.eye(F, D, -first)) for first in range(0, F, D)]
@@ -88,8 +88,8 @@ def promoted(memories: Memories, count: int = 10) -> tuple[Array, Array]:
 
 def _place(config: LMConfig, layer: int) -> tuple[*tuple[str, ...], MLPConfig]:
     """Where a layer's feed-forward stands in the unstacked parameters, and its config."""
-    if not 0 <= layer < config.layers:
-        raise UserError(f"layer {layer} is not there: the model has layers 0 .. {config.layers - 1}")
+    if not 0 <= layer < config.depth:
+        raise UserError(f"layer {layer} is not there: the model has layers 0 .. {config.depth - 1}")
     found = layers(config)[layer]
     mlps = [(name, part) for name, part in found.config.parts.items() if isinstance(part, MLPConfig)]
     if len(mlps) != 1:

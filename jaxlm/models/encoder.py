@@ -19,7 +19,7 @@ from jaxlm.nn.context import Context
 from jaxlm.nn.embed import AbsoluteConfig, Embed, LearnedConfig, Types
 from jaxlm.nn.norm import LayerNormConfig, NormConfig
 from jaxlm.nn.pipeline import PipelineConfig
-from jaxlm.nn.stack import SegmentConfig, check_policy, run
+from jaxlm.nn.stack import LayersConfig, check_policy, run
 from jaxlm.ops.activations import ACTIVATIONS
 from jaxlm.sharding import einsum, weight
 
@@ -33,7 +33,7 @@ class EncoderConfig(ModelConfig):
 
     V: int  # vocabulary
     D: int  # model width
-    segments: tuple[SegmentConfig, ...]
+    layers: tuple[LayersConfig, ...]
     positions: AbsoluteConfig | None = LearnedConfig(512)  # added to the embedding
     types: int = 0  # kinds of token, such as first and second text, whose vectors are added too
     embed_norm: NormConfig | None = LayerNormConfig()  # of the sum
@@ -47,8 +47,8 @@ class EncoderConfig(ModelConfig):
 
     def __post_init__(self):
         check(self, V=">= 1", D=">= 1", types=">= 0", unroll=">= 1", dropout="[0, 1)")
-        if not self.segments:
-            raise UserError("a model needs at least one segment")
+        if not self.layers:
+            raise UserError("a model needs at least one group of layers")
         if self.activation not in ACTIVATIONS:
             raise unknown("activation", self.activation, ACTIVATIONS)
         check_dtype(self.dtype)
@@ -62,8 +62,8 @@ class EncoderConfig(ModelConfig):
     def example(self) -> tuple[Any, ...]:
         return (jnp.zeros((1, 1), jnp.int32),)
 
-    def stacks(self) -> dict[Path, tuple[SegmentConfig, ...]]:
-        return {(): self.segments}
+    def stacks(self) -> dict[Path, tuple[LayersConfig, ...]]:
+        return {(): self.layers}
 
     def flops(self, lengths: Mapping[str, int]) -> float:
         return lengths["T"] * flops.train_flops(self, lengths["T"])
@@ -102,7 +102,7 @@ class Encoder(nn.Module):
         """Positions count from 0, all tokens are one segment (0 is padding) and of type 0 unless given."""
         c = self.c
         x_BTD, table_VD, context = self.embed(tokens_BT, positions_BT, segments_BT, types_BT)
-        x_BTD, states, statistics = run(c, c.segments, self.stacked, x_BTD, context)
+        x_BTD, states, statistics = run(c, c.layers, self.stacked, x_BTD, context)
         if c.norm is not None:
             x_BTD = c.norm.build("norm")(x_BTD)
         w_DD = weight(self, "transform", (c.D, c.D), ("embed", None), init.fan_in((0,)), (0,))

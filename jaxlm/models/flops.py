@@ -29,7 +29,7 @@ class Weight(NamedTuple):
 
 
 def weights(config: ModelConfig) -> Iterator[Weight]:
-    """Every weight of the model, layers of a segment stacked; nothing is computed."""
+    """Every weight of the model, layers of a group stacked; nothing is computed."""
     shapes, axes = abstract(config)
     leaves = jax.tree.leaves(axes, is_leaf=lambda x: isinstance(x, Axes))
     for (path, x), a in zip(jax.tree_util.tree_leaves_with_path(shapes), leaves, strict=True):

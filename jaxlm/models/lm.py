@@ -1,4 +1,4 @@
-"""The decoder-only language model: embedding, segments of repeated blocks, norm, head. Families are configs of it."""
+"""The decoder-only language model: embedding, groups of repeated layers, norm, head. Families are configs of it."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from jaxlm.nn.context import Context
 from jaxlm.nn.embed import AbsoluteConfig, Embed
 from jaxlm.nn.norm import NormConfig, RMSNormConfig
 from jaxlm.nn.pipeline import PipelineConfig
-from jaxlm.nn.stack import SegmentConfig, check_policy, run
+from jaxlm.nn.stack import LayersConfig, check_policy, run
 from jaxlm.sharding import einsum, weight
 
 
@@ -29,7 +29,7 @@ class LMConfig(ModelConfig):
 
     V: int  # vocabulary
     D: int  # model width
-    segments: tuple[SegmentConfig, ...]
+    layers: tuple[LayersConfig, ...]
     positions: AbsoluteConfig | None = None  # added to the embedding; rotary ones belong to the mixers
     norm: NormConfig | None = RMSNormConfig()  # before the head
     tied: bool = True  # the head is the embedding table
@@ -47,8 +47,8 @@ class LMConfig(ModelConfig):
     def __post_init__(self):
         counts = dict.fromkeys(("V", "D", "embed_width", "unroll"), ">= 1")
         check(self, **counts, softcap="> 0", dropout="[0, 1)")
-        if not self.segments:
-            raise UserError("a model needs at least one segment")
+        if not self.layers:
+            raise UserError("a model needs at least one group of layers")
         check_dtype(self.dtype)
         check_policy(self.remat)
 
@@ -58,8 +58,8 @@ class LMConfig(ModelConfig):
     def example(self) -> tuple[Any, ...]:
         return (jnp.zeros((1, 1), jnp.int32),)
 
-    def stacks(self) -> dict[Path, tuple[SegmentConfig, ...]]:
-        return {(): self.segments}
+    def stacks(self) -> dict[Path, tuple[LayersConfig, ...]]:
+        return {(): self.layers}
 
     def flops(self, lengths: Mapping[str, int]) -> float:
         return lengths["T"] * flops.train_flops(self, lengths["T"])
@@ -113,7 +113,7 @@ class LM(nn.Module):
         if c.positions is not None:
             x_BTD = c.positions.build("positions")(x_BTD, positions_BT)
         x_BTD = drop(self, x_BTD, c.dropout)
-        x_BTD, states, statistics = run(c, c.segments, self.stacked, x_BTD, context, pasts)
+        x_BTD, states, statistics = run(c, c.layers, self.stacked, x_BTD, context, pasts)
         if c.norm is not None:
             x_BTD = c.norm.build("norm")(x_BTD)
         if c.embed_width is not None:

@@ -14,7 +14,7 @@ from flax import struct
 from jaxlm import sharding
 from jaxlm.axes import Array, Params
 from jaxlm.errors import UserError
-from jaxlm.nn.stack import SegmentConfig, place
+from jaxlm.nn.stack import LayersConfig, place
 from jaxlm.ops.activations import soft_cap
 from jaxlm.sharding import einsum
 
@@ -42,7 +42,7 @@ class ModelConfig(abc.ABC):
         """The smallest inputs of `forward`, to trace it."""
 
     @abc.abstractmethod
-    def stacks(self) -> dict[Path, tuple[SegmentConfig, ...]]:
+    def stacks(self) -> dict[Path, tuple[LayersConfig, ...]]:
         """Every stack of layers, by where it stands in the parameters: {(): ...}, or {("encoder",): ..., ...}."""
 
     @abc.abstractmethod
@@ -60,9 +60,9 @@ class ModelConfig(abc.ABC):
         return False
 
     @property
-    def layers(self) -> int:
-        """Of all stacks together."""
-        return sum(segment.layers for segments in self.stacks().values() for segment in segments)
+    def depth(self) -> int:
+        """Layers of all stacks together."""
+        return sum(group.depth for groups in self.stacks().values() for group in groups)
 
 
 def check_dtype(dtype: str) -> None:
@@ -77,8 +77,8 @@ class Output:
 
     hidden_BTD: Array  # what the head multiplies: after the last norm
     head_VD: Array  # the output projection, float32: logits = hidden head^T
-    states: Any  # for each segment, what its mixers hand to a cache
-    statistics: dict[Path, tuple]  # of each stack, for each segment, what its feed-forwards report
+    states: Any  # for each group, what its mixers hand to a cache
+    statistics: dict[Path, tuple]  # of each stack, for each group, what its feed-forwards report
 
 
 class Layer(NamedTuple):
@@ -87,26 +87,26 @@ class Layer(NamedTuple):
     number: int  # in its stack, from 0
     config: Any  # of its block
     stack: Path
-    segment: int
+    group: int
     period: int
     block: int
 
     def path(self, stacked: bool = True) -> Path:
         """Where its weights stand; stacked, their leading axis is that of periods."""
-        return (*self.stack, *place(self.segment, None if stacked else self.period, self.block))
+        return (*self.stack, *place(self.group, None if stacked else self.period, self.block))
 
 
 @functools.lru_cache(maxsize=64)
 def layers(config: ModelConfig) -> tuple[Layer, ...]:
     """Every layer of every stack, in order: the one walk over them, for whoever names, counts or changes layers."""
 
-    def walk(stack: Path, segments: tuple[SegmentConfig, ...]) -> Iterator[Layer]:
+    def walk(stack: Path, groups: tuple[LayersConfig, ...]) -> Iterator[Layer]:
         numbers = itertools.count()
-        for i, segment in enumerate(segments):
-            for period, (j, block) in itertools.product(range(segment.repeat), enumerate(segment.blocks)):
+        for i, group in enumerate(groups):
+            for period, (j, block) in itertools.product(range(group.repeat), enumerate(group.blocks)):
                 yield Layer(next(numbers), block, stack, i, period, j)
 
-    return tuple(layer for stack, segments in config.stacks().items() for layer in walk(stack, segments))
+    return tuple(layer for stack, groups in config.stacks().items() for layer in walk(stack, groups))
 
 
 def blocks(config: ModelConfig) -> dict[Path, Layer]:

@@ -46,17 +46,17 @@ def scaled(model: ModelConfig, base: ModelConfig) -> LMConfig:
     """
     if not isinstance(model, LMConfig) or not isinstance(base, LMConfig):
         raise UserError("mup_base is for decoder-only language models (LMConfig): leave it out")
-    if len(model.segments) != len(base.segments):
-        raise _stranger(f"{len(model.segments)} segments, not {len(base.segments)}")
-    segments = []
-    for segment, other in zip(model.segments, base.segments):
-        if len(segment.blocks) != len(other.blocks):
-            raise _stranger(f"{len(segment.blocks)} blocks in a segment, not {len(other.blocks)}")
-        blocks = tuple(_block(*pair, base.layers / model.layers) for pair in zip(segment.blocks, other.blocks))
-        segments.append(dataclasses.replace(segment, blocks=blocks))
+    if len(model.layers) != len(base.layers):
+        raise _stranger(f"{len(model.layers)} groups of layers, not {len(base.layers)}")
+    groups = []
+    for group, other in zip(model.layers, base.layers):
+        if len(group.blocks) != len(other.blocks):
+            raise _stranger(f"{len(group.blocks)} blocks in a group, not {len(other.blocks)}")
+        blocks = tuple(_block(*pair, base.depth / model.depth) for pair in zip(group.blocks, other.blocks))
+        groups.append(dataclasses.replace(group, blocks=blocks))
     width = (base.embed_width or base.D) / (model.embed_width or model.D) if model.tied else 1.0
     return dataclasses.replace(
-        model, segments=tuple(segments), embed_scale=base.embed_scale, logit_scale=base.logit_scale * width
+        model, layers=tuple(groups), embed_scale=base.embed_scale, logit_scale=base.logit_scale * width
     )
 
 
@@ -67,7 +67,7 @@ def rates(model: ModelConfig, base: ModelConfig) -> Params:
 
 def deviations(model: ModelConfig, base: ModelConfig) -> Params:
     """For every weight, what its initial value is multiplied by."""
-    depth = math.sqrt(model.layers / base.layers)
+    depth = math.sqrt(model.depth / base.depth)
     lesser = min if model.D >= base.D else max  # a narrower model undoes what a wider one does
 
     def one(axes: Axes, m: float, o: float) -> float:

@@ -18,7 +18,7 @@ from jaxlm.nn.context import Context
 from jaxlm.nn.embed import AbsoluteConfig, Embed, SinusoidalConfig
 from jaxlm.nn.norm import NormConfig
 from jaxlm.nn.pipeline import PipelineConfig
-from jaxlm.nn.stack import SegmentConfig, check_policy, run
+from jaxlm.nn.stack import LayersConfig, check_policy, run
 from jaxlm.sharding import weight
 
 
@@ -31,8 +31,8 @@ class Seq2SeqConfig(ModelConfig):
 
     V: int  # vocabulary
     D: int  # model width
-    encoder: tuple[SegmentConfig, ...]
-    decoder: tuple[SegmentConfig, ...]
+    encoder: tuple[LayersConfig, ...]
+    decoder: tuple[LayersConfig, ...]
     positions: AbsoluteConfig | None = SinusoidalConfig()  # added to both embeddings, each with weights of its own
     embed_scale: float = 1.0  # of the embedding
     embed_norm: NormConfig | None = None  # of each embedding
@@ -48,10 +48,10 @@ class Seq2SeqConfig(ModelConfig):
     def __post_init__(self):
         check(self, V=">= 1", D=">= 1", unroll=">= 1", dropout="[0, 1)")
         if not self.encoder or not self.decoder:
-            raise UserError("an encoder-decoder needs at least one segment of each")
+            raise UserError("an encoder-decoder needs at least one group of layers in each")
         check_dtype(self.dtype)
         check_policy(self.remat)
-        if not all(mixer.causal for segment in self.decoder for block in segment.blocks for mixer in block.mixers):
+        if not all(mixer.causal for group in self.decoder for block in group.blocks for mixer in block.mixers):
             raise UserError("a decoder's tokens must not see what follows: set causal=true in its mixers")
 
     def build(self, stacked: bool = True) -> "Seq2Seq":
@@ -61,11 +61,11 @@ class Seq2SeqConfig(ModelConfig):
         one = jnp.zeros((1, 1), jnp.int32)
         return one, None, None, None, None, None, one
 
-    def stacks(self) -> dict[Path, tuple[SegmentConfig, ...]]:
+    def stacks(self) -> dict[Path, tuple[LayersConfig, ...]]:
         return {("encoder",): self.encoder, ("decoder",): self.decoder}
 
     @property
-    def segments(self) -> tuple[SegmentConfig, ...]:
+    def layers(self) -> tuple[LayersConfig, ...]:
         """Those that write."""
         return self.decoder
 
@@ -143,7 +143,7 @@ class Tower(nn.Module):
     """Embedded tokens, context, pasts -> what its last layer gives, states, statistics."""
 
     c: Seq2SeqConfig
-    segments: tuple[SegmentConfig, ...]
+    layers: tuple[LayersConfig, ...]
     stacked: bool
 
     @nn.compact
@@ -156,6 +156,6 @@ class Tower(nn.Module):
         if c.embed_norm is not None:
             x_BTD = c.embed_norm.build("embed_norm")(x_BTD)
         x_BTD = drop(self, x_BTD, c.dropout)
-        x_BTD, states, statistics = run(c, self.segments, self.stacked, x_BTD, context, pasts)
+        x_BTD, states, statistics = run(c, self.layers, self.stacked, x_BTD, context, pasts)
         x_BTD = x_BTD if c.norm is None else c.norm.build("norm")(x_BTD)
         return x_BTD, states, statistics

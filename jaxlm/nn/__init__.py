@@ -9,10 +9,10 @@ from jaxlm.nn.context import Context
 from jaxlm.nn.cross import CrossAttention, CrossAttentionConfig
 from jaxlm.nn.differential import Differential, DifferentialConfig
 from jaxlm.nn.embed import Embed, Learned, LearnedConfig, Sinusoidal, SinusoidalConfig
-from jaxlm.nn.latent import Latent, LatentConfig
 from jaxlm.nn.linear_attention import LinearAttention, LinearAttentionConfig
 from jaxlm.nn.linformer import Linformer, LinformerConfig
 from jaxlm.nn.mixer import FeedForwardConfig, LayerConfig, MixerConfig
+from jaxlm.nn.mla import MLA, MLAConfig
 from jaxlm.nn.mlp import MLP, MLPConfig
 from jaxlm.nn.moe import MoE, MoEConfig
 from jaxlm.nn.norm import LayerNorm, LayerNormConfig, RMSNorm, RMSNormConfig
@@ -20,12 +20,13 @@ from jaxlm.nn.pipeline import PipelineConfig
 from jaxlm.nn.rnn import GRU, LSTM, GRUConfig, LSTMConfig, RNNConfig
 from jaxlm.nn.rope import RopeConfig
 from jaxlm.nn.sparse import SparseAttention, SparseAttentionConfig
-from jaxlm.nn.stack import SegmentConfig, Stack, segments, stack, unstack
+from jaxlm.nn.stack import LayersConfig, Stack, group_layers, stack, unstack
 from jaxlm.nn.state import KVSlots, Memory, Recurrent, State
 
 __all__ = [
     "GRU",
     "LSTM",
+    "MLA",
     "MLP",
     "AdditiveAttention",
     "AdditiveAttentionConfig",
@@ -48,17 +49,17 @@ __all__ = [
     "GRUConfig",
     "KVSlots",
     "LSTMConfig",
-    "Latent",
-    "LatentConfig",
     "LayerConfig",
     "LayerNorm",
     "LayerNormConfig",
+    "LayersConfig",
     "Learned",
     "LearnedConfig",
     "LinearAttention",
     "LinearAttentionConfig",
     "Linformer",
     "LinformerConfig",
+    "MLAConfig",
     "MLPConfig",
     "Memory",
     "MixerConfig",
@@ -73,7 +74,6 @@ __all__ = [
     "RNNConfig",
     "Recurrent",
     "RopeConfig",
-    "SegmentConfig",
     "Sinusoidal",
     "SinusoidalConfig",
     "SparseAttention",
@@ -81,7 +81,7 @@ __all__ = [
     "Stack",
     "State",
     "TemperatureConfig",
-    "segments",
+    "group_layers",
     "stack",
     "unstack",
 ]

@@ -44,8 +44,8 @@ class AdditiveAttention(nn.Module):
 
         query_BTF = project("query", x_BTD)
         if key_BSF is None:
-            key_BSF = sharding.whole(project("key", memory_BSD), 1)
+            key_BSF = sharding.replicated(project("key", memory_BSD), 1)
         score_F = weight(self, "score", (self.c.F,), (None,), init.fan_in((0,)), (0,))
-        mask_BS = None if mask_BS is None else sharding.whole(mask_BS, 1)
-        c_BTD, p_BTS = additive_attention(query_BTF, key_BSF, sharding.whole(memory_BSD, 1), score_F, mask_BS)
+        mask_BS = None if mask_BS is None else sharding.replicated(mask_BS, 1)
+        c_BTD, p_BTS = additive_attention(query_BTF, key_BSF, sharding.replicated(memory_BSD, 1), score_F, mask_BS)
         return c_BTD, p_BTS, key_BSF

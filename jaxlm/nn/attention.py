@@ -59,12 +59,12 @@ class AttentionConfig(MixerConfig):
     window: int | None = None  # how many positions a query sees, itself included; None: all before it
     chunk: int | None = None  # a query sees its own chunk of so many positions only
     scale: float | None = None  # of the scores; None: K^-0.5
-    by_depth: bool = False  # scores are divided by the layer's number, counted from 1
+    scale_by_layer: bool = False  # scores are divided by the layer's number, counted from 1
     softcap: float | None = None  # scores s become c tanh(s / c) (Gemma 2, arXiv:2408.00118)
     sinks: bool = False  # a learned logit per query head that takes attention and gives nothing
-    clip: float | None = None  # queries, keys and values are clipped to +-clip
+    clip_qkv: float | None = None  # queries, keys and values are clipped to +-clip_qkv
     qk_norm: QKNormConfig | None = None
-    temperature: TemperatureConfig | None = None
+    attn_temperature: TemperatureConfig | None = None
     bias: bool = False  # biases of q, k and v
     bias_out: bool = False  # bias of the output projection
     dropout: float = 0.0  # of the attention weights, where a "dropout" key is given to apply
@@ -72,7 +72,7 @@ class AttentionConfig(MixerConfig):
 
     def __post_init__(self):
         counts = dict.fromkeys(("H", "K", "G", "window", "chunk"), ">= 1")
-        check(self, **counts, softcap="> 0", clip="> 0", dropout="[0, 1)")
+        check(self, **counts, softcap="> 0", clip_qkv="> 0", dropout="[0, 1)")
         if self.H % self.groups:
             raise UserError(f"attention: G={self.G} key/value heads must divide H={self.H} query heads")
         if self.rope is not None:
@@ -92,7 +92,7 @@ class AttentionConfig(MixerConfig):
     def init_cache(self, B: int, length: int, dtype: Any) -> KVSlots:
         """Keys and values (B, G, S, K) of an empty cache."""
         S = self.state_slots(length)
-        where = sharding.creation("batch", "heads", None, None)
+        where = sharding.out_sharding("batch", "heads", None, None)
         empty = lambda: jnp.zeros((B, self.groups, S, self.K), dtype, out_sharding=where)
         return KVSlots((empty(), empty()), ring=length > S)
 
@@ -136,7 +136,7 @@ class Attention(nn.Module):
     def _project(self, name: str, x_BTD: Array, H: int) -> Array:
         c = self.c
         y_BTHK = split(self, name, x_BTD, H, c.K, c.bias)
-        return y_BTHK if c.clip is None else jnp.clip(y_BTHK, -c.clip, c.clip)
+        return y_BTHK if c.clip_qkv is None else jnp.clip(y_BTHK, -c.clip_qkv, c.clip_qkv)
 
     def _norm(self, q_BTHK: Array, k_BTGK: Array, after_rope: bool) -> tuple[Array, Array]:
         """Queries and keys, normed if this is the place for it."""
@@ -149,10 +149,10 @@ class Attention(nn.Module):
     def _sharpen(self, q_BTHK: Array, context: Context) -> Array:
         """Queries times what their position and the layer's number ask for."""
         c = self.c
-        if c.temperature is not None:
-            factor_BT = temperature(context.positions_BT, c.temperature.scale, c.temperature.step)
+        if c.attn_temperature is not None:
+            factor_BT = temperature(context.positions_BT, c.attn_temperature.scale, c.attn_temperature.step)
             q_BTHK *= factor_BT[:, :, None, None].astype(q_BTHK.dtype)
-        return q_BTHK / jnp.asarray(context.layer + 1, q_BTHK.dtype) if c.by_depth else q_BTHK
+        return q_BTHK / jnp.asarray(context.layer + 1, q_BTHK.dtype) if c.scale_by_layer else q_BTHK
 
     def _attend(self, q_BTHK: Array, k_BTGK: Array, v_BTGK: Array, context: Context) -> Array:
         """To the tokens of this call."""

@@ -23,7 +23,7 @@ class BlockConfig(LayerConfig):
     norm: NormConfig | None = RMSNormConfig()  # of what a branch reads
     norm_out: NormConfig | None = None  # of what a branch gives (with `norm` the sandwich of Gemma 2, alone OLMo 2)
     norm_sum: NormConfig | None = None  # of the sum (post-norm; Vaswani et al. 2017)
-    around_norm: bool = False  # the residual goes from the norm's output, not its input (an option of Bloom)
+    residual_from_norm: bool = False  # the residual goes from the norm's output, not its input (an option of Bloom)
     scale: float = 1.0  # of what a branch gives
     dropout: float = 0.0  # of both branches, where a "dropout" key is given to apply
 
@@ -84,7 +84,7 @@ class Block(nn.Module):
 
     def _from(self, h_BTD: Array, x_BTD: Array) -> Array:
         """What a branch that read h is added to."""
-        return sharding.constrain(h_BTD, *sharding.stream(h_BTD.shape[1])) if self.c.around_norm else x_BTD
+        return sharding.constrain(h_BTD, *sharding.stream(h_BTD.shape[1])) if self.c.residual_from_norm else x_BTD
 
 
 class Parallel(nn.Module):

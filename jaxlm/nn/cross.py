@@ -73,7 +73,7 @@ class CrossAttention(nn.Module):
             S = context.memory_BSD.shape[1]
             memory_BSD = sharding.constrain(context.memory_BSD.astype(dtype), *sharding.rows(S))
             k_BSGK, v_BSGK = whole_rows(*(split(self, name, memory_BSD, c.groups, c.K, c.bias) for name in "kv"))
-            mask_BS = None if context.memory_mask_BS is None else sharding.whole(context.memory_mask_BS, 1)
+            mask_BS = None if context.memory_mask_BS is None else sharding.replicated(context.memory_mask_BS, 1)
             state = Memory((k_BSGK.swapaxes(1, 2), v_BSGK.swapaxes(1, 2), mask_BS))
         else:
             k_BSGK, v_BSGK = (x_BGSK.swapaxes(1, 2).astype(dtype) for x_BGSK in past.value[:2])

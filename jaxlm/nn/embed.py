@@ -83,7 +83,7 @@ def _added(module: nn.Module, x_BTD: Array, ids_BT: Array, rows: int) -> Array:
     table_SD = weight(module, "table", (rows, x_BTD.shape[-1]), (None, "embed"), init.EMBEDDING)
     table_SD = jnp.asarray(sharding.constrain(table_SD, None, None), x_BTD.dtype)
     where = sharding.rows(x_BTD.shape[1]) if ids_BT.shape[0] > 1 else (None, None, None)
-    e_BTD = table_SD.at[ids_BT].get(out_sharding=sharding.creation(*where), mode="clip")
+    e_BTD = table_SD.at[ids_BT].get(out_sharding=sharding.out_sharding(*where), mode="clip")
     return x_BTD + sharding.constrain(jnp.broadcast_to(e_BTD, x_BTD.shape), *sharding.stream(x_BTD.shape[1]))
 
 

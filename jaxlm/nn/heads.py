@@ -41,7 +41,7 @@ def merge(
 
 def whole_rows(*xs: Array) -> tuple[Array, ...]:
     """Queries, keys and values (B, T, H, K) with all positions on every device, for mixers that know no other way."""
-    return tuple(sharding.whole(x, 1) for x in xs)
+    return tuple(sharding.replicated(x, 1) for x in xs)
 
 
 def keep(*xs: Array) -> tuple[Array, ...]:

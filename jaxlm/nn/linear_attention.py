@@ -31,7 +31,7 @@ class LinearAttentionConfig(MixerConfig):
 
     def init_cache(self, B: int, length: int, dtype: Any) -> Recurrent:
         """Sums over no token, float32 (B, H, K, K + 1), whatever the length and the dtype."""
-        where = sharding.creation("batch", "heads", None, None)
+        where = sharding.out_sharding("batch", "heads", None, None)
         return Recurrent(jnp.zeros((B, self.H, self.K, self.K + 1), jnp.float32, out_sharding=where))
 
     def score_flops(self, T: int) -> float:
@@ -53,7 +53,7 @@ class LinearAttention(nn.Module):
         c, before = self.c, None if past is None else past.value
         q_BTHK, k_BTHK, v_BTHK = (split(self, name, x_BTD, c.H, c.K) for name in "qkv")
         q_BTHK, k_BTHK, v_BTHK = whole_rows(q_BTHK, k_BTHK, v_BTHK)
-        segments_BT = None if context.segments_BT is None else sharding.whole(context.segments_BT, 1)
+        segments_BT = None if context.segments_BT is None else sharding.replicated(context.segments_BT, 1)
         o_BTHK, state_BHZJ = causal_linear_attention(
             elu_features(q_BTHK), elu_features(k_BTHK), v_BTHK, segments_BT, before
         )

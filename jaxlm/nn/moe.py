@@ -24,37 +24,42 @@ class MoEConfig(MLPConfig):
     """y = sum over a token's k experts e of weight_e MLP_e(x), plus the shared experts (Shazeer et al. 2017,
     arXiv:1701.06538; Dai et al. 2024, arXiv:2401.06066). An expert is an MLP of the inherited fields.
 
-    Mixtral and gpt-oss: the defaults. Qwen2-MoE: normalize=False and shared_gate. DeepSeek V3: score="sigmoid",
-    balance, groups, group_score="top2" and scale. Llama 4: score="sigmoid", normalize=False and weigh_input.
+    Mixtral and gpt-oss: the defaults. Qwen2-MoE: norm_topk_prob=False and shared_gate. DeepSeek V3: score="sigmoid",
+    score_correction_bias, groups, group_score="top2" and scale. Llama 4: score="sigmoid", norm_topk_prob=False and
+    weigh_input.
     """
 
     E: int  # experts
-    k: int  # of them that a token is given
+    top_k: int  # of them that a token is given
     score: Literal["softmax", "sigmoid"] = "softmax"
-    normalize: bool = True  # the weights of a token's experts sum to one
+    norm_topk_prob: bool = True  # the weights of a token's experts sum to one
     scale: float = 1.0  # of the weights
-    groups: int = 1  # of experts, of which only the best `groups_kept` may be chosen
-    groups_kept: int = 1
+    groups: int = 1  # of experts, of which only the best `topk_group` may be chosen
+    topk_group: int = 1
     group_score: Literal["max", "top2"] = "max"
-    balance: bool = False  # a term per expert added for choosing; trained by RunConfig.balance_rate, not by gradients
+    # A term per expert added for choosing (DeepSeek V3); trained by RunConfig.bias_update_rate, not by gradients.
+    score_correction_bias: bool = False
     router_bias: bool = False
     weigh_input: bool = False  # MLP_e(weight_e x) instead of weight_e MLP_e(x)
     shared: int | MLPConfig | None = None  # an MLP that every token is given: that many times as wide, or this one
     shared_gate: bool = False  # times sigmoid(x shared_gate)
-    capacity: float | None = None  # an expert takes that many times its even share, on each device; None: everything
+    # An expert takes that many times its even share, on each device; None: everything.
+    capacity_factor: float | None = None
 
     def __post_init__(self):
         super().__post_init__()
-        check(self, **dict.fromkeys(("E", "k", "groups", "groups_kept"), ">= 1"), shared=">= 0", capacity="> 0")
-        if not 1 <= self.k <= self.E:
-            raise UserError(f"k={self.k} experts of E={self.E}: k must be at least 1 and at most E")
-        if self.groups < 1 or self.E % self.groups or not 1 <= self.groups_kept <= self.groups:
+        check(
+            self, **dict.fromkeys(("E", "top_k", "groups", "topk_group"), ">= 1"), shared=">= 0", capacity_factor="> 0"
+        )
+        if not 1 <= self.top_k <= self.E:
+            raise UserError(f"top_k={self.top_k} experts of E={self.E}: top_k must be at least 1 and at most E")
+        if self.groups < 1 or self.E % self.groups or not 1 <= self.topk_group <= self.groups:
             raise UserError(
-                f"groups={self.groups} must divide E={self.E}, and groups_kept={self.groups_kept} be at most groups"
+                f"groups={self.groups} must divide E={self.E}, and topk_group={self.topk_group} be at most groups"
             )
         size = self.E // self.groups
-        if self.groups_kept * size < self.k or (self.groups > 1 and self.group_score == "top2" and size < 2):
-            raise UserError(f"groups of {size} experts, {self.groups_kept} kept, are too small: lower groups")
+        if self.topk_group * size < self.top_k or (self.groups > 1 and self.group_score == "top2" and size < 2):
+            raise UserError(f"groups of {size} experts, {self.topk_group} kept, are too small: lower groups")
         if self.shared_gate and not self.shared:
             raise UserError("shared_gate needs a shared expert: set shared")
 
@@ -63,9 +68,9 @@ class MoEConfig(MLPConfig):
 
     def slots(self, tokens: int) -> int | None:
         """How many of a device's tokens an expert takes; None: all that come."""
-        if self.capacity is None:
+        if self.capacity_factor is None:
             return None
-        return min(math.ceil(self.capacity * tokens * self.k / self.E), tokens)
+        return min(math.ceil(self.capacity_factor * tokens * self.top_k / self.E), tokens)
 
     @property
     def shared_mlp(self) -> MLPConfig | None:
@@ -84,16 +89,17 @@ class MoE(nn.Module):
     def __call__(self, x_BTD: Array) -> tuple[Array, dict[str, Array]]:
         c, (B, T, D) = self.c, x_BTD.shape
         logits_BTE = self._logits(x_BTD)
-        balance_E = weight(self, "balance", (c.E,), (None,)) if c.balance else None
+        # In checkpoints the bias is called "balance".
+        balance_E = weight(self, "balance", (c.E,), (None,)) if c.score_correction_bias else None
         weights_BTA, ids_BTA = routing.route(
             logits_BTE,
-            c.k,
+            c.top_k,
             score=c.score,
-            normalize=c.normalize,
+            norm_topk_prob=c.norm_topk_prob,
             scale=c.scale,
             balance_E=balance_E,
             groups=c.groups,
-            groups_kept=c.groups_kept,
+            topk_group=c.topk_group,
             group_score=c.group_score,
         )
         slots = c.slots(B * T // math.prod(sharding.mesh_size(name) for name in sharding.rows(T)))
@@ -118,7 +124,7 @@ class MoE(nn.Module):
 
         def own(name: str, shape: tuple[int, ...], names: tuple[str | None, ...], *how: Any) -> None:
             names = ("experts", *names)
-            found[name] = weight(self, name, (c.E, *shape), names, *how, active=c.k / c.E), names
+            found[name] = weight(self, name, (c.E, *shape), names, *how, active=c.top_k / c.E), names
 
         for name in ("gate", "up") if c.gated else ("up",):
             own(name, (D, c.F), ("expert_embed", "mlp"), init.fan_in((1,)), (1,))
@@ -193,4 +199,4 @@ def _experts(c: MoEConfig, slots: int | None, params: dict, x_BTD: Array, weight
         return exchange.summed(y_btD) if visiting else y_btD
 
     ins = [rows, rows, rows, *(axes for _, axes in params.values())]
-    return sharding.per_device(local, ins, out, x_BTD, weights_BTA, ids_BTA, *(x for x, _ in params.values()))
+    return sharding.shard_map(local, ins, out, x_BTD, weights_BTA, ids_BTA, *(x for x, _ in params.values()))

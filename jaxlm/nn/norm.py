@@ -16,7 +16,7 @@ from jaxlm.sharding import weight
 class RMSNormConfig:
     eps: float = 1e-6
     scale: bool = True
-    around_one: bool = False  # the scale is 1 + w (Gemma): weight decay pulls it to one
+    zero_centered: bool = False  # the scale is 1 + w (Gemma): weight decay pulls it to one
 
     def __post_init__(self):
         check(self, eps=">= 0")
@@ -54,9 +54,9 @@ class RMSNorm(nn.Module):
     def __call__(self, x: Array, per_head: bool = False, joint: bool = False) -> Array:
         scale = None
         if self.c.scale:
-            one = nn.initializers.zeros_init() if self.c.around_one else nn.initializers.ones_init()
+            one = nn.initializers.zeros_init() if self.c.zero_centered else nn.initializers.ones_init()
             scale = weight(self, "scale", *_shape(x, per_head or joint), one)
-            scale = scale.astype(jnp.float32) + 1 if self.c.around_one else scale
+            scale = scale.astype(jnp.float32) + 1 if self.c.zero_centered else scale
         return rms_norm(x, scale, self.c.eps, 1 + joint)
 
 

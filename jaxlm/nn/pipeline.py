@@ -1,4 +1,4 @@
-"""How a segment is computed on a mesh that divides its layers over stages."""
+"""How a group of layers is computed on a mesh that divides its layers over stages."""
 
 import dataclasses
 from collections.abc import Callable
@@ -69,7 +69,7 @@ def staged(
         return block(sharding.lead(layers_N, None), x_BTD, (context, key))
     if N % (S * c.rounds):
         raise UserError(
-            f"a segment of {N} periods cannot be divided over mesh stage={S} in rounds={c.rounds}: their product must "
+            f"a group of {N} periods cannot be divided over mesh stage={S} in rounds={c.rounds}: their product must "
             "divide it"
         )
     M = c.parts(B // sharding.mesh_size("batch"), S)

@@ -53,7 +53,7 @@ class RNNConfig(MixerConfig):
 
     def init_cache(self, B: int, length: int, dtype: Any) -> Recurrent:
         """Zeros, float32 (B, H, Z / H) each, whatever the length and the dtype."""
-        shape, where = (B, self.H, self.Z // self.H), sharding.creation("batch", *self.where)
+        shape, where = (B, self.H, self.Z // self.H), sharding.out_sharding("batch", *self.where)
         return Recurrent(tuple(jnp.zeros(shape, jnp.float32, out_sharding=where) for _ in range(self.arrays)))
 
     def score_flops(self, T: int) -> float:
@@ -104,7 +104,7 @@ class RNN(nn.Module):
         names = ("heads", None, None, None) if H > 1 else (None, "embed", None, None)
         w_HKnK = weight(self, "h", (H, K, n, K), names, _orthogonal, (1,)).astype(dtype)
         w_HKnK = sharding.constrain(w_HKnK, *c.where, None, None)  # gathered once, not at every step
-        segments_BT = None if context.segments_BT is None else sharding.whole(context.segments_BT, 1)
+        segments_BT = None if context.segments_BT is None else sharding.replicated(context.segments_BT, 1)
         h_BTHK, state = self._recur(x_BTnHK, w_HKnK, None if past is None else past.value, segments_BT)
         return merge(self, "o", h_BTHK, D, self.depth, c.bias_out, c.names), Recurrent(state)
 

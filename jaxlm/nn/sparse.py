@@ -52,7 +52,7 @@ class SparseAttentionConfig(MixerConfig):
 
     def init_cache(self, B: int, length: int, dtype: Any) -> KVSlots:
         """Keys and values (B, G, S, K) of an empty cache, a slot for each token."""
-        where = sharding.creation("batch", "heads", None, None)
+        where = sharding.out_sharding("batch", "heads", None, None)
         empty = lambda: jnp.zeros((B, self.groups, length, self.K), dtype, out_sharding=where)
         return KVSlots((empty(), empty()))
 
@@ -87,7 +87,7 @@ class SparseAttention(nn.Module):
         pattern = self.c.pattern(q_BTHK.shape[1])
         if segments_BT is None:
             return block_sparse_attention(q_BTHK, k_BTGK, v_BTGK, pattern)
-        segments_BT = sharding.whole(segments_BT, 1)
+        segments_BT = sharding.replicated(segments_BT, 1)
         # Blocks count from the first token of the text: padding on the left is turned round to the right meanwhile.
         first_B = jnp.argmax(segments_BT > 0, -1)
         turn = jax.vmap(lambda x, by: jnp.roll(x, by, 0))

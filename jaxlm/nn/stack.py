@@ -3,7 +3,7 @@
 Stacked: every weight has a leading axis of N periods and one `nn.scan` runs them (training; compile time does not
 grow with depth). Unstacked: one tree a period and plain calls (decoding; a scan would copy each layer's slice of
 the weights for every token). `stack` and `unstack` turn one into the other. A mesh that divides layers makes a
-pipeline of a stacked segment, unless it has fewer periods than there are stages.
+pipeline of a stacked group, unless it has fewer periods than there are stages.
 """
 
 import dataclasses
@@ -49,7 +49,7 @@ def check_policy(name: str) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class SegmentConfig:
+class LayersConfig:
     """`repeat` periods of these blocks, e.g. 5 x (local, local, local, local, local, global)."""
 
     blocks: tuple[LayerConfig, ...]
@@ -61,21 +61,21 @@ class SegmentConfig:
             check_policy(self.remat)
         check(self, repeat=">= 1")
         if not self.blocks:
-            raise UserError("a segment needs at least one block")
+            raise UserError("a group of layers needs at least one block")
 
     @property
-    def layers(self) -> int:
+    def depth(self) -> int:
         return self.repeat * len(self.blocks)
 
 
-def segments(blocks: Sequence[LayerConfig]) -> tuple[SegmentConfig, ...]:
-    """The layers `blocks`, in order, as segments that compile the fewest different blocks (then: the fewest segments).
+def group_layers(blocks: Sequence[LayerConfig]) -> tuple[LayersConfig, ...]:
+    """The layers `blocks`, in order, as groups that compile the fewest different blocks (then: the fewest groups).
 
     Thirty-four layers of which every sixth is global are five periods of six and one of the four that are left.
     """
     numbers: dict[Any, int] = {}
     ids = [numbers.setdefault(block, len(numbers)) for block in blocks]
-    best: list[tuple[int, int, tuple[SegmentConfig, ...]]] = [(0, 0, ())]
+    best: list[tuple[int, int, tuple[LayersConfig, ...]]] = [(0, 0, ())]
     for end in range(1, len(ids) + 1):
         found = []
         for start in reversed(range(end)):  # of equals, the longest head: the pattern as it is published
@@ -86,8 +86,8 @@ def segments(blocks: Sequence[LayerConfig]) -> tuple[SegmentConfig, ...]:
             )
             found.append((compiled + p, count + 1, before, start, p))
         compiled, count, before, start, p = min(found, key=lambda one: one[:2])
-        segment = SegmentConfig(tuple(blocks[start : start + p]), (end - start) // p)
-        best.append((compiled, count, (*before, segment)))
+        group = LayersConfig(tuple(blocks[start : start + p]), (end - start) // p)
+        best.append((compiled, count, (*before, group)))
     return best[-1][2]
 
 
@@ -97,7 +97,7 @@ class Period(nn.Module):
     With `remat` the backward pass computes one block again at a time.
     """
 
-    c: SegmentConfig
+    c: LayersConfig
     depth: int
     remat: str = "none"
 
@@ -125,13 +125,13 @@ def _in_turn(backward: Callable, grads: Any) -> tuple[Any, ...]:
 
 
 class Stack(nn.Module):
-    """A segment of the model; see the file's first lines for `stacked`.
+    """A group of layers of the model; see the file's first lines for `stacked`.
 
     `context.layer` is the number of its first layer. States and statistics come back with a leading axis of periods,
     or as a tuple of periods when not stacked; pasts are taken in the same form.
     """
 
-    c: SegmentConfig
+    c: LayersConfig
     depth: int
     remat: str = "none"
     unroll: int = 1
@@ -140,7 +140,7 @@ class Stack(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTD: Array, context: Context, pasts: Any = None) -> tuple[Array, Any]:
-        firsts = range(0, self.c.layers, len(self.c.blocks))  # of each period
+        firsts = range(0, self.c.depth, len(self.c.blocks))  # of each period
         if not self.stacked:
             outs = []
             for i, first in enumerate(firsts):
@@ -172,17 +172,17 @@ class Stack(nn.Module):
 
 
 def run(
-    c: Any, segments: Sequence[SegmentConfig], stacked: bool, x_BTD: Array, context: Context, pasts: Any = None
+    c: Any, groups: Sequence[LayersConfig], stacked: bool, x_BTD: Array, context: Context, pasts: Any = None
 ) -> tuple[Array, tuple, tuple]:
-    """Within a module: x_BTD through all its segments, with each one's states and statistics.
+    """Within a module: x_BTD through all its groups of layers, with each one's states and statistics.
 
     `c` is the config of the model: how its layers are computed.
     """
-    outs, depth = [], sum(segment.layers for segment in segments)
-    for i, segment in enumerate(segments):
-        layers = Stack(segment, depth, c.remat, c.unroll, stacked, c.pipeline, name=place(i)[0])
+    outs, depth = [], sum(group.depth for group in groups)
+    for i, group in enumerate(groups):
+        layers = Stack(group, depth, c.remat, c.unroll, stacked, c.pipeline, name=place(i)[0])
         x_BTD, out = layers(x_BTD, context, None if pasts is None else pasts[i])
-        context = dataclasses.replace(context, layer=context.layer + segment.layers)
+        context = dataclasses.replace(context, layer=context.layer + group.depth)
         outs.append(out)
     states, statistics = zip(*outs)
     return x_BTD, states, statistics
@@ -190,12 +190,12 @@ def run(
 
 # Where the weights of layers stand -----------------------------------------------------------------------------------
 
-SEGMENT, PERIODS = "segment_", "periods"  # the second is where those of all periods are stacked
+GROUP, PERIODS = "segment_", "periods"  # as checkpoints have them; in the second all periods are stacked
 
 
-def place(segment: int, period: int | None = None, block: int = 0) -> tuple[str, str, str]:
+def place(group: int, period: int | None = None, block: int = 0) -> tuple[str, str, str]:
     """Where the weights of a block stand in those of a stack: of all periods, or of one where they are apart."""
-    return f"{SEGMENT}{segment}", PERIODS if period is None else str(period), f"block_{block}"
+    return f"{GROUP}{group}", PERIODS if period is None else str(period), f"block_{block}"
 
 
 def is_stacked(params: Params) -> bool:

@@ -100,7 +100,7 @@ class Memory(State):
 def _write(slots: Array, new: Array, end: Array) -> Array:
     """(..., S, K) <- (..., T, K): the newest tokens that fit, of rows of one length."""
     axis, S, T = slots.ndim - 2, slots.shape[-2], new.shape[-2]
-    new = sharding.whole(new, axis)
+    new = sharding.replicated(new, axis)
     if T == 1:
         return lax.dynamic_update_slice_in_dim(slots, new, end % S, axis)
     last = end + T - 1
@@ -112,7 +112,7 @@ def _write(slots: Array, new: Array, end: Array) -> Array:
 def _write_rows(slots: Array, new: Array, end_B: Array, axis: int) -> Array:
     """The same of rows of different lengths, whose axis it is."""
     S, T = slots.shape[-2], new.shape[-2]
-    new = sharding.whole(new, new.ndim - 2)[..., -S:, :]
+    new = sharding.replicated(new, new.ndim - 2)[..., -S:, :]
     slot_BT = (end_B[:, None] + jnp.arange(max(T - S, 0), T)[None]) % S
     put = lambda slots, new, slot_T: slots.at[..., slot_T, :].set(new, unique_indices=True)
     put = jax.vmap(put)

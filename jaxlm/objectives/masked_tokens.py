@@ -44,7 +44,7 @@ class MaskedTokens(Objective):
     def hide(self, batch: Batch, key: Array, V: int) -> tuple[Array, Array]:
         """The tokens (B, T) that the model is shown, and where they were chosen, boolean (B, T)."""
         tokens_BT = batch["tokens"]
-        where = sharding.creation("batch", "positions")
+        where = sharding.out_sharding("batch", "positions")
         draw = lambda key: jax.random.uniform(key, tokens_BT.shape, out_sharding=where)
         choice_BT, change_BT, other_BT = map(draw, jax.random.split(key, 3))
         chosen_BT = (choice_BT < self.rate) & (batch["segments"] > 0)

@@ -7,7 +7,6 @@ from jaxlm.ops.blockwise import blockwise_attention
 from jaxlm.ops.cross import cross_attention
 from jaxlm.ops.dropout import dropout
 from jaxlm.ops.embedding import lookup, one_hot_lookup
-from jaxlm.ops.latent import latent_attention_with_past
 from jaxlm.ops.linear_attention import (
     causal_linear_attention,
     elu_features,
@@ -18,6 +17,7 @@ from jaxlm.ops.linear_attention import (
 )
 from jaxlm.ops.linformer import linformer_attention
 from jaxlm.ops.masks import cache_slots, visible
+from jaxlm.ops.mla import latent_attention_with_past
 from jaxlm.ops.norms import layer_norm, rms_norm
 from jaxlm.ops.pipeline import pipeline
 from jaxlm.ops.positions import sinusoidal, temperature

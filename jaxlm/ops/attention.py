@@ -140,7 +140,7 @@ def attention_with_past(
     all else is as in `attention`.
     """
     G, S = past_k_BGSK.shape[1:3]
-    k_BGTK, v_BGTJ = sharding.whole(k_BGTK, 2), sharding.whole(v_BGTJ, 2)
+    k_BGTK, v_BGTJ = sharding.replicated(k_BGTK, 2), sharding.replicated(v_BGTJ, 2)
     scale = float(q_BTHK.shape[-1] ** -0.5 if scale is None else scale)
     q_BTGRK = _group(q_BTHK, G)
     T, _, R, _ = q_BTGRK.shape[1:]

@@ -75,4 +75,4 @@ def cross_attention(
 
     queries, keys = ("batch", "positions", "heads", None), ("batch", None, "heads", None)
     rows = (None if memory is not None and len(memory) == 1 else "batch", None)
-    return sharding.per_device(divided, [queries, keys, keys, rows, (), ("batch", "heads")], queries, *given)
+    return sharding.shard_map(divided, [queries, keys, keys, rows, (), ("batch", "heads")], queries, *given)

@@ -13,7 +13,7 @@ def dropout(x: Array, rate: float, key: Array, *names: str | None) -> Array:
 
     The mask does not depend on the mesh: a run draws the same one on any number of devices.
     """
-    kept = jax.random.uniform(key, x.shape, out_sharding=sharding.creation(*names)) >= rate
+    kept = jax.random.uniform(key, x.shape, out_sharding=sharding.out_sharding(*names)) >= rate
     return jnp.where(kept, x / (1 - rate), jnp.zeros((), x.dtype)).astype(x.dtype)
 
 
@@ -31,5 +31,5 @@ def kept_pairs(rate: float, key: Array, numbers_BH: Array, query_T: Array, key_S
         return jax.vmap(of_heads, (0, None, None))(numbers_BH, key_S, query_T)
 
     pairs = ("batch", "heads")
-    bits_BHST = sharding.per_device(draw, [pairs, (None,), (None,)], (*pairs, None, None), numbers_BH, query_T, key_S)
+    bits_BHST = sharding.shard_map(draw, [pairs, (None,), (None,)], (*pairs, None, None), numbers_BH, query_T, key_S)
     return bits_BHST >= np.uint32(round(rate * 2**32))

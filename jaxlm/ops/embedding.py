@@ -49,7 +49,7 @@ def lookup(table_VD: Array, ids_BT: Array, dtype) -> Array:
             return lax.psum_scatter(x_BTD, vocab, scatter_dimension=1, tiled=True)
         return lax.psum(x_BTD, vocab + same)
 
-    return sharding.per_device(local, [("vocab", "embed"), rows], out, table_VD, ids_BT)
+    return sharding.shard_map(local, [("vocab", "embed"), rows], out, table_VD, ids_BT)
 
 
 def exchanges_rows(tokens: int, V: int, rows: tuple[str | None, ...]) -> bool:

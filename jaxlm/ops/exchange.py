@@ -1,5 +1,5 @@
 """Between devices that own different experts of a layer, or different parts of one: collectives, to be called inside
-`sharding.per_device`.
+`sharding.shard_map`.
 
 With a capacity, slots go to their expert's owner and back (`to_owners`, `from_owners`; GShard, Lepikhin et al. 2020,
 arXiv:2006.16668). Without one nobody knows how many tokens come, all of them at most. So instead every device is shown

@@ -62,7 +62,7 @@ def cudnn_attention(q_BTHK: Array, k_BTGK: Array, v_BTGJ: Array, extras: Extras,
     positions_BT = extras.positions_BT
     places = (None, None) if positions_BT is not None and positions_BT.shape[0] == 1 else rows
     given = q_BTHK, k_BTGK, v_BTGJ, extras.segments_BT, positions_BT
-    return sharding.per_device(local, [heads] * 3 + [rows, places], heads, *given, kernel=True)
+    return sharding.shard_map(local, [heads] * 3 + [rows, places], heads, *given, kernel=True)
 
 
 def splash_lacks(q_BTHK: Array, k_BTGK: Array, v_BTGJ: Array, extras: Extras, rule: Rule) -> str:
@@ -116,7 +116,7 @@ def splash_attention(
     q, k, v = (x.transpose(0, 2, 1, 3) for x in (q_BTHK, k_BTGK, v_BTGJ))
     heads, rows = ("batch", "heads", None, None), ("batch", None)
     given = q, k, v, _texts(q_BTHK, extras, rule), extras.sinks_H
-    o_BHTJ = sharding.per_device(local, [heads] * 3 + [rows, ("heads",)], heads, *given, kernel=True)
+    o_BHTJ = sharding.shard_map(local, [heads] * 3 + [rows, ("heads",)], heads, *given, kernel=True)
     return o_BHTJ.transpose(0, 2, 1, 3)
 
 

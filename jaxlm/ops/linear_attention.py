@@ -66,10 +66,10 @@ def causal_linear_attention(
     C = min(chunk, T)
     if state_BHZJ is None:
         state_BHZJ = jnp.zeros(
-            (B, H, Z, J + 1), jnp.float32, out_sharding=sharding.creation("batch", "heads", None, None)
+            (B, H, Z, J + 1), jnp.float32, out_sharding=sharding.out_sharding("batch", "heads", None, None)
         )
     if segments_BT is None:
-        segments_BT = jnp.zeros((B, T), jnp.int32, out_sharding=sharding.creation("batch", None))
+        segments_BT = jnp.zeros((B, T), jnp.int32, out_sharding=sharding.out_sharding("batch", None))
 
     # Padding is keys of zero, which add nothing to the state, of the last segment.
     segments_BT = jnp.concatenate([segments_BT, jnp.repeat(segments_BT[:, -1:], -T % C, 1)], 1)

@@ -72,7 +72,7 @@ def pipeline(
     Args:
         block: (some of the layers, x, given) -> (x, outs): those layers one after the other. `outs` is a tree of arrays
             with a leading axis of layers. It is called within a shard_map over the stages alone: all other axes of the
-            mesh are automatic there, and may have a shard_map of their own (`sharding.per_device`).
+            mesh are automatic there, and may have a shard_map of their own (`sharding.shard_map`).
         layers_N: a tree of arrays with a leading axis of N layers, which S * rounds divides.
         x_M: (M, ...), what the first layer reads.
         given_M: a tree of arrays (M, ...) that every layer reads with its microbatch, such as an encoder's output.

@@ -43,7 +43,7 @@ def ring_attention(
         return _attend(q_BTHK, k_BTGK, v_BTGJ, Extras(*rest).varying(q_BTHK), (rule, plan))
 
     heads = ("batch", "positions", "heads", None)
-    return sharding.per_device(local, [heads] * 3 + extras.names("positions"), heads, q_BTHK, k_BTGK, v_BTGJ, *extras)
+    return sharding.shard_map(local, [heads] * 3 + extras.names("positions"), heads, q_BTHK, k_BTGK, v_BTGJ, *extras)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))

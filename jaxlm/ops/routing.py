@@ -21,19 +21,19 @@ def route(
     A: int,
     *,
     score: str = "softmax",
-    normalize: bool = True,
+    norm_topk_prob: bool = True,
     scale: float = 1.0,
     balance_E: Array | None = None,
     groups: int = 1,
-    groups_kept: int = 1,
+    topk_group: int = 1,
     group_score: str = "max",
 ) -> tuple[Array, Array]:
     """weights_BTA and ids_BTA of the A experts of highest score, best first.
 
-    A weight is the expert's score, divided by the sum of the chosen ones with `normalize` (of a softmax that is the
-    softmax over the chosen logits, as in Mixtral, arXiv:2401.04088), times `scale`. `balance_E` is added to the scores
-    for choosing only (DeepSeek V3, arXiv:2412.19437): it changes no weight and gets no gradient. With `groups` of
-    equally many experts only those of the best `groups_kept` may be chosen (see `keep_groups`).
+    A weight is the expert's score, divided by the sum of the chosen ones with `norm_topk_prob` (of a softmax that is
+    the softmax over the chosen logits, as in Mixtral, arXiv:2401.04088), times `scale`. `balance_E` is added to the
+    scores for choosing only (DeepSeek V3, arXiv:2412.19437): it changes no weight and gets no gradient. With `groups`
+    of equally many experts only those of the best `topk_group` may be chosen (see `keep_groups`).
     """
     scores_BTE = scores(logits_BTE, score)
     # Scores that nothing is added to are ordered as the logits are, which do not become equal where scores saturate.
@@ -42,10 +42,10 @@ def route(
         choice_BTE = scores_BTE + balance_E[None, None]
     choice_BTE = jax.lax.stop_gradient(choice_BTE)
     if groups > 1:
-        choice_BTE = keep_groups(choice_BTE, groups, groups_kept, group_score)
+        choice_BTE = keep_groups(choice_BTE, groups, topk_group, group_score)
     ids_BTA = jax.lax.top_k(choice_BTE, A)[1]
     weights_BTA = jnp.where(one_hot(ids_BTA, scores_BTE.shape[-1]), scores_BTE[:, :, None], 0).sum(-1)
-    if normalize:
+    if norm_topk_prob:
         weights_BTA /= weights_BTA.sum(-1, keepdims=True) + 1e-20
     return weights_BTA * scale, ids_BTA
 
@@ -82,7 +82,7 @@ def statistics(logits_BTE: Array, ids_BTA: Array, score: str, slots: int | None 
     rows, positions, _ = sharding.rows(T)
     X, Y = sharding.mesh_size(rows), sharding.mesh_size(positions)
     counts_BTE = one_hot(ids_BTA, E).astype(jnp.float32).sum(2)
-    where = sharding.creation(rows, None, positions, None, None)
+    where = sharding.out_sharding(rows, None, positions, None, None)
     counts_XYE = counts_BTE.reshape(X, B // X, Y, T // Y, E, out_sharding=where).sum((1, 3))  # of each device
     load_E = counts_XYE.sum((0, 1)) / ids_BTA.size
     scores_BTE = scores(logits_BTE, score)

@@ -47,4 +47,4 @@ def ulysses_attention(
 
     heads, extras = ("batch", "positions", "heads", None), extras.numbered(*q_BTHK.shape[::2])
     ins = [heads] * 3 + extras.names(None, "spread_heads")
-    return sharding.per_device(one, ins, heads, q_BTHK, k_BTGK, v_BTGJ, *extras, kernel=kernel)
+    return sharding.shard_map(one, ins, heads, q_BTHK, k_BTGK, v_BTGJ, *extras, kernel=kernel)

@@ -1,4 +1,4 @@
-"""Which devices exchange what in a compiled step: read from the partitioned program.
+"""The collectives of a compiled step, and over which devices: read from the partitioned program.
 
 How TPU programs differ from what they mean: a reduce-scatter is a fusion called all-reduce-scatter with an all-reduce
 in it; a collective that overlaps with products is copied into several fusions with one channel; between slices there
@@ -12,13 +12,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from jaxlm.nn.stack import SEGMENT
+from jaxlm.nn.stack import GROUP
 from jaxlm.plan.facts import KINDS, PARTS, Collective
 from jaxlm.plan.hlo import Instruction, Module, Place, sizes
 
-# An exchange that reads a parameter is named by its module, or by that parameter alone: state.params[\'head\'].
+# A collective that reads a parameter is named by its module, or by that parameter alone: state.params[\'head\'].
 SCOPES = {
-    "layers": SEGMENT,
+    "layers": GROUP,
     "embedding": r"/embed|params\[\\?'embed",
     "loss": r"loss|params\[\\?'head",
     "optimizer": "optimizer",

@@ -28,7 +28,7 @@ def plan(run: RunConfig) -> dict[str, Any]:
         "matmul_params": flops.matmul_parameters(run.model),
         "flops_per_token": per_token,
         "forward_flops_per_token": per_token / 3,
-        "layers": run.model.layers,
+        "layers": run.model.depth,
         "tokens_per_step": run.tokens_per_step,
         "steps": run.steps,
         "train_tokens": tokens,

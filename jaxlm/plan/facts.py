@@ -9,7 +9,7 @@ PARTS = ("layers", "embedding", "loss", "optimizer", "other")
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """One exchange between devices, of which a step makes `times`."""
+    """One collective, of which a step makes `times`."""
 
     kind: str  # one of KINDS
     nbytes: (

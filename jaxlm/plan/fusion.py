@@ -1,7 +1,7 @@
 """Which arrays of a program are ever in memory, and which are computed where they are read.
 
 The rule, of XLA's fusion: what is element by element, or another view, is computed wherever it is read, and is written
-to memory when a kernel, an exchange or a loop reads it, when several products do and computing it for each would move
+to memory when a kernel, a collective or a loop reads it, when several products do and computing it for each would move
 as many bytes, or when it is a small part of a large array. A product is written after what follows it element by
 element, as long as that has one reader and is no larger. `Compiler` says what a platform does otherwise.
 """
@@ -25,7 +25,7 @@ class Compiler:
     products: bool  # products and what is done to their operands and results; else they are a library's
     reductions: bool  # reductions and what is done to their operands, and a dear function again for each reader
     siblings: bool  # several results
-    overlaps: bool  # exchanges, which run beside what is computed before and after them
+    overlaps: bool  # collectives, which run beside what is computed before and after them
     hoists: bool  # the cast of all layers' weights instead of one layer's at a time
     tiles: bool  # what kernels read and write
 

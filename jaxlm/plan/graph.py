@@ -2,7 +2,7 @@
 
 On an explicit mesh the type of every intermediate array says how it is divided, so sizes and FLOPs per device are
 read off, and where operands lie otherwise than a product needs them, what has to be sent. `plan.implied` says which
-exchanges those are; here they are operations like all others. Calls are written out, loops keep their bodies.
+collectives those are; here they are operations like all others. Calls are written out, loops keep their bodies.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlm import compat
-from jaxlm.nn.stack import PERIODS, SEGMENT
+from jaxlm.nn.stack import GROUP, PERIODS
 
 Axes = tuple[str, ...]
 Layout = tuple[Axes, ...]  # for every dimension, the mesh axes that divide it
@@ -57,7 +57,7 @@ class Value:
 
 @dataclasses.dataclass(frozen=True)
 class Sent:
-    """An exchange."""
+    """A collective."""
 
     kind: str  # of facts.KINDS
     axes: Axes
@@ -87,7 +87,7 @@ class Op:
     def part(self) -> str:
         """Of the program, of facts.PARTS."""
         path = self.path
-        if SEGMENT in path or PERIODS in path:
+        if GROUP in path or PERIODS in path:
             return "layers"
         if "embed" in path or "positions" in path:
             return "embedding"

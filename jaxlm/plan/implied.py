@@ -13,7 +13,7 @@ from jaxlm.plan.graph import Axes, Layout, local
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """An exchange over `axes` after which the array lies as `layout` and is to be summed over `unreduced` still."""
+    """A collective over `axes` after which the array lies as `layout` and is to be summed over `unreduced` still."""
 
     kind: str
     axes: Axes

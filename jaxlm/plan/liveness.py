@@ -60,8 +60,8 @@ def height(block: Block, compiler: Compiler, free: Collection[int] = ()) -> tupl
 
 
 def _overlapped(f: Fusions, last: dict[int, int]) -> dict[int, list[Value]]:
-    """What exchanges give, by the step that they run beside: the last that computes before them. Until the first after
-    them what they send is not free either."""
+    """What collectives give, by the step that they run beside: the last that computes before them. Until the first
+    after them what they send is not free either."""
     heavy = [t for t, step in enumerate(f.steps) if step.op.kind in ("product", "kernel")]
     early: dict[int, list[Value]] = {}
     for t, step in enumerate(f.steps):

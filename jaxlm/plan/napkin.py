@@ -79,7 +79,7 @@ def napkin(run: RunConfig, sizes: dict[str, int], topology: Topology) -> Program
     itemsize = jnp.dtype(config.dtype).itemsize
     model_flops = flops.train_flops(plain, run.data.T) * run.batch * run.data.T / math.prod(sizes.values())
     passes = 3 + REPEATED.get(config.remat, 1.0)  # the forward, the two products of the backward, and what is repeated
-    share = _layers(config, sizes) / config.layers  # of the layers, on one device
+    share = _layers(config, sizes) / config.depth  # of the layers, on one device
     moved = sum(
         passes * max(w.layers * share, 1) * run.accumulate * (w.gathered + (w.read + w.made) * tokens) * itemsize
         for w in found
@@ -96,7 +96,7 @@ def napkin(run: RunConfig, sizes: dict[str, int], topology: Topology) -> Program
 
 def _layers(config: ModelConfig, sizes: dict[str, int]) -> int:
     """How many of them a device has."""
-    return max(config.layers // sharding.parts("layers", sizes), 1)
+    return max(config.depth // sharding.parts("layers", sizes), 1)
 
 
 def _memory(run: RunConfig, found: tuple[Weight, ...], tokens: float, itemsize: int, sizes: dict[str, int]) -> Memory:
@@ -106,8 +106,8 @@ def _memory(run: RunConfig, found: tuple[Weight, ...], tokens: float, itemsize: 
     moments = params / 4 * 2 * jnp.dtype(optimizer.state_dtype).itemsize
     stream = tokens * config.D * itemsize / sharding.parts("mlp", sizes)
     inside = [w for w in found if w.layers]
-    layer = sum(w.made * w.layers for w in inside) / config.layers * tokens * itemsize  # what the products of one give
-    gathered = sum(w.gathered * w.layers for w in inside) / config.layers * itemsize
+    layer = sum(w.made * w.layers for w in inside) / config.depth * tokens * itemsize  # what the products of one give
+    gathered = sum(w.gathered * w.layers for w in inside) / config.depth * itemsize
     kept = 0 if config.remat == "offload" else stream + KEPT.get(config.remat, 2.0) * layer
     # One layer is repeated and gone back through; its weights and the next one's are there; gradients, and their sum.
     activations = layers * kept + 3 * layer + 2 * gathered + params * (1 if run.accumulate == 1 else 2)
@@ -143,7 +143,7 @@ def _sent(
     for over, stacked in {(w.over, w.layers > 0): None for w in found if w.over}:
         group = [w for w in found if w.over == over and (w.layers > 0) == stacked]
         times, part = (layers, "layers") if stacked else (1, "loss")
-        numbers = sum(w.gathered * (w.layers / config.layers if stacked else 1) for w in group)
+        numbers = sum(w.gathered * (w.layers / config.depth if stacked else 1) for w in group)
         yield one("all-gather", numbers, times * forward, over, part)
         yield one("reduce-scatter", numbers, times, over, part)
     yield one("all-reduce", sum(w.owned for w in found), 1 / run.accumulate, ("data",), "optimizer")
@@ -153,8 +153,8 @@ def _sent(
     ffns = collections.Counter(ffn for layer in layers_of(config) for ffn in layer.config.ffns)
     for ffn, count in ffns.items():
         if isinstance(ffn, MoEConfig):
-            chosen = ffn.k * (ffn.capacity or 1.0) / tensor
-            times = 2 * count / config.layers * layers * (forward + 1)
+            chosen = ffn.top_k * (ffn.capacity_factor or 1.0) / tensor
+            times = 2 * count / config.depth * layers * (forward + 1)
             yield one("all-to-all", stream * chosen, times, sharding.RULES["experts"])
     mixer = next(iter(flops.mixers(config)), None)
     keys = 2 * getattr(mixer, "groups", 1) * getattr(mixer, "K", config.D) * tokens / tensor

@@ -14,7 +14,7 @@ from jaxlm.run import RunConfig
 
 
 def on(run: RunConfig, topology: Topology, changes: tuple[str, ...] = ()) -> Option:
-    """The training step of `run` there: memory and exchanges by the devices' own compiler, else by a walk through the
+    """The training step of `run` there: memory and collectives by the devices' own compiler, else by a walk through the
     program; what is computed and moved always by the walk. Raises UserError for a mesh that does not match."""
     program = estimate_train(run, topology)
     if compiles(topology):

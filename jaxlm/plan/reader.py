@@ -141,25 +141,25 @@ class _Reader:
             here = x
             for step in implied.reshard(x.layout, x.unreduced, to, left):
                 out = Value(graph.local(shape, step.layout, self.mesh), x.dtype, step.layout, step.unreduced)
-                here = self.exchange(step.kind, step.axes, here, out, path)
+                here = self.collective(step.kind, step.axes, here, out, path)
             if here.layout != to:
                 out = Value(graph.local(shape, to, self.mesh), x.dtype, to, left)
                 here = self.add("fused", "part", [here], [out], path)[0]
             self.brought[key] = here, x  # x is kept, so that no other has its id
         return self.brought[key][0]
 
-    def exchange(self, kind: str, axes: Axes, x: Value, out: Value, path: str) -> Value:
+    def collective(self, kind: str, axes: Axes, x: Value, out: Value, path: str) -> Value:
         sent = Sent(kind, axes, graph.count(axes, self.mesh), out if kind == "all-gather" else x)
         return self.add("send", kind, [x], [out], path, sent=sent)[0]
 
     def sent(self, eqn: Any, x: Value, v: Any, path: str) -> Value:
-        """An exchange that the program itself has."""
+        """A collective that the program itself has."""
         names = eqn.params.get("axes", eqn.params.get("axis_name"))
         names = names if isinstance(names, (tuple, list)) else (names,)
         axes = tuple(axis for axis in names if isinstance(axis, str) and self.mesh.shape[axis] > 1)
         if not axes:
             return self.view(x, v, path)
-        return self.exchange(SENDS[eqn.primitive.name], axes, x, self.value(v), path)
+        return self.collective(SENDS[eqn.primitive.name], axes, x, self.value(v), path)
 
     def reshard(self, eqn: Any, x: Value, path: str) -> Value:
         out = self.value(eqn.outvars[0])

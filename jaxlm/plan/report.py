@@ -14,7 +14,7 @@ SHOWN, WIDE = 12, 60  # lines, and characters of a shape
 
 def facts(option: Option, topology: Topology) -> dict[str, Any]:
     """What is said of a step on a topology, as plain JSON."""
-    program, timing, layers = option.program, option.timing, option.run.model.layers
+    program, timing, layers = option.program, option.timing, option.run.model.depth
     kinds, timed = program.memory.kinds(), {}
     if timing is not None:
         timed = {
@@ -39,7 +39,7 @@ def facts(option: Option, topology: Topology) -> dict[str, Any]:
 
 
 def _ordered(program: Program, topology: Topology) -> list[Collective]:
-    """Equal exchanges as one, the longest first."""
+    """Equal collectives as one, the longest first."""
     together: dict[Collective, int] = {}
     for one in program.collectives:
         alike = dataclasses.replace(one, times=0, op="")
@@ -57,7 +57,7 @@ def _collective(one: Collective, topology: Topology, layers: int) -> dict[str, A
 
 def table(option: Option, topology: Topology) -> str:
     """The same for people."""
-    program, timing, layers = option.program, option.timing, option.run.model.layers
+    program, timing, layers = option.program, option.timing, option.run.model.depth
     how = f"compiled in {program.compile_seconds:.0f} s" if program.compiled else "an ESTIMATE, not compiled for it"
     lines = [f"{topology.name}, {topology.devices} devices: {how}", "", *_memory(program.memory, program.limit)]
     if program.largest:
@@ -68,7 +68,7 @@ def table(option: Option, topology: Topology) -> str:
     if timing is not None:
         lines += ["", *_timing(timing)]
     if program.collectives:
-        head = f"{'exchange':20}{'part':11}{'over':16}{'times':>7}{'a layer':>9}{'MiB':>10}{'seconds':>9}  array"
+        head = f"{'collective':20}{'part':11}{'over':16}{'times':>7}{'a layer':>9}{'MiB':>10}{'seconds':>9}  array"
         lines += ["", head]
         lines += [_line(one, topology, layers) for one in _ordered(program, topology)[:SHOWN]]
     return "\n".join(lines)

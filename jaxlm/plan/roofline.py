@@ -1,11 +1,11 @@
 """How long a step takes, by what it computes, moves and sends (Williams et al. 2009, "Roofline").
 
-    compute = FLOPs / peak,  memory = bytes / bandwidth,  network = sum over exchanges of bytes / bandwidth
+    compute = FLOPs / peak,  memory = bytes / bandwidth,  network = sum over collectives of bytes / bandwidth
     step = (max(sum over passes of max(compute, memory), hidden network) + exposed network) / (1 - bubble)
 
-Rates are those of the datasheet times the share that long products, copies and exchanges reach. What fsdp, rings and
+Rates are those of the datasheet times the share that long products, copies and collectives reach. What fsdp, rings and
 pipelines send is hidden behind the products of another layer; what tensor and expert parallelism send is waited for.
-An exchange of an array of n bytes over p devices takes (p - 1) / p n / bandwidth when it is gathered or scattered,
+A collective of an array of n bytes over p devices takes (p - 1) / p n / bandwidth when it is gathered or scattered,
 twice that when it is summed to all, and half of it when all send to all over the two directions of a ring.
 """
 
@@ -17,7 +17,7 @@ from jaxlm.plan.facts import Collective, Program
 from jaxlm.plan.topology import Topology
 
 COMPUTE, MEMORY, NETWORK = 0.8, 0.85, 0.85  # shares of the datasheet's rates that are reached
-EXPOSED = (*sharding.RULES["mlp"], *sharding.RULES["experts"])  # axes whose exchanges the next product waits for
+EXPOSED = (*sharding.RULES["mlp"], *sharding.RULES["experts"])  # axes whose collectives the next product waits for
 WAYS = {"all-gather": 1.0, "reduce-scatter": 1.0, "all-reduce": 2.0, "all-to-all": 0.5, "collective-permute": 1.0}
 
 
@@ -27,7 +27,7 @@ class Timing:
 
     compute: float
     memory: float
-    network: float  # all exchanges, hidden or not
+    network: float  # all collectives, hidden or not
     exposed: float  # those that nothing hides
     bubble: float  # waiting for the first and the last microbatch of a pipeline
     step: float
@@ -64,14 +64,14 @@ def predict(program: Program, topology: Topology, bubble: float = 0.0) -> Timing
 
 
 def seconds(one: Collective, topology: Topology) -> float:
-    """Of an exchange, all its `times`."""
+    """Of a collective, all its `times`."""
     if one.kind == "collective-permute":
         return one.times * one.nbytes / bandwidth(one, topology)
     return one.times * WAYS[one.kind] * (one.size - 1) / one.size * one.nbytes / bandwidth(one, topology)
 
 
 def bandwidth(one: Collective, topology: Topology) -> float:
-    """Bytes a second that each device can send while it receives as many, in this exchange.
+    """Bytes a second that each device can send while it receives as many, in this collective.
 
     Within a slice: both directions of every dimension of the torus that the group fills, one direction of one that it
     does not. Within a node of GPUs: all links. Across slices or nodes all devices of the group there share the work,

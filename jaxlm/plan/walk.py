@@ -102,7 +102,7 @@ def pruned(closed: Any) -> ClosedJaxpr:
 
 
 def collectives(block: graph.Block, across: str | None = None) -> tuple[Collective, ...]:
-    """All exchanges, equal ones together; `across` is the axis that lies across slices."""
+    """All collectives, equal ones together; `across` is the axis that lies across slices."""
     found: dict[Any, Collective] = {}
     for op, times in graph.walk(block):
         if (sent := op.sent) is not None:

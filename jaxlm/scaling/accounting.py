@@ -100,11 +100,11 @@ def summary(run: RunConfig) -> dict[str, Any]:
     model, tokens = run.model, run.steps * run.tokens_per_step
     active, per_token = flops.active_parameters(model), flops.train_flops(model, run.data.T)
     return {
-        "layers": model.layers,
+        "layers": model.depth,
         "width": model.D,
         "parameters": flops.parameters(model),
         "active": active,
-        "12 L D^2": 12 * model.layers * model.D**2,
+        "12 L D^2": 12 * model.depth * model.D**2,
         "tokens": tokens,
         "6 N D": 6.0 * active * tokens,
         "PF-days": 6 * active * tokens / PF_DAY,
@@ -120,7 +120,7 @@ def chinchilla_flops(model: Any, T: int) -> float | None:
     instead of those visible, and 3 FLOPs for each score's softmax. None for models of other than plain attention.
     """
     mixers = [m for m in flops.mixers(model) if type(m) is AttentionConfig and not m.window and not m.chunk]
-    if len(mixers) < model.layers:
+    if len(mixers) < model.depth:
         return None
     scores = sum(4 * T * m.H * m.K + 3 * T * m.H for m in mixers)
     embedding = 2 * model.V * (model.embed_width or model.D)

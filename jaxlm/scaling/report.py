@@ -43,7 +43,7 @@ def one_model(run: RunConfig) -> str:
             [
                 name,
                 f"{part.parameters:,}",
-                f"{part.parameters // model.layers:,}" if layered else "",
+                f"{part.parameters // model.depth:,}" if layered else "",
                 f"{part.active:,}",
                 f"{part.forward_flops:.4g}",
                 f"{part.train_flops:.4g}",

@@ -1,7 +1,7 @@
 """Keeping a model's experts evenly used: by terms of the loss, or by a bias that each step moves.
 
 Works on what `ops.routing.statistics` reports for each layer, as `models.Output.statistics` brings it: of each stack,
-for each segment, for each block of its period, arrays with a leading axis of periods.
+for each group of layers, for each block of its period, arrays with a leading axis of periods.
 """
 
 from typing import Any
@@ -16,14 +16,14 @@ from jaxlm.trains import spell
 
 def expert_layers(statistics: Any) -> list[dict[str, Array]]:
     """The statistics of blocks that have experts."""
-    segments = (segment for stack in statistics.values() for segment in stack)
-    return [block for segment in segments for block in segment if "load" in block]
+    groups = (group for stack in statistics.values() for group in stack)
+    return [block for group in groups for block in group if "load" in block]
 
 
-def auxiliary_loss(statistics: Any, balance_loss: float, router_z_loss: float) -> Array:
+def auxiliary_loss(statistics: Any, aux_loss_coef: float, router_z_loss: float) -> Array:
     """The weighted balance and z-losses, as means over the layers with experts; 0 without any."""
     total, layers = jnp.zeros(()), expert_layers(statistics)
-    for name, scale in (("balance_loss", balance_loss), ("z_loss", router_z_loss)):
+    for name, scale in (("balance_loss", aux_loss_coef), ("z_loss", router_z_loss)):
         if layers and scale:
             total += scale * jnp.concatenate([layer[name] for layer in layers]).mean()
     return total
@@ -50,7 +50,7 @@ def rebalance(config: ModelConfig, params: Params, before: Params, statistics: A
         if name != "balance":
             return new
         layer = kinds[tuple(key[1:])]
-        load = statistics[layer.stack][layer.segment][layer.block]["load"]
+        load = statistics[layer.stack][layer.group][layer.block]["load"]
         return old + rate * jnp.sign(load.mean(-1, keepdims=True) - load)
 
     kinds = blocks(config)

@@ -48,7 +48,7 @@ def train(run: RunConfig, folder: str | Path) -> None:
         train_step = compile_step(setup)  # refuses what does not fit before anything is there
 
         stopping = stack.enter_context(stop_on_signals())
-        checkpoints = stack.enter_context(Checkpoints(folder / "checkpoints", run.keep))
+        checkpoints = stack.enter_context(Checkpoints(folder / "checkpoints", run.max_to_keep))
         batches = stack.enter_context(dataset.train_batches(run.batch, rows_here(mesh, run.batch, run.accumulate)))
         stack.enter_context(jax.set_mesh(mesh))
         stack.enter_context(memory_explained(run))

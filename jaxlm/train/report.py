@@ -97,7 +97,7 @@ class Report:
         self.progress.update(number, tokens=self.run.tokens_per_step, **self.shown)
         if number % self.run.log_every == 0 or number == self.run.steps:
             self._write(number, self._train_values(metrics, measured) | self._speed(number))
-        if self.in_a_row >= self.run.skips:
+        if self.in_a_row >= self.run.max_nonfinite_steps:
             raise self._stop(number)
 
     def scores(self, number: int, scores: dict[str, float]) -> None:

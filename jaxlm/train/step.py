@@ -33,7 +33,7 @@ def make_train_step(run: RunConfig, tx: optax.GradientTransformation) -> TrainSt
     def loss(params: Params, frozen: Params, batch: Batch, key: Array) -> tuple[Array, tuple[Sums, Any]]:
         sums, statistics = run.objective.loss(run.model, join(params, frozen), batch, key)
         # The sum over parts is divided by all their tokens: what is a mean already counts once a token.
-        extra = balance.auxiliary_loss(statistics, run.balance_loss, run.router_z_loss) * sums.weight
+        extra = balance.auxiliary_loss(statistics, run.aux_loss_coef, run.router_z_loss) * sums.weight
         sums = dataclasses.replace(sums, total=sums.total + extra)
         return sums.total, (sums, statistics)
 
@@ -64,7 +64,7 @@ def make_train_step(run: RunConfig, tx: optax.GradientTransformation) -> TrainSt
                 state = dataclasses.replace(state, opt_state=jax.device_put(state.opt_state, jax.memory.Space.Device))
             updates, opt_state = tx.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
-            params = balance.rebalance(run.model, params, state.params, statistics, run.balance_rate)
+            params = balance.rebalance(run.model, params, state.params, statistics, run.bias_update_rate)
             new = State(state.step + 1, params, opt_state, state.key, _average(run.ema, state, params))
             finite = jnp.isfinite(sums.total) & jnp.isfinite(norm)
             keep = lambda a, b: a if jnp.issubdtype(a.dtype, jnp.integer) else jnp.where(finite, a, b)

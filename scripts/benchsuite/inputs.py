@@ -56,7 +56,7 @@ def starvation(tiny: bool, steps: int) -> dict:
 
     from jaxlm.data import DataConfig
     from jaxlm.models import LMConfig
-    from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, SegmentConfig
+    from jaxlm.nn import AttentionConfig, BlockConfig, LayersConfig, MLPConfig
     from jaxlm.run import RunConfig
     from jaxlm.sharding import MeshConfig
     from jaxlm.train.loop import train
@@ -64,7 +64,7 @@ def starvation(tiny: bool, steps: int) -> dict:
     D, N, T, batch = (32, 1, 32, 2) if tiny else (192, 4, 256, 8)
     block = BlockConfig(AttentionConfig(H=D // 32, K=32), MLPConfig(F=3 * D))
     run = RunConfig(
-        model=LMConfig(V=257, D=D, segments=(SegmentConfig((block,), N),)),
+        model=LMConfig(V=257, D=D, layers=(LayersConfig((block,), N),)),
         data=DataConfig(T=T, limit=300_000 if tiny else 3_000_000, holdout=0.2),
         mesh=MeshConfig(data=1),
         steps=steps,

@@ -22,10 +22,10 @@ class Case:
 
 
 def _case(id: str, config: str, topology: str, T: int, batch: int, experts: int | None = None, **mesh: int) -> Case:
-    """`experts` is the segment that has some: over many devices they take 1.25 times their even share."""
+    """`experts` is the group of layers that has some: over many devices they take 1.25 times their even share."""
     sizes = {"data": 1, "fsdp": 1} | mesh
     axes = tuple(f"mesh.{axis}={n}" for axis, n in sizes.items())
-    capacity = () if experts is None else (f"model.segments.{experts}.blocks.*.ffn.capacity=1.25",)
+    capacity = () if experts is None else (f"model.layers.{experts}.blocks.*.ffn.capacity_factor=1.25",)
     return Case(id, config, topology, (f"data.T={T}", f"batch={batch}", *axes, *capacity))
 
 
@@ -68,7 +68,7 @@ TINY = Case(
         "mesh.data=1",
         "mesh.fsdp=4",
         "model.D=64",
-        "model.segments.0.blocks.0.mixer.H=2",
+        "model.layers.0.blocks.0.mixer.H=2",
     ),
 )
 
@@ -84,8 +84,8 @@ def compiled(config: str, topology: str, overrides: list[str]) -> dict[str, Any]
     from jaxlm.config import resolve
     from jaxlm.models import flops
     from jaxlm.plan.program import train_program
-    from jaxlm.plan.surprises import surprises
     from jaxlm.plan.topology import parse
+    from jaxlm.plan.unexpected_collectives import unexpected_collectives
     from jaxlm.plan.walk import estimate_train
 
     run = resolve(config, overrides)
@@ -104,11 +104,11 @@ def compiled(config: str, topology: str, overrides: list[str]) -> dict[str, Any]
         "estimated": estimate_train(run, parse(topology)).memory.total,
         "bytes": dataclasses.asdict(program.memory) | {"total": program.memory.total},
         "largest": [f"{b.nbytes / GiB:.2f} GiB {b.shape} {b.op}" for b in program.largest[:4]],
-        "exchanges_per_layer": sum(c.times for c in layers) / run.model.layers,
+        "collectives_per_layer": sum(c.times for c in layers) / run.model.depth,
         "bytes_exchanged": sent,
         "model_flops": flops.train_flops(run.model, run.data.T) * run.tokens_per_step,
         "instructions": program.instructions,
-        "surprises": surprises(program, run),
+        "unexpected_collectives": unexpected_collectives(program, run),
     }
 
 
@@ -129,7 +129,7 @@ def row(bench: Bench, case: Case) -> Rows:
     note = (
         f"{case.config} on {case.topology} {' '.join(case.overrides)}: {peak / GiB:.2f} GiB a device, "
         f"{peak / out['limit']:.0%} of what it may use, estimated without a compiler {guess / peak - 1:+.1%}; "
-        f"{out['exchanges_per_layer']:.0f} exchanges a layer; {len(out['surprises'])} surprises; "
+        f"{out['collectives_per_layer']:.0f} collectives a layer; {len(out['unexpected_collectives'])} unexpected; "
         f"{out['processor_seconds']:.0f} processor seconds"
     )
     yield Row(case.id, out["seconds"], "s", goal="value <= 300", note=note, facts=told | facts(out))

@@ -37,4 +37,4 @@ def seen(config: LMConfig, path: str) -> list[Any]:
     """What each layer has at `path`, or the model where it begins with a dot."""
     if path.startswith("."):
         return [attrgetter(path[1:])(config)]
-    return [attrgetter(path)(b) for s in config.segments for _ in range(s.repeat) for b in s.blocks]
+    return [attrgetter(path)(b) for s in config.layers for _ in range(s.repeat) for b in s.blocks]

@@ -19,17 +19,17 @@ from jaxlm.nn import (
     BlockConfig,
     BranchConfig,
     BranchesConfig,
-    LatentConfig,
     LayerNormConfig,
+    LayersConfig,
     LearnedConfig,
     LinearAttentionConfig,
     LSTMConfig,
+    MLAConfig,
     MLPConfig,
     MoEConfig,
     QKNormConfig,
     RMSNormConfig,
     RopeConfig,
-    SegmentConfig,
 )
 from jaxlm.ops.rope import Yarn
 from jaxlm.text import ByteTokenizer
@@ -38,23 +38,23 @@ from tests.test_api import write_run
 from tests.weights import weights
 
 RELU2 = MLPConfig(64, "relu2", gated=False)
-EXPERTS = MoEConfig(E=4, k=2, F=16, shared=1)
-LATENT = LatentConfig(H=4, K=8, R=4, J=8, L=16)
+EXPERTS = MoEConfig(E=4, top_k=2, F=16, shared=1)
+MLA = MLAConfig(H=4, K=8, R=4, J=8, L=16)
 BRANCHES = BranchesConfig((BranchConfig("ffn1", RELU2), BranchConfig("lstm", LSTMConfig(16, H=2))))
-BLOCK = tiny.model().segments[0].blocks[0]
+BLOCK = tiny.model().layers[0].blocks[0]
 
 
 def gpt2():
     attention = AttentionConfig(4, 8, rope=None, bias=True, bias_out=True)
     block = BlockConfig(attention, MLPConfig(100, "gelu_tanh", gated=False, bias=True), LayerNormConfig())
-    return tiny.model(segments=(SegmentConfig((block,), 2),), positions=LearnedConfig(24), norm=LayerNormConfig())
+    return tiny.model(layers=(LayersConfig((block,), 2),), positions=LearnedConfig(24), norm=LayerNormConfig())
 
 
 def changed(config, **changes):
     """The config with this changed in every block's mixer."""
-    block = config.segments[0].blocks[0]
+    block = config.layers[0].blocks[0]
     block = dataclasses.replace(block, mixer=dataclasses.replace(block.mixer, **changes))
-    return dataclasses.replace(config, segments=(dataclasses.replace(config.segments[0], blocks=(block,)),))
+    return dataclasses.replace(config, layers=(dataclasses.replace(config.layers[0], blocks=(block,)),))
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def changed(config, **changes):
         (changed(tiny.model(), G=None, implementation="reference"), "llama"),
         (changed(tiny.model(), bias=True, bias_out=True), "llama"),
         (gpt2(), "gpt2"),
-        (tiny.model(segments=(SegmentConfig((BlockConfig(AttentionConfig(4, 8), RELU2),), 2),)), "arcee"),
+        (tiny.model(layers=(LayersConfig((BlockConfig(AttentionConfig(4, 8), RELU2),), 2),)), "arcee"),
     ],
     ids=["tied", "untied", "multi-head", "biased", "gpt2", "arcee"],
 )
@@ -92,16 +92,16 @@ def test_a_run_is_converted(tmp_path, capsys):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"mixer": AttentionConfig(4, 8, by_depth=True), "ffn": RELU2},
+        {"mixer": AttentionConfig(4, 8, scale_by_layer=True), "ffn": RELU2},
         {"mixer": AttentionConfig(4, 8, qk_norm=QKNormConfig(RMSNormConfig())), "ffn": EXPERTS},
     ],
     ids=["dense", "experts"],
 )
 def test_a_model_of_no_family(tmp_path, changes):
     """It is written in a layout of our own: the same config, the same bits, the same tokenizer; and so again."""
-    first, plain = BlockConfig(**changes), tiny.model().segments[0]
-    segments = (SegmentConfig((first,), 1), plain, SegmentConfig((first, plain.blocks[0]), 2))
-    config = tiny.model(segments=segments, tied=False, dtype="bfloat16", remat="full", dropout=0.1)
+    first, plain = BlockConfig(**changes), tiny.model().layers[0]
+    layers = (LayersConfig((first,), 1), plain, LayersConfig((first, plain.blocks[0]), 2))
+    config = tiny.model(layers=layers, tied=False, dtype="bfloat16", remat="full", dropout=0.1)
     lm = LanguageModel(config, weights(LM(config), np.zeros((1, 1), np.int32)), ByteTokenizer())
     lines: list[str] = []
     lm.save(tmp_path / "a", say=lines.append, max_shard_size="10KB")
@@ -120,11 +120,11 @@ def test_a_model_of_no_family(tmp_path, changes):
         (tiny.model(logit_scale=0.0), "jaxlm"),
         (changed(tiny.model(), scale=0.0), "granite"),
         (changed(tiny.model(), scale=1e-300), "granite"),
-        (changed(tiny.model(), rope=RopeConfig(scaling=Yarn(3e38, 64)), by_depth=True), "jaxlm"),
-        (tiny.model(segments=(SegmentConfig((BlockConfig(LinearAttentionConfig(4, 8), RELU2),), 2),)), "jaxlm"),
-        (tiny.model(segments=(SegmentConfig((BlockConfig(AttentionConfig(4, 8), None),), 2),)), "jaxlm"),
-        (tiny.model(segments=(SegmentConfig((BRANCHES, BLOCK), 2),)), "jaxlm"),
-        (tiny.model(segments=(SegmentConfig((BLOCK, dataclasses.replace(BLOCK, mixer=LATENT)), 1),)), "jaxlm"),
+        (changed(tiny.model(), rope=RopeConfig(scaling=Yarn(3e38, 64)), scale_by_layer=True), "jaxlm"),
+        (tiny.model(layers=(LayersConfig((BlockConfig(LinearAttentionConfig(4, 8), RELU2),), 2),)), "jaxlm"),
+        (tiny.model(layers=(LayersConfig((BlockConfig(AttentionConfig(4, 8), None),), 2),)), "jaxlm"),
+        (tiny.model(layers=(LayersConfig((BRANCHES, BLOCK), 2),)), "jaxlm"),
+        (tiny.model(layers=(LayersConfig((BLOCK, dataclasses.replace(BLOCK, mixer=MLA)), 1),)), "jaxlm"),
     ],
     ids=["no logits", "no scores", "nearly none", "stretched for ever", "linear", "no ffn", "branches", "two kinds"],
 )
@@ -153,7 +153,7 @@ def diff_of_files(a, b) -> list[str]:
     ids=str,
 )
 def test_a_layout_of_our_own_that_is_damaged(tmp_path, said, message):
-    config = changed(tiny.model(), by_depth=True, qk_norm=QKNormConfig(RMSNormConfig()))
+    config = changed(tiny.model(), scale_by_layer=True, qk_norm=QKNormConfig(RMSNormConfig()))
     LanguageModel(config, weights(LM(config), np.zeros((1, 1), np.int32)), None).save(tmp_path)
     fields = json.loads((tmp_path / "config.json").read_text())
     for key, value in said.items():

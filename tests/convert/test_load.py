@@ -45,8 +45,8 @@ def test_every_weight_is_where_it_belongs(tmp_path, shards):
     tensors = checkpoints.llama()
     lm = jaxlm.load(checkpoints.write(tmp_path, tensors, LLAMA, shards))
     assert_llama(lm, tensors)
-    assert lm.config.tied is False and lm.config.layers == 3 and lm.tokenizer is None
-    assert lm.config.segments[0].blocks[0].mixer.rope.base == 500.0
+    assert lm.config.tied is False and lm.config.depth == 3 and lm.tokenizer is None
+    assert lm.config.layers[0].blocks[0].mixer.rope.base == 500.0
     assert lm.logits(TOKENS).shape == (2, 4, 20)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from jaxlm.convert.names import Weight, flat, linear, same, tensors
 from jaxlm.models import LMConfig
-from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, SegmentConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, LayersConfig, MLPConfig
 from jaxlm.sharding import Axes
 
 D, H, G, K, J, F, E, L = 6, 4, 2, 3, 5, 7, 2, 8
@@ -118,8 +118,8 @@ NAMES = {
 
 def model(**changes):
     block = lambda K, **more: BlockConfig(AttentionConfig(H=2, K=K, **more), MLPConfig(F=6, gated=K == 4))
-    segments = (SegmentConfig((block(2, bias=True), block(4)), 2), SegmentConfig((block(6),), 3))
-    return LMConfig(V=9, D=4, segments=segments, **changes)
+    layers = (LayersConfig((block(2, bias=True), block(4)), 2), LayersConfig((block(6),), 3))
+    return LMConfig(V=9, D=4, layers=layers, **changes)
 
 
 def test_layers_are_numbered_through_segments_periods_and_blocks():
@@ -131,9 +131,9 @@ def test_layers_are_numbered_through_segments_periods_and_blocks():
         3: ("segment_0", "block_1", 1),
         **{4 + i: ("segment_1", "block_0", i) for i in range(3)},
     }
-    for layer, (segment, block, period) in places.items():
+    for layer, (group, block, period) in places.items():
         tensor = found[f"layers.{layer}.q"]
-        assert tensor.weights[0].key == (segment, "periods", block, "mixer", "q")
+        assert tensor.weights[0].key == (group, "periods", block, "mixer", "q")
         assert tensor.index == (period,)
         assert tensor.shape == ({0: 2, 1: 4, 2: 2, 3: 4}.get(layer, 6) * 2, 4)
     assert found["embed"].index == () and found["embed"].shape == (9, 4)
@@ -167,19 +167,19 @@ STACKED = {
 def test_experts_each_in_a_tensor_or_all_in_one(monkeypatch):
     """Two dense layers, then three of two experts."""
 
-    def of(segment, path, letters, inputs=()):
-        key = (segment, "periods", "block_0", *path.split("."))
+    def of(group, path, letters, inputs=()):
+        key = (group, "periods", "block_0", *path.split("."))
         names = ("layers", *("experts" if letter == "E" else None for letter in letters))
-        sizes = (2 if segment == "segment_0" else 3, *({"D": D, "F": F, "E": E}[letter] for letter in letters))
+        sizes = (2 if group == "segment_0" else 3, *({"D": D, "F": F, "E": E}[letter] for letter in letters))
         return Weight(key, sizes, Axes(names, tuple(i + 1 for i in inputs)))
 
-    weights = [of(segment, "norm1.scale", "D") for segment in ("segment_0", "segment_1")]
+    weights = [of(group, "norm1.scale", "D") for group in ("segment_0", "segment_1")]
     weights += [of("segment_0", "ffn.up", "DF", (0,)), of("segment_1", "ffn.up", "EDF", (1,))]
     weights += [of("segment_1", "ffn.router", "DE", (0,)), of("segment_1", "ffn.router_bias", "E")]
     weights += [of("segment_1", "ffn.shared.up", "DF", (0,)), of("segment_1", "ffn.up_bias", "EF")]
     monkeypatch.setattr("jaxlm.convert.names.weights_of", lambda config: weights)
     block = BlockConfig(AttentionConfig(H=2, K=2), MLPConfig(F=2))
-    config = LMConfig(V=9, D=4, segments=(SegmentConfig((block,), 2), SegmentConfig((block,), 3)))
+    config = LMConfig(V=9, D=4, layers=(LayersConfig((block,), 2), LayersConfig((block,), 3)))
 
     found = {tensor.name: tensor for tensor in tensors(MOE, config)}
     assert {name for name in found if "layers.1." in name} == {"layers.1.norm", "layers.1.up"}

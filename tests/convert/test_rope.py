@@ -72,7 +72,7 @@ def test_the_length_beside_the_section_counts_before_the_one_in_it():
     }.items(),
 )
 def test_the_base_is_in_the_section_or_beside_it_or_the_family_s_own(kind: str, base: float):
-    first = lambda **said: read(kind, said).segments[0].blocks[0].mixer.rope.base
+    first = lambda **said: read(kind, said).layers[0].blocks[0].mixer.rope.base
     default = {"rope_type": "default"}
     assert first() == first(rope_parameters=default) == base
     assert first(rope_theta=7.0) == first(rope_theta=7.0, rope_scaling=None) == 7.0
@@ -82,7 +82,7 @@ def test_the_base_is_in_the_section_or_beside_it_or_the_family_s_own(kind: str, 
 @pytest.mark.parametrize("kind, usual", [("gpt_neox", 0.25), ("glm", 0.5), ("phi3", 1.0)])
 def test_the_rotated_part_of_a_head(kind: str, usual: float):
     first = lambda **said: (
-        read(kind, {"head_dim": 16, "hidden_size": 128} | said).segments[0].blocks[0].mixer.rope.fraction
+        read(kind, {"head_dim": 16, "hidden_size": 128} | said).layers[0].blocks[0].mixer.rope.fraction
     )
     assert first() == usual
     assert first(partial_rotary_factor=0.75) == 0.75
@@ -91,11 +91,11 @@ def test_the_rotated_part_of_a_head(kind: str, usual: float):
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "gemma2", "cohere", "llama4_text"])
 def test_families_that_rotate_whole_heads_do_so_whatever_the_file_says(kind: str):
-    assert read(kind, {"partial_rotary_factor": 0.5}).segments[0].blocks[0].mixer.rope.fraction == 1.0
+    assert read(kind, {"partial_rotary_factor": 0.5}).layers[0].blocks[0].mixer.rope.fraction == 1.0
 
 
 def test_gpt_neox_has_names_of_its_own():
-    rope = read("gpt_neox", {"rotary_pct": 0.5, "rotary_emb_base": 9}).segments[0].blocks[0].mixer.rope
+    rope = read("gpt_neox", {"rotary_pct": 0.5, "rotary_emb_base": 9}).layers[0].blocks[0].mixer.rope
     assert (rope.fraction, rope.base) == (0.5, 9.0)
 
 
@@ -104,8 +104,8 @@ def test_gemma3_is_found_in_the_models_that_also_see():
     text = {"hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34, "sliding_window": 1024}
     scaling = {"factor": 8.0, "rope_type": "linear"}
     config = lm_config({"model_type": "gemma3", "text_config": text | {"rope_scaling": scaling}})
-    first = config.segments[0].blocks[0].mixer
-    assert (config.V, config.layers, first.H, first.G, first.K, first.window) == (262_208, 34, 8, 4, 256, 1024)
+    first = config.layers[0].blocks[0].mixer
+    assert (config.V, config.depth, first.H, first.G, first.K, first.window) == (262_208, 34, 8, 4, 256, 1024)
     assert seen(config, "mixer.rope.scaling")[4:6] == [Unscaled(), Linear(8.0)]
 
 
@@ -127,7 +127,7 @@ def test_gemma3_has_two_kinds_of_rotary_positions():
 def test_yarn_sharpens_latent_attention():
     yarn = {"rope_type": "yarn", "factor": 40.0, "mscale": 1.0, "mscale_all_dim": 1.0}
     said = {"qk_nope_head_dim": 6, "qk_rope_head_dim": 4, "rope_parameters": yarn}
-    scale = read("deepseek_v3", said).segments[0].blocks[0].mixer.scale
+    scale = read("deepseek_v3", said).layers[0].blocks[0].mixer.scale
     assert scale == pytest.approx(10**-0.5 * 1.3688879454113936**2)  # 0.1 ln 40 + 1
 
 

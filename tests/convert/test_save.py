@@ -230,7 +230,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, lm):
     assert run.stdout.startswith(f"cannot write to {old}: ") and "File too large" in run.stdout, run.stderr
     assert sorted(path.name for path in old.iterdir()) == ["config.json", "model.safetensors"]
     assert_same_bits(contents(old), checkpoints.gpt2())
-    assert jaxlm.load(old).config.layers == 2
+    assert jaxlm.load(old).config.depth == 2
 
 
 # jaxlm convert -------------------------------------------------------------------------------------------------------

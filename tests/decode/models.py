@@ -15,17 +15,17 @@ from jaxlm.nn import (
     BlockConfig,
     BucketsConfig,
     DifferentialConfig,
-    LatentConfig,
     LayerNormConfig,
+    LayersConfig,
     LearnedConfig,
     LinearAttentionConfig,
+    MLAConfig,
     MLPConfig,
     MoEConfig,
     ParallelConfig,
     QKNormConfig,
     RMSNormConfig,
     RopeConfig,
-    SegmentConfig,
     SinusoidalConfig,
     TemperatureConfig,
 )
@@ -46,8 +46,8 @@ def block(G: int, window: int | None = None, rope: Scaling | bool = True, **more
     return BlockConfig(attention, ffn, **outside)
 
 
-def lm(*segments: tuple[int, tuple[BlockConfig, ...]], **config: Any) -> LMConfig:
-    return LMConfig(V=V, D=D, segments=tuple(SegmentConfig(blocks, n) for n, blocks in segments), **config)
+def lm(*groups: tuple[int, tuple[BlockConfig, ...]], **config: Any) -> LMConfig:
+    return LMConfig(V=V, D=D, layers=tuple(LayersConfig(blocks, n) for n, blocks in groups), **config)
 
 
 MODELS = {
@@ -61,35 +61,35 @@ MODELS = {
     # multi-query; a window of the token itself
     "sinusoidal": lm((1, (block(1, rope=False), block(1, 1, rope=False))), positions=SinusoidalConfig()),
     "none": lm((2, (block(4, 100, rope=False),))),  # a window longer than any text
-    # segments of mixed periods; windows shorter than a prompt and than a continuation
+    # groups of mixed periods; windows shorter than a prompt and than a continuation
     "linear": lm((2, (BlockConfig(LinearAttentionConfig(H=4, K=8), MLPConfig(F=16)),))),  # a state of one size
     "windows": lm((2, (block(2, 5), block(4, rope=False))), (1, (block(2, 12),))),
 }
 
 RMS, MLP = RMSNormConfig(), MLPConfig(F=16)
 FAMILIES = {  # what families of models add to these
-    "alibi": lm((2, (block(2, rope=False, position_bias=AlibiConfig(), by_depth=True),)), embed_norm=RMS),
+    "alibi": lm((2, (block(2, rope=False, position_bias=AlibiConfig(), scale_by_layer=True),)), embed_norm=RMS),
     "buckets": lm((1, (block(4, rope=False, position_bias=BucketsConfig(8, 20), scale=1.0),))),
     "gemma": lm(  # norms of queries and keys; sandwiches; caps
         (1, (block(2, 5, softcap=2.0, qk_norm=QKNormConfig(RMS), norm_out=RMS), block(2, softcap=2.0, norm_out=RMS))),
         **{"embed_scale": 2.0, "softcap": 3.0},
     ),
     "gpt-oss": lm(  # sinks, some in a ring; a stretched rotation; experts
-        (2, (block(2, 7, sinks=True, ffn=MoEConfig(F=8, E=4, k=2)), block(2, sinks=True, rope=Yarn(4.0, 8)))),
+        (2, (block(2, 7, sinks=True, ffn=MoEConfig(F=8, E=4, top_k=2)), block(2, sinks=True, rope=Yarn(4.0, 8)))),
     ),
     "llama4": lm(  # chunks in a ring; a layer without positions whose queries grow
         (1, (block(2, chunk=6, qk_norm=QKNormConfig(RMS, after_rope=True)),) * 3),
-        (1, (block(2, rope=False, temperature=TemperatureConfig(0.5, 4.0)),)),
+        (1, (block(2, rope=False, attn_temperature=TemperatureConfig(0.5, 4.0)),)),
     ),
-    "olmo2": lm((2, (block(4, qk_norm=QKNormConfig(RMS, joint=True), clip=1.0, norm=None, norm_out=RMS),))),
+    "olmo2": lm((2, (block(4, qk_norm=QKNormConfig(RMS, joint=True), clip_qkv=1.0, norm=None, norm_out=RMS),))),
     "parallel": lm(
         (2, (ParallelConfig(AttentionConfig(H=4, K=8, rope=RopeConfig(fraction=0.25)), MLP, shared=False),)),
         (1, (ParallelConfig(AttentionConfig(H=4, K=8, G=1), MLP),)),
     ),
     "differential": lm((2, (BlockConfig(DifferentialConfig(H=4, K=8, G=2), MLP),) * 2)),
     "latent": lm(
-        (1, (BlockConfig(LatentConfig(H=4, K=8, R=4, J=6, L=8), MLP),)),
-        (2, (BlockConfig(LatentConfig(H=4, K=8, R=4, J=6, L=8, query_L=8), MoEConfig(F=8, E=4, k=2, shared=1)),)),
+        (1, (BlockConfig(MLAConfig(H=4, K=8, R=4, J=6, L=8), MLP),)),
+        (2, (BlockConfig(MLAConfig(H=4, K=8, R=4, J=6, L=8, query_L=8), MoEConfig(F=8, E=4, top_k=2, shared=1)),)),
     ),
 }
 # Rotations that depend on the length of the text by then: caches hold only as long as those stay.
@@ -97,7 +97,7 @@ DYNAMIC = {
     "longrope": lm((2, (block(2, rope=LongRope((1.0, 1.1, 1.2, 1.3), (2.0, 3.0, 5.0, 8.0), 20, 4.0)),))),
     "dynamic ntk": lm((2, (block(2, rope=DynamicNTK(4.0, 12)),))),
     "latent dynamic": lm(
-        (2, (BlockConfig(LatentConfig(H=4, K=8, R=4, J=6, L=8, rope=RopeConfig(scaling=DynamicNTK(4.0, 12))), MLP),)),
+        (2, (BlockConfig(MLAConfig(H=4, K=8, R=4, J=6, L=8, rope=RopeConfig(scaling=DynamicNTK(4.0, 12))), MLP),)),
     ),
 }
 MODELS |= FAMILIES

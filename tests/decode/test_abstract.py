@@ -30,7 +30,7 @@ def test_shapes_lie_as_the_arrays_do():
 
 def unstacked(caches):
     """One layer of stacked caches, for each layer: decoding has them so."""
-    return [[jax.tree.map(lambda x, i=i: x[i], segment) for i in range(2)] for segment in caches]
+    return [[jax.tree.map(lambda x, i=i: x[i], group) for i in range(2)] for group in caches]
 
 
 def test_rows_that_the_mesh_does_not_divide():

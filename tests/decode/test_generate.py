@@ -325,7 +325,7 @@ def test_nothing_goes_to_the_host_while_decoding():
 
 def test_prepare_casts_matrices_to_what_multiplies_them(monkeypatch):
     config = MODELS["learned"]
-    bfloat16 = models.LMConfig(config.V, config.D, config.segments, config.positions, config.norm, dtype="bfloat16")
+    bfloat16 = models.LMConfig(config.V, config.D, config.layers, config.positions, config.norm, dtype="bfloat16")
     for backend, dtype in (("cpu", "float32"), ("gpu", "bfloat16"), ("tpu", "bfloat16")):
         monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
         found, layers = prepare(bfloat16, params("learned"))

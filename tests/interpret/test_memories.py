@@ -15,8 +15,8 @@ from jaxlm.nn import (
     BranchesConfig,
     Context,
     FeedForwardConfig,
+    LayersConfig,
     MLPConfig,
-    SegmentConfig,
     unstack,
 )
 from tests.weights import weights
@@ -24,7 +24,7 @@ from tests.weights import weights
 ATTENTION = AttentionConfig(H=2, K=4)
 GATED = BlockConfig(ATTENTION, MLPConfig(F=20))  # more than two widths, and no multiple of one
 PLAIN = BlockConfig(ATTENTION, MLPConfig(F=6, activation="relu", gated=False, bias=True))
-CONFIG = LMConfig(V=11, D=8, segments=(SegmentConfig((GATED, PLAIN), 2), SegmentConfig((PLAIN,))))
+CONFIG = LMConfig(V=11, D=8, layers=(LayersConfig((GATED, PLAIN), 2), LayersConfig((PLAIN,))))
 TOKENS = np.random.default_rng(0).integers(0, 11, (2, 5)).astype(np.int32)
 
 
@@ -52,8 +52,8 @@ def test_the_coefficients_are_the_formula():
     places = [("segment_0", "0", "block_0"), ("segment_0", "0", "block_1"), ("segment_0", "1", "block_0")]
     x = trees["embed"]["table"][TOKENS]
     context = Context(np.arange(5)[None])
-    for layer, (segment, period, block) in enumerate(places):
-        c, p = (GATED, PLAIN)[layer % 2], trees[segment][period][block]
+    for layer, (group, period, block) in enumerate(places):
+        c, p = (GATED, PLAIN)[layer % 2], trees[group][period][block]
         normed = lambda name, x, c=c, p=p: c.norm.build(name).apply({"params": p[name]}, x)
         y, _ = c.mixer.build(5, "mixer").apply({"params": p["mixer"]}, normed("norm1", x), context)
         h = np.asarray(normed("norm2", x + y))
@@ -119,6 +119,6 @@ TWO = BranchesConfig((BranchConfig("a", MLPConfig(F=8)), BranchConfig("b", MLPCo
     ids=["another", "none", "two"],
 )
 def test_another_feed_forward(block, found):
-    strange = LMConfig(V=11, D=8, segments=(SegmentConfig((block,)),))
+    strange = LMConfig(V=11, D=8, layers=(LayersConfig((block,)),))
     with pytest.raises(UserError, match=f"layer 0 has not one plain or gated MLP to read as memories, but {found}"):
         memories(strange, {}, jnp.zeros((1, 1), int), 0)

@@ -9,7 +9,7 @@ import pytest
 
 from jaxlm.errors import UserError
 from jaxlm.models import EncoderConfig, flops
-from jaxlm.nn import AttentionConfig, BlockConfig, LayerNormConfig, LearnedConfig, MLPConfig, SegmentConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, LayerNormConfig, LayersConfig, LearnedConfig, MLPConfig
 from jaxlm.nn.stack import unstack
 from tests.weights import weights
 
@@ -20,7 +20,7 @@ BLOCK = BlockConfig(
     norm=None,
     norm_sum=LayerNormConfig(),
 )
-BERT = EncoderConfig(V, D, (SegmentConfig((BLOCK,), 2),), LearnedConfig(T), types=2)
+BERT = EncoderConfig(V, D, (LayersConfig((BLOCK,), 2),), LearnedConfig(T), types=2)
 TOKENS = np.random.default_rng(0).integers(0, V, (B, T))
 TYPES = np.array([[0, 0, 0, 1, 1, 1, 1], [0] * 7])
 PARAMS = weights(BERT.build(), TOKENS)
@@ -70,14 +70,14 @@ def test_padding_is_not_seen():
 def test_flops_are_what_the_compiler_counts():
     batch = jnp.zeros((1, 64), jnp.int32)
     block = dataclasses.replace(BLOCK, mixer=dataclasses.replace(BLOCK.mixer, K=64), ffn=MLPConfig(512, "relu", False))
-    c = EncoderConfig(512, 128, (SegmentConfig((block,)),), None)
+    c = EncoderConfig(512, 128, (LayersConfig((block,)),), None)
     counted = jax.jit(c.build().apply).lower({"params": weights(c.build(), batch)}, batch).compile().cost_analysis()
     assert c.flops({"T": 64}) / 3 == pytest.approx(counted["flops"], rel=0.1)  # less norms and the softmax
     assert flops.parameters(BERT) == sum(x.size for x in jax.tree.leaves(PARAMS))
 
 
 def test_what_cannot_be():
-    with pytest.raises(UserError, match="at least one segment"):
+    with pytest.raises(UserError, match="at least one group"):
         EncoderConfig(V, D, ())
     with pytest.raises(UserError, match="unknown activation 'gelo': did you mean 'gelu'"):
-        EncoderConfig(V, D, BERT.segments, activation="gelo")
+        EncoderConfig(V, D, BERT.layers, activation="gelo")

@@ -10,12 +10,12 @@ from jaxlm.models import LM, LMConfig, flops
 from jaxlm.nn import (
     AttentionConfig,
     BlockConfig,
-    LatentConfig,
+    LayersConfig,
     LearnedConfig,
+    MLAConfig,
     MLPConfig,
     MoEConfig,
     RMSNormConfig,
-    SegmentConfig,
     SinusoidalConfig,
 )
 from jaxlm.nn.attention import mean_visible
@@ -24,7 +24,7 @@ GPT2 = config.resolve("gpt2_124m").model
 
 
 def lm(*blocks: BlockConfig, repeat: int = 1, **changes) -> LMConfig:
-    return LMConfig(**{"V": 50, "D": 16, "segments": (SegmentConfig(blocks, repeat),)} | changes)
+    return LMConfig(**{"V": 50, "D": 16, "layers": (LayersConfig(blocks, repeat),)} | changes)
 
 
 def test_gpt2_by_hand():
@@ -49,7 +49,7 @@ def test_grouped_queries_gates_and_a_head_of_its_own():
 def test_of_experts_the_active_ones_count():
     """Mixtral 8x7B (arXiv:2401.04088): 47B parameters, 13B active."""
     block = lambda ffn: BlockConfig(AttentionConfig(H=32, K=128, G=8), ffn)
-    moe = block(MoEConfig(F=14336, E=8, k=2))
+    moe = block(MoEConfig(F=14336, E=8, top_k=2))
     c = lm(moe, repeat=32, V=32000, D=4096, tied=False)
     assert flops.parameters(c) == 46_702_792_704
     assert flops.active_parameters(c) == 46_702_792_704 - 32 * 6 * 3 * 4096 * 14336 == 12_879_925_248
@@ -60,7 +60,9 @@ def test_of_experts_the_active_ones_count():
 
 def test_shared_experts_and_biases():
     V, D, F, E, k = 50, 16, 24, 6, 2
-    ffn = MoEConfig(F=F, E=E, k=k, bias=True, router_bias=True, balance=True, shared=3, shared_gate=True)
+    ffn = MoEConfig(
+        F=F, E=E, top_k=k, bias=True, router_bias=True, score_correction_bias=True, shared=3, shared_gate=True
+    )
     c = lm(BlockConfig(AttentionConfig(H=2, K=8), ffn), repeat=2)
     one, shared = 3 * D * F + 2 * F + D, 9 * D * F + 6 * F + D
     rest = 4 * D * 16 + D * E + 2 * E + shared + D + 2 * D  # attention, router, biases, shared, its gate, norms
@@ -78,10 +80,10 @@ def test_a_table_of_another_width_than_the_model():
 
 
 def test_experts_that_a_token_is_not_given_cost_nothing():
-    """The router meets all of them. Beside a dense layer, in a segment of both."""
+    """The router meets all of them. Beside a dense layer, in a group of both."""
     dense = BlockConfig(AttentionConfig(H=2, K=8), MLPConfig(F=24))
     sparse = dataclasses.replace(
-        dense, ffn=MoEConfig(F=10, E=6, k=2, bias=True, router_bias=True, balance=True, shared=1)
+        dense, ffn=MoEConfig(F=10, E=6, top_k=2, bias=True, router_bias=True, score_correction_bias=True, shared=1)
     )
     expert, router, shared = 3 * 16 * 10, 16 * 6, 3 * 16 * 10
     inside = lambda c: flops.matmul_parameters(c) - 50 * 16
@@ -95,7 +97,7 @@ def test_experts_that_a_token_is_not_given_cost_nothing():
 
 def test_latent_attention_by_hand():
     H, K, R, J, L, D, T = 4, 6, 2, 3, 5, 16, 40
-    c = lm(BlockConfig(LatentConfig(H=H, K=K, R=R, J=J, L=L, query_L=7), MLPConfig(F=24)))
+    c = lm(BlockConfig(MLAConfig(H=H, K=K, R=R, J=J, L=L, query_L=7), MLPConfig(F=24)))
     mixer = D * 7 + 7 * H * (K + R) + D * (L + R) + L * H * (K + J) + H * J * D
     assert flops.matmul_parameters(c) == mixer + 3 * D * 24 + 50 * D
     assert flops.train_flops(c, T) == 6 * (mixer + 3 * D * 24 + 50 * D) + 3 * 2 * H * (K + R + J) * T / 2
@@ -134,7 +136,7 @@ def test_a_window_sees_the_mean_number_of_positions(window, T):
 def test_segments_add_up():
     local, whole = (BlockConfig(AttentionConfig(H=2, K=8, window=w), MLPConfig(F=24)) for w in (8, None))
     scores = lambda c: flops.train_flops(c, 64) - 6 * flops.matmul_parameters(c)
-    mixed = dataclasses.replace(lm(local), segments=(SegmentConfig((local, whole), 3), SegmentConfig((whole,), 2)))
+    mixed = dataclasses.replace(lm(local), layers=(LayersConfig((local, whole), 3), LayersConfig((whole,), 2)))
     assert scores(mixed) == 3 * scores(lm(local)) + 5 * scores(lm(whole))
 
 

@@ -16,11 +16,11 @@ from jaxlm.models import LM, LMConfig
 from jaxlm.nn import (
     AttentionConfig,
     BlockConfig,
+    LayersConfig,
     LearnedConfig,
     MLPConfig,
     RMSNormConfig,
     RopeConfig,
-    SegmentConfig,
     SinusoidalConfig,
     unstack,
 )
@@ -36,7 +36,7 @@ def config(positions="rope", G=2, **changes) -> LMConfig:
     rope = RopeConfig() if positions == "rope" else None
     absolute = {"learned": LearnedConfig(16), "sinusoidal": SinusoidalConfig()}.get(positions)
     block = BlockConfig(AttentionConfig(H=4, K=6, G=G, rope=rope), MLPConfig(F=16))
-    return dataclasses.replace(LMConfig(V, D, (SegmentConfig((block,), 2),), absolute), **changes)
+    return dataclasses.replace(LMConfig(V, D, (LayersConfig((block,), 2),), absolute), **changes)
 
 
 POSITIONS = ["rope", "learned", "sinusoidal", "none"]
@@ -111,7 +111,7 @@ def test_packed_texts_do_not_see_each_other(positions):
 def test_the_order_of_tokens_matters_where_there_are_positions(positions):
     """In one layer: attention itself does not know the order of what it sees."""
     c = config(positions)
-    c = dataclasses.replace(c, segments=(dataclasses.replace(c.segments[0], repeat=1),))
+    c = dataclasses.replace(c, layers=(dataclasses.replace(c.layers[0], repeat=1),))
     swapped = TOKENS[:, [1, 0, *range(2, T)]]
     change = np.abs(logits(c, params(c), TOKENS) - logits(c, params(c), swapped))[:, -1].max()
     assert (change < 1e-5) == (positions == "none")
@@ -129,15 +129,15 @@ def test_half_precision(dtype):
 # Composition
 
 
-def test_segments_run_in_order_and_unstacked_weights_give_the_same():
+def test_groups_run_in_order_and_unstacked_weights_give_the_same():
     local, full = (BlockConfig(AttentionConfig(H=2, K=6, window=w), MLPConfig(F=16)) for w in (2, None))
-    c = LMConfig(V, D, (SegmentConfig((local, full), 2), SegmentConfig((full,))))
-    assert c.layers == 5
+    c = LMConfig(V, D, (LayersConfig((local, full), 2), LayersConfig((full,))))
+    assert c.depth == 5
     p = params(c)
     assert set(p) == {"embed", "norm", "segment_0", "segment_1"}
     apart = logits(c, unstack(p), TOKENS, None, None, False)
     np.testing.assert_allclose(logits(c, p, TOKENS), apart, atol=2e-5)
-    first = dataclasses.replace(c, segments=c.segments[:1])
+    first = dataclasses.replace(c, layers=c.layers[:1])
     assert np.abs(logits(c, p, TOKENS) - logits(first, p, TOKENS)).max() > 0.1  # the second one counts
 
 
@@ -164,7 +164,7 @@ def test_around_the_layers(tied):
     """Every number and norm between tokens and logits, one after the other."""
     norms = {"embed_norm": RMSNormConfig(eps=0.3), "norm": RMSNormConfig(eps=0.1)}
     numbers = {"embed_scale": 3.0, "embed_width": 6, "logit_scale": 1.5, "softcap": 0.7}
-    c = LMConfig(V, D, (SegmentConfig((Nothing(),)),), tied=tied, **norms, **numbers)
+    c = LMConfig(V, D, (LayersConfig((Nothing(),)),), tied=tied, **norms, **numbers)
     p = params(c)
     shapes = {"embed": {"table": (V, 6)}, "embed_in": (6, D), "embed_out": (D, 6)}
     shapes |= {name: {"scale": (D,)} for name in norms} | ({} if tied else {"head": (V, 6)})
@@ -191,16 +191,16 @@ def test_products_around_the_layers_on_meshes():
             np.testing.assert_allclose(logits(c, placed, put(tokens, "batch", None)), expected, atol=2e-5)
 
 
-def test_layers_are_counted_through_the_segments():
+def test_layers_are_counted_through_the_groups():
     """Scores divided by the layer's number: the same layers cut otherwise are the same model."""
-    block = BlockConfig(AttentionConfig(H=2, K=6, by_depth=True), MLPConfig(F=16))
-    one, two = (LMConfig(V, D, tuple(SegmentConfig((block,), n) for n in repeat)) for repeat in ([3], [1, 2]))
+    block = BlockConfig(AttentionConfig(H=2, K=6, scale_by_layer=True), MLPConfig(F=16))
+    one, two = (LMConfig(V, D, tuple(LayersConfig((block,), n) for n in repeat)) for repeat in ([3], [1, 2]))
     p = params(one)
     cut = lambda at: {"periods": jax.tree.map(lambda x: x[at], p["segment_0"]["periods"])}
     split = {**p, "segment_0": cut(slice(0, 1)), "segment_1": cut(slice(1, 3))}
     np.testing.assert_allclose(logits(two, split, TOKENS), logits(one, p, TOKENS), atol=1e-5)
     plain = dataclasses.replace(block, mixer=AttentionConfig(H=2, K=6))
-    plain = dataclasses.replace(one, segments=(SegmentConfig((plain,), 3),))
+    plain = dataclasses.replace(one, layers=(LayersConfig((plain,), 3),))
     assert np.abs(logits(plain, p, TOKENS) - logits(one, p, TOKENS)).max() > 1e-3
 
 
@@ -252,7 +252,7 @@ def test_abstract_parameters_on_any_mesh(mesh):
     "changes, words",
     [
         ({"V": 0}, "V=0 must be at least 1"),
-        ({"segments": ()}, "at least one segment"),
+        ({"layers": ()}, "at least one group"),
         ({"dtype": "float64"}, "unknown dtype 'float64': float32, bfloat16 or float16"),
         ({"remat": "atention"}, "unknown remat policy 'atention': did you mean 'attention'"),
     ],

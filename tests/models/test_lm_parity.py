@@ -12,10 +12,10 @@ from jaxlm.nn import (
     AttentionConfig,
     BlockConfig,
     LayerNormConfig,
+    LayersConfig,
     LearnedConfig,
     MLPConfig,
     RMSNormConfig,
-    SegmentConfig,
 )
 from tests.weights import weights
 
@@ -23,12 +23,12 @@ from tests.weights import weights
 def gpt2_config(V, D, N, H, length):
     attention = AttentionConfig(H, D // H, rope=None, bias=True, bias_out=True)
     block = BlockConfig(attention, MLPConfig(4 * D, "gelu_tanh", gated=False, bias=True), LayerNormConfig())
-    return LMConfig(V, D, (SegmentConfig((block,), N),), LearnedConfig(length), LayerNormConfig())
+    return LMConfig(V, D, (LayersConfig((block,), N),), LearnedConfig(length), LayerNormConfig())
 
 
 def llama_config(V, D, N, F, tied=False, eps=1e-6, **attention):
     block = BlockConfig(AttentionConfig(**attention), MLPConfig(F), RMSNormConfig(eps))
-    return LMConfig(V, D, (SegmentConfig((block,), N),), norm=RMSNormConfig(eps), tied=tied)
+    return LMConfig(V, D, (LayersConfig((block,), N),), norm=RMSNormConfig(eps), tied=tied)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -15,12 +15,12 @@ from jaxlm.models import LMConfig, mup
 from jaxlm.nn import (
     AttentionConfig,
     BlockConfig,
-    LatentConfig,
+    LayersConfig,
     LinearAttentionConfig,
+    MLAConfig,
     MLPConfig,
     MoEConfig,
     ParallelConfig,
-    SegmentConfig,
     SparseAttentionConfig,
 )
 from jaxlm.ops.sparse import Local
@@ -39,13 +39,13 @@ def setup(c: RunConfig) -> Setup:
 
 def model(D: int, N: int = 1, H: int = 4, G: int | None = None, mixer=None, ffn=None, **changes) -> LMConfig:
     block = BlockConfig(mixer or AttentionConfig(H=H, K=D // H, G=G), ffn or MLPConfig(F=2 * D))
-    return LMConfig(**{"V": 264, "D": D, "segments": (SegmentConfig((block,), N),), "tied": False} | changes)
+    return LMConfig(**{"V": 264, "D": D, "layers": (LayersConfig((block,), N),), "tied": False} | changes)
 
 
 def experts(D: int) -> LMConfig:
     """Latent attention with a latent of one width and queries' latent that grows, and experts."""
-    mixer = LatentConfig(H=D // 16, K=16, R=8, J=16, L=24, query_L=D // 2)
-    return model(D, mixer=mixer, ffn=MoEConfig(F=D, E=4, k=2, shared=1, shared_gate=True))
+    mixer = MLAConfig(H=D // 16, K=16, R=8, J=16, L=24, query_L=D // 2)
+    return model(D, mixer=mixer, ffn=MoEConfig(F=D, E=4, top_k=2, shared=1, shared_gate=True))
 
 
 def run(model: LMConfig, base: LMConfig | None, **changes):
@@ -84,12 +84,12 @@ def test_scales_of_a_wide_and_deep_model():
     base = model(32, tied=True, embed_scale=3.0, logit_scale=2.0)
     deep = mup.scaled(model(128, N=4, tied=True), base)
     assert (deep.logit_scale, deep.embed_scale) == (0.5, 3.0)
-    block = deep.segments[0].blocks[0]
+    block = deep.layers[0].blocks[0]
     assert block.scale == 1 / 4 and block.mixer.scale == pytest.approx(8**-0.5 / 4)
     assert mup.scaled(deep, base) == deep and mup.scaled(base, base) == base
     assert by_name(mup.deviations(deep, base))["down"] == 2  # the initial size is no longer divided by the depth
     more_heads = mup.scaled(model(128, H=16), model(32))
-    assert more_heads.logit_scale == 1 and more_heads.segments[0].blocks[0].mixer.scale is None
+    assert more_heads.logit_scale == 1 and more_heads.layers[0].blocks[0].mixer.scale is None
 
 
 def test_a_run_starts_and_learns_accordingly():
@@ -219,7 +219,7 @@ def test_a_step_on_a_mesh_is_that_of_one_device(config):
 @pytest.mark.parametrize(
     "wide, base, says",
     [
-        (model(64), dataclasses.replace(model(32), segments=model(32).segments * 2), "1 segments, not 2"),
+        (model(64), dataclasses.replace(model(32), layers=model(32).layers * 2), "1 groups of layers, not 2"),
         (
             model(64),
             model(32, mixer=LinearAttentionConfig(4, 8)),
@@ -239,7 +239,7 @@ def test_bases_that_do_not_fit(wide, base, says):
 
 def test_more_bases_that_do_not_fit():
     parallel = lambda N: LMConfig(
-        264, 32, (SegmentConfig((ParallelConfig(AttentionConfig(H=4, K=8), MLPConfig(64)),), N),)
+        264, 32, (LayersConfig((ParallelConfig(AttentionConfig(H=4, K=8), MLPConfig(64)),), N),)
     )
     with pytest.raises(UserError, match="ParallelConfig has no scale for another depth"):
         mup.scaled(parallel(2), parallel(1))

@@ -17,8 +17,8 @@ from jaxlm.nn import (
     BranchesConfig,
     CrossAttentionConfig,
     LayerNormConfig,
+    LayersConfig,
     MLPConfig,
-    SegmentConfig,
 )
 from jaxlm.nn.stack import unstack
 from jaxlm.ops.positions import sinusoidal
@@ -37,7 +37,7 @@ DECODER = BranchesConfig(
         BranchConfig("ffn", MLP, **POST),
     )
 )
-MODEL = Seq2SeqConfig(V, D, (SegmentConfig((ENCODER,), 2),), (SegmentConfig((DECODER,), 2),), embed_scale=4.0)
+MODEL = Seq2SeqConfig(V, D, (LayersConfig((ENCODER,), 2),), (LayersConfig((DECODER,), 2),), embed_scale=4.0)
 RNG = np.random.default_rng(0)
 SOURCE, TARGET = RNG.integers(3, V, (B, S)), RNG.integers(3, V, (B, T))
 LENGTHS = np.array([6, 4, 1])
@@ -105,7 +105,7 @@ def test_flops():
 def test_what_cannot_be():
     with pytest.raises(UserError, match="a decoder's tokens must not see what follows"):
         dataclasses.replace(MODEL, decoder=MODEL.encoder)
-    with pytest.raises(UserError, match="at least one segment of each"):
+    with pytest.raises(UserError, match="at least one group of layers in each"):
         dataclasses.replace(MODEL, encoder=())
     with pytest.raises(UserError, match="cross attention needs a memory"):
         MODEL.build().apply({"params": PARAMS}, TARGET)

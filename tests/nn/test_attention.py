@@ -42,21 +42,21 @@ CONFIGS = {
     "grouped": AttentionConfig(H=4, K=6, G=2, rope=RopeConfig(100.0), window=3, bias=True, bias_out=True),
     "multi-query": AttentionConfig(H=4, K=5, G=1, rope=None, bias=True),
     "scale and softcap": AttentionConfig(H=4, K=6, G=2, scale=0.9, softcap=0.8),
-    "clip": AttentionConfig(H=4, K=6, clip=0.4),
+    "clip": AttentionConfig(H=4, K=6, clip_qkv=0.4),
     "norm": AttentionConfig(H=4, K=6, G=2, qk_norm=RMS),
     "norm of every head": AttentionConfig(H=4, K=6, G=2, qk_norm=QKNormConfig(LayerNormConfig(), per_head=True)),
     "joint norm": AttentionConfig(H=4, K=6, G=2, qk_norm=JOINT),
     "norm after rotation": AttentionConfig(H=4, K=6, qk_norm=dataclasses.replace(JOINT, after_rope=True)),
-    "temperature": AttentionConfig(H=4, K=6, rope=None, temperature=WARM),
-    "by depth": AttentionConfig(H=4, K=6, by_depth=True),
+    "temperature": AttentionConfig(H=4, K=6, rope=None, attn_temperature=WARM),
+    "by depth": AttentionConfig(H=4, K=6, scale_by_layer=True),
     "sinks": AttentionConfig(H=4, K=6, G=2, sinks=True, window=4),
     "alibi": AttentionConfig(H=4, K=6, rope=None, position_bias=AlibiConfig(6.0)),
     "buckets": AttentionConfig(H=4, K=6, G=2, rope=None, position_bias=BucketsConfig(4, 6)),
     "chunk": AttentionConfig(H=4, K=6, G=2, chunk=3, rope=RopeConfig(fraction=0.7, interleaved=True)),
     "every key": AttentionConfig(H=4, K=6, causal=False, position_bias=BucketsConfig(4, 6, bidirectional=True)),
     "everything": AttentionConfig(
-        **{"H": 4, "K": 6, "G": 2, "window": 4, "chunk": 5, "scale": 0.5, "by_depth": True, "softcap": 1.1},
-        **{"sinks": True, "clip": 0.9, "qk_norm": JOINT, "temperature": WARM, "bias": True, "bias_out": True},
+        **{"H": 4, "K": 6, "G": 2, "window": 4, "chunk": 5, "scale": 0.5, "scale_by_layer": True, "softcap": 1.1},
+        **{"sinks": True, "clip_qkv": 0.9, "qk_norm": JOINT, "attn_temperature": WARM, "bias": True, "bias_out": True},
         **{"rope": RopeConfig(50.0), "position_bias": AlibiConfig()},
     ),
 }
@@ -91,7 +91,7 @@ def heads(c, p, x, positions):
     found = {}
     for name in "qkv":
         y = np.float64(np.einsum("btd,dhk->bthk", x, p[name]) + p.get(f"{name}_bias", 0))
-        y = y if c.clip is None else y.clip(-c.clip, c.clip)
+        y = y if c.clip_qkv is None else y.clip(-c.clip_qkv, c.clip_qkv)
         for b, t in np.ndindex(y.shape[:2]) if name != "v" else ():
             if c.qk_norm and not c.qk_norm.after_rope:
                 y[b, t] = normed(c.qk_norm, p[f"{name}_norm"], y[b, t])
@@ -99,8 +99,8 @@ def heads(c, p, x, positions):
                 y[b, t] = turned(c.rope, y[b, t], positions[b, t])
             if c.qk_norm and c.qk_norm.after_rope:
                 y[b, t] = normed(c.qk_norm, p[f"{name}_norm"], y[b, t])
-            if name == "q" and c.temperature:
-                y[b, t] *= 1 + c.temperature.scale * math.log(1 + (positions[b, t] + 1) // c.temperature.step)
+            if name == "q" and c.attn_temperature:
+                y[b, t] *= 1 + c.attn_temperature.scale * math.log(1 + (positions[b, t] + 1) // c.attn_temperature.step)
         found[name] = y
     return found.values()
 
@@ -129,7 +129,7 @@ def formula(c, p, x, positions, segments, layer=LAYER):
             i, j = int(positions[b, t]), int(positions[b, s])
             if segments[b, t] == segments[b, s] and visible(c, i, j):
                 score = q[b, t, h] @ k[b, s, g] * (c.K**-0.5 if c.scale is None else c.scale)
-                score = score / (layer + 1) if c.by_depth else score
+                score = score / (layer + 1) if c.scale_by_layer else score
                 score = c.softcap * math.tanh(score / c.softcap) if c.softcap else score
                 scores.append(score + bias_of(c.position_bias, p, h, i - j))
                 values.append(v[b, s, g])

@@ -56,7 +56,7 @@ BLOCKS = {  # the config, the names of its norms, and the formula with mixer m, 
         lambda x, m, f, n: (y := x + 0.3 * m(n["norm1"](x))) + 0.3 * f(n["norm2"](y)),
     ),
     "around the norm": (  # Bloom
-        BlockConfig(ATTENTION, MLP, LAYER, around_norm=True),
+        BlockConfig(ATTENTION, MLP, LAYER, residual_from_norm=True),
         "norm1 norm2",
         lambda x, m, f, n: (z := n["norm2"]((y := n["norm1"](x)) + m(y))) + f(z),
     ),

@@ -17,12 +17,12 @@ from jaxlm.nn import (
     BranchesConfig,
     Context,
     LayerNormConfig,
+    LayersConfig,
     LinearAttentionConfig,
     LSTMConfig,
     MLPConfig,
     MoEConfig,
     RMSNormConfig,
-    SegmentConfig,
 )
 from jaxlm.scaling import accounting
 from jaxlm.sharding import Axes, MeshConfig
@@ -34,7 +34,7 @@ from tests.weights import boxed, weights
 X = np.random.default_rng(0).normal(size=(4, 6, 8)).astype(np.float32)
 CONTEXT = Context(np.arange(6)[None])
 ATTENTION, LINEAR, MLP = AttentionConfig(H=2, K=4), LinearAttentionConfig(H=2, K=4), MLPConfig(F=16)
-EXPERTS = MoEConfig(F=8, E=4, k=2, balance=True)
+EXPERTS = MoEConfig(F=8, E=4, top_k=2, score_correction_bias=True)
 RMS, LAYER = RMSNormConfig(eps=0.1), LayerNormConfig(eps=0.1)
 FOUR = BranchesConfig(
     (
@@ -96,7 +96,7 @@ def test_branches_are_added_in_turn():
 
 
 def model(*layers, repeat=2, **changes):
-    return LMConfig(V=32, D=8, segments=(SegmentConfig(layers, repeat),), **changes)
+    return LMConfig(V=32, D=8, layers=(LayersConfig(layers, repeat),), **changes)
 
 
 TOKENS = np.random.default_rng(1).integers(0, 32, (8, 12))
@@ -168,16 +168,16 @@ def test_what_walks_over_layers():
     moved = balance.rebalance(c, p, p, statistics, 0.1)["segment_0"]["periods"]["block_0"]["ffn2"]["balance"]
     assert np.abs(moved - p["segment_0"]["periods"]["block_0"]["ffn2"]["balance"]).max() == pytest.approx(0.1, rel=1e-4)
     deep = mup.scaled(model(FOUR, ONE, repeat=4), model(FOUR, ONE, repeat=2))
-    assert [b.scale for b in deep.segments[0].blocks[0].branches] == [0.25, 0.5, 0.5, 0.25]
+    assert [b.scale for b in deep.layers[0].blocks[0].branches] == [0.25, 0.5, 0.5, 0.25]
     with pytest.raises(UserError, match="LinearAttentionConfig in BranchesConfig where it has another"):
         mup.scaled(model(ONE), model(alone))
     assert config.from_dict(config.to_dict(c)) == c
 
 
 def test_parts_are_set_by_the_names_of_their_classes():
-    block = "model.segments.0.blocks.0"
+    block = "model.layers.0.blocks.0"
     changed = lambda *texts: config.override(tiny.run(), [f"{block}.{text}" for text in texts]).model
-    set_to = lambda *texts: changed(*texts).segments[0].blocks[0]
+    set_to = lambda *texts: changed(*texts).layers[0].blocks[0]
     new = set_to('mixer={"type": "LSTMConfig", "Z": 8}', "ffn=none")
     assert (new.mixer, new.ffn) == (LSTMConfig(8), None)
     assert set_to('ffn={"F": 8}').ffn == MLPConfig(8)  # the one kind that all others are made from

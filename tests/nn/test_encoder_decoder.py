@@ -20,10 +20,10 @@ from jaxlm.nn import (
     Context,
     CrossAttentionConfig,
     LayerNormConfig,
+    LayersConfig,
     LSTMConfig,
     MLPConfig,
     PipelineConfig,
-    SegmentConfig,
     Stack,
 )
 from jaxlm.nn.embed import Embed
@@ -34,8 +34,8 @@ from tests.weights import boxed, weights
 V, D, B, S, T = 32, 16, 8, 12, 16
 ATTENTION, MLP = AttentionConfig(H=4, K=8, G=2), MLPConfig(F=32)
 POST = {"norm": None, "norm_sum": LayerNormConfig()}
-ENCODER = SegmentConfig((BlockConfig(dataclasses.replace(ATTENTION, causal=False), MLP),), 2)
-DECODER = SegmentConfig(
+ENCODER = LayersConfig((BlockConfig(dataclasses.replace(ATTENTION, causal=False), MLP),), 2)
+DECODER = LayersConfig(
     (
         BranchesConfig(
             (

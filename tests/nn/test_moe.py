@@ -15,7 +15,7 @@ from jaxlm.config_tree import from_dict, to_dict
 from jaxlm.errors import UserError
 from jaxlm.losses import cross_entropy
 from jaxlm.models import LM, LMConfig
-from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, MoEConfig, SegmentConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, LayersConfig, MLPConfig, MoEConfig
 from jaxlm.ops import routing
 from jaxlm.sharding import Axes, MeshConfig
 from jaxlm.train import balance
@@ -26,17 +26,26 @@ B, T, D, F, E, k = 8, 6, 16, 8, 6, 2
 X = np.random.default_rng(0).normal(size=(B, T, D)).astype(np.float32)
 
 CONFIGS = {
-    "mixtral": MoEConfig(F=F, E=E, k=k),
-    "qwen2": MoEConfig(F=F, E=E, k=k, normalize=False, shared=MLPConfig(F=2 * F + 2), shared_gate=True),
-    "deepseek2": MoEConfig(F=F, E=E, k=k, normalize=False, groups=3, groups_kept=2, scale=4.0, shared=2),
+    "mixtral": MoEConfig(F=F, E=E, top_k=k),
+    "qwen2": MoEConfig(F=F, E=E, top_k=k, norm_topk_prob=False, shared=MLPConfig(F=2 * F + 2), shared_gate=True),
+    "deepseek2": MoEConfig(F=F, E=E, top_k=k, norm_topk_prob=False, groups=3, topk_group=2, scale=4.0, shared=2),
     "deepseek3": MoEConfig(
-        F=F, E=E, k=k, score="sigmoid", balance=True, groups=3, groups_kept=2, group_score="top2", scale=2.5, shared=1
+        F=F,
+        E=E,
+        top_k=k,
+        score="sigmoid",
+        score_correction_bias=True,
+        groups=3,
+        topk_group=2,
+        group_score="top2",
+        scale=2.5,
+        shared=1,
     ),
-    "gpt-oss": MoEConfig(F=F, E=E, k=k, activation="quick_gelu", limit=0.5, bias=True, router_bias=True),
-    "llama4": MoEConfig(F=F, E=E, k=1, score="sigmoid", normalize=False, weigh_input=True, shared=1),
-    "plain": MoEConfig(F=F, E=E, k=3, activation="relu", gated=False, bias=True),
-    "switch": MoEConfig(F=F, E=E, k=1, activation="relu", gated=False, normalize=False, capacity=1.0),
-    "capped": MoEConfig(F=F, E=E, k=k, bias=True, capacity=0.75),
+    "gpt-oss": MoEConfig(F=F, E=E, top_k=k, activation="quick_gelu", limit=0.5, bias=True, router_bias=True),
+    "llama4": MoEConfig(F=F, E=E, top_k=1, score="sigmoid", norm_topk_prob=False, weigh_input=True, shared=1),
+    "plain": MoEConfig(F=F, E=E, top_k=3, activation="relu", gated=False, bias=True),
+    "switch": MoEConfig(F=F, E=E, top_k=1, activation="relu", gated=False, norm_topk_prob=False, capacity_factor=1.0),
+    "capped": MoEConfig(F=F, E=E, top_k=k, bias=True, capacity_factor=0.75),
 }
 
 
@@ -52,13 +61,13 @@ def loop(c: MoEConfig, p: dict, x_BTD):
     logits_ME = x_MD @ p["router"] + p.get("router_bias", jnp.zeros(c.E))[None]
     weights_BTA, ids_BTA = routing.route(
         logits_ME[None],
-        c.k,
+        c.top_k,
         score=c.score,
-        normalize=c.normalize,
+        norm_topk_prob=c.norm_topk_prob,
         scale=c.scale,
         balance_E=p.get("balance"),
         groups=c.groups,
-        groups_kept=c.groups_kept,
+        topk_group=c.topk_group,
         group_score=c.group_score,
     )
     taken, rows = dict.fromkeys(range(c.E), 0), []
@@ -97,12 +106,12 @@ def test_it_is_the_loop_over_tokens(which):
 EVERYTHING = MoEConfig(
     F=F,
     E=E,
-    k=k,
+    top_k=k,
     score="sigmoid",
-    balance=True,
+    score_correction_bias=True,
     router_bias=True,
     groups=3,
-    groups_kept=2,
+    topk_group=2,
     bias=True,
     shared=1,
     shared_gate=True,
@@ -169,8 +178,8 @@ DIVIDED = [
     MeshConfig(1, expert=2, context=2, tensor=2, explicit=False),
 ]
 EIGHT = {
-    "everything": dataclasses.replace(EVERYTHING, E=8, groups=4, k=3),
-    "llama4": dataclasses.replace(CONFIGS["llama4"], E=8, bias=True, k=2),
+    "everything": dataclasses.replace(EVERYTHING, E=8, groups=4, top_k=3),
+    "llama4": dataclasses.replace(CONFIGS["llama4"], E=8, bias=True, top_k=2),
 }
 
 
@@ -209,7 +218,7 @@ def test_capped_it_is_the_same_where_experts_are_divided(config, weigh_input):
 def test_what_is_communicated(capacity):
     """Of the tokens: by four all-to-alls with a capacity, there and back and their gradients; without one they are
     gathered and their results scattered, and the same for gradients."""
-    c = MoEConfig(F=F, E=8, k=k, capacity=capacity)
+    c = MoEConfig(F=F, E=8, top_k=k, capacity_factor=capacity)
     moe = c.build(3, "ffn")
     shapes = sharding.unbox(boxed(moe, X))
     with on(MeshConfig(2, expert=4)):
@@ -231,7 +240,7 @@ def test_what_is_communicated(capacity):
 
 
 MIXED = LMConfig(
-    V=32, D=D, segments=(SegmentConfig((BlockConfig(AttentionConfig(H=4, K=4), EIGHT["everything"]),), 2),), remat="mlp"
+    V=32, D=D, layers=(LayersConfig((BlockConfig(AttentionConfig(H=4, K=4), EIGHT["everything"]),), 2),), remat="mlp"
 )
 
 
@@ -295,7 +304,7 @@ def test_parameters_and_their_axes():
 
 
 def test_experts_begin_as_an_mlp_does():
-    c = MoEConfig(F=64, E=16, k=2)
+    c = MoEConfig(F=64, E=16, top_k=2)
     p = sharding.unbox(jax.jit(c.build(3, "ffn").init)(jax.random.key(0), jnp.zeros((1, 1, 32))))["params"]
     deviations = [float(jnp.std(p[part])) for part in ("gate", "up", "down", "router")]
     np.testing.assert_allclose(deviations, [32**-0.5, 32**-0.5, (64 * 6) ** -0.5, 32**-0.5], rtol=0.06)
@@ -334,20 +343,20 @@ def test_tokens_do_not_meet():
 @pytest.mark.parametrize(
     "wrong, words",
     [
-        ({"k": 0}, "k=0 must be at least 1"),
-        ({"k": 7}, "k=7 experts of E=6"),
+        ({"top_k": 0}, "top_k=0 must be at least 1"),
+        ({"top_k": 7}, "top_k=7 experts of E=6"),
         ({"groups": 4}, "groups=4 must divide E=6"),
-        ({"groups": 3, "groups_kept": 4}, "groups_kept=4 be at most groups"),
-        ({"groups": 6, "groups_kept": 1}, "groups of 1 experts, 1 kept, are too small"),
-        ({"groups": 6, "groups_kept": 3, "group_score": "top2"}, "too small"),
-        ({"capacity": 0.0}, "capacity=0.0 must be above 0"),
+        ({"groups": 3, "topk_group": 4}, "topk_group=4 be at most groups"),
+        ({"groups": 6, "topk_group": 1}, "groups of 1 experts, 1 kept, are too small"),
+        ({"groups": 6, "topk_group": 3, "group_score": "top2"}, "too small"),
+        ({"capacity_factor": 0.0}, "capacity_factor=0.0 must be above 0"),
         ({"shared_gate": True}, "shared_gate needs a shared expert"),
         ({"activation": "sillu"}, "did you mean 'silu'"),
     ],
 )
 def test_what_cannot_be(wrong, words):
     with pytest.raises(UserError, match=words):
-        MoEConfig(**{"F": F, "E": E, "k": k, **wrong})
+        MoEConfig(**{"F": F, "E": E, "top_k": k, **wrong})
 
 
 def test_it_is_saved_and_loaded():

@@ -35,13 +35,13 @@ def test_a_norm_owns_its_scale_and_bias(config, names, formula):
 def test_a_narrow_scale_around_one_is_added_in_float32():
     """1 + w has fewer digits of w in bfloat16, in which weights may be stored."""
     w = jnp.asarray(np.linspace(1e-3, 3e-2, 8), jnp.bfloat16)
-    y = RMSNormConfig(around_one=True).build("norm").apply({"params": {"scale": w}}, X)
+    y = RMSNormConfig(zero_centered=True).build("norm").apply({"params": {"scale": w}}, X)
     np.testing.assert_allclose(y, rms_norm(X, 1 + np.float32(w)), rtol=1e-6)
 
 
 def test_a_scale_around_one():
     """The weight is what the scale differs by: zero when fresh."""
-    norm = RMSNormConfig(around_one=True).build("norm")
+    norm = RMSNormConfig(zero_centered=True).build("norm")
     fresh = sharding.unbox(norm.init(jax.random.key(0), X)["params"])
     np.testing.assert_array_equal(fresh["scale"], np.zeros(8))
     p = weights(norm, X)
@@ -60,7 +60,7 @@ def test_without_weights(config):
 HEADS = np.random.default_rng(1).normal(1, 2, (2, 3, 4, 5)).astype(np.float32)
 
 
-@pytest.mark.parametrize("config", [RMSNormConfig(), RMSNormConfig(around_one=True), LayerNormConfig()], ids=str)
+@pytest.mark.parametrize("config", [RMSNormConfig(), RMSNormConfig(zero_centered=True), LayerNormConfig()], ids=str)
 @pytest.mark.parametrize("joint", [False, True])
 def test_norms_of_heads(config, joint):
     """Every head has weights of its own; `joint` makes one mean of all of them."""
@@ -68,7 +68,7 @@ def test_norms_of_heads(config, joint):
     axes = sharding.axes_of(norm.init(jax.random.key(0), HEADS, **how)["params"])
     assert set(axes.values()) == {Axes(("heads", None))}
     p = weights(norm, HEADS, **how)
-    over, around = (2, 3) if joint else 3, getattr(config, "around_one", False)
+    over, around = (2, 3) if joint else 3, getattr(config, "zero_centered", False)
     centred = HEADS - HEADS.mean(over, keepdims=True) if isinstance(config, LayerNormConfig) else HEADS
     y = centred / np.sqrt((centred**2).mean(over, keepdims=True) + config.eps)
     expected = y * (p["scale"] + around) + p.get("bias", 0)

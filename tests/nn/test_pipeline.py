@@ -13,7 +13,7 @@ from jaxlm import compat, models, sharding
 from jaxlm.decode import generate, prepare
 from jaxlm.errors import UserError
 from jaxlm.models import LM
-from jaxlm.nn import AttentionConfig, BlockConfig, Context, MLPConfig, MoEConfig, PipelineConfig, SegmentConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, Context, LayersConfig, MLPConfig, MoEConfig, PipelineConfig
 from jaxlm.nn.pipeline import staged
 from jaxlm.objectives import NextToken
 from jaxlm.ops.dropout import dropout
@@ -24,9 +24,9 @@ from tests.meshes import on
 from tests.train.test_step import take
 
 DENSE = BlockConfig(AttentionConfig(H=4, K=8, G=2), MLPConfig(F=32))
-EXPERTS = BlockConfig(AttentionConfig(H=4, K=8, window=8), MoEConfig(F=16, E=4, k=2, balance=True))
-# The first segment is too short for a pipeline and runs on every stage.
-MODEL = tiny.model(segments=(SegmentConfig((DENSE,), 1), SegmentConfig((DENSE, EXPERTS), 8)))
+EXPERTS = BlockConfig(AttentionConfig(H=4, K=8, window=8), MoEConfig(F=16, E=4, top_k=2, score_correction_bias=True))
+# The first group of layers is too short for a pipeline and runs on every stage.
+MODEL = tiny.model(layers=(LayersConfig((DENSE,), 1), LayersConfig((DENSE, EXPERTS), 8)))
 BATCH = tiny.batch(16)  # packed: two documents a row, and padding
 
 
@@ -82,7 +82,7 @@ def test_a_mesh_with_stages_changes_no_number(mesh, changes):
 def test_weights_lie_on_their_stage():
     with on(MeshConfig(data=1, stage=4, tensor=2)):
         placed = put_params(compat.concrete_mesh())
-    spec = lambda segment: placed[segment]["periods"]["block_0"]["ffn"]["down"].sharding.spec
+    spec = lambda group: placed[group]["periods"]["block_0"]["ffn"]["down"].sharding.spec
     assert spec("segment_0")[:2] == (None, "tensor") and spec("segment_1")[:2] == ("stage", "tensor")
 
 
@@ -102,7 +102,7 @@ def test_texts_are_the_same(explicit):
 
 
 def test_a_step_of_training_in_parts():
-    run = tiny.run(batch=16, accumulate=2, balance_loss=0.1, balance_rate=0.01, model=MODEL)
+    run = tiny.run(batch=16, accumulate=2, aux_loss_coef=0.1, bias_update_rate=0.01, model=MODEL)
     state, metrics = take(run, [BATCH], MeshConfig(data=2, stage=2, tensor=2))
     expected, expected_metrics = take(run, [BATCH])
     for name in ("loss", "grad_norm", "max_load"):
@@ -141,7 +141,7 @@ def test_dropout_depends_on_microbatches_and_not_on_stages():
 
 def test_a_model_with_dropout_trains_on_stages():
     block = dataclasses.replace(DENSE, dropout=0.5)
-    run = tiny.run(batch=8, model=tiny.model(segments=(SegmentConfig((block,), 4),)))
+    run = tiny.run(batch=8, model=tiny.model(layers=(LayersConfig((block,), 4),)))
     loss = lambda mesh: take(run, [tiny.batch(8)], mesh)[1]["loss"]
     first = loss(MeshConfig(data=4, stage=2))
     assert np.isfinite(first) and first == loss(MeshConfig(data=4, stage=2))

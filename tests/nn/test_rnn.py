@@ -10,7 +10,7 @@ from jaxlm import compat, models, sharding
 from jaxlm.decode import generate, prepare
 from jaxlm.errors import UserError
 from jaxlm.models import LM, flops
-from jaxlm.nn import BlockConfig, Context, GRUConfig, LSTMConfig, SegmentConfig, unstack
+from jaxlm.nn import BlockConfig, Context, GRUConfig, LayersConfig, LSTMConfig, unstack
 from jaxlm.objectives import NextToken
 from jaxlm.ops import gru, lstm
 from jaxlm.optim import OptimizerConfig, columns
@@ -115,7 +115,7 @@ def test_what_makes_no_sense():
 
 # A language model of them --------------------------------------------------------------------------------------------
 
-MODELS = {kind: tiny.model(D=16, segments=(SegmentConfig((BlockConfig(c, None),), 2),)) for kind, c in CONFIGS.items()}
+MODELS = {kind: tiny.model(D=16, layers=(LayersConfig((BlockConfig(c, None),), 2),)) for kind, c in CONFIGS.items()}
 
 
 @functools.cache

@@ -8,7 +8,7 @@ from jaxlm import sharding
 from jaxlm.decode import Greedy, generate
 from jaxlm.errors import UserError
 from jaxlm.models import LM, LMConfig
-from jaxlm.nn import BlockConfig, Context, MLPConfig, SegmentConfig, SinusoidalConfig, SparseAttentionConfig
+from jaxlm.nn import BlockConfig, Context, LayersConfig, MLPConfig, SinusoidalConfig, SparseAttentionConfig
 from jaxlm.ops import Fixed, Local, Strided, dense_mask
 from jaxlm.sharding import Axes
 from tests.meshes import MESHES, lies, name, on
@@ -71,7 +71,7 @@ def test_a_past_is_as_good_as_the_whole_text(c, new):
 
 def test_a_model_of_it_generates_what_its_forward_pass_says():
     block = BlockConfig(CONFIGS["fixed"], MLPConfig(F=16))  # pyright: ignore[reportArgumentType]
-    config = LMConfig(V=32, D=16, segments=(SegmentConfig((block,), 2),), positions=SinusoidalConfig())
+    config = LMConfig(V=32, D=16, layers=(LayersConfig((block,), 2),), positions=SinusoidalConfig())
     tokens = RNG.integers(0, 32, (1, 7)).astype(np.int32)
     params = jax.tree.map(lambda x: 1.5 * x, weights(LM(config), tokens))
     new, logprobs = generate(config, params, tokens, max_new_tokens=9, sampler=Greedy())

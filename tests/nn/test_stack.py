@@ -12,33 +12,33 @@ import pytest
 
 from jaxlm import sharding
 from jaxlm.errors import UserError
-from jaxlm.nn import AttentionConfig, BlockConfig, Context, MLPConfig, SegmentConfig, Stack, segments, stack, unstack
+from jaxlm.nn import AttentionConfig, BlockConfig, Context, LayersConfig, MLPConfig, Stack, group_layers, stack, unstack
 from jaxlm.nn.stack import POLICIES
 from tests.weights import boxed, weights
 
 X = np.random.default_rng(0).normal(size=(2, 5, 8)).astype(np.float32)
 CONTEXT = Context(np.arange(5)[None])
 LOCAL, GLOBAL = (BlockConfig(AttentionConfig(H=2, K=4, window=w), MLPConfig(F=12), dropout=0.5) for w in (2, None))
-SEGMENT = SegmentConfig((LOCAL, GLOBAL), 3)
-PLAIN = SegmentConfig((GLOBAL,), 2)
+GROUP = LayersConfig((LOCAL, GLOBAL), 3)
+PLAIN = LayersConfig((GLOBAL,), 2)
 
 
-def run(params, segment=SEGMENT, key=None, **kwargs):
+def run(params, group=GROUP, key=None, **kwargs):
     """Output and states."""
     rngs = {} if key is None else {"dropout": key}
-    module = Stack(segment, segment.layers, **kwargs)
+    module = Stack(group, group.depth, **kwargs)
     return module.apply({"params": params}, X, CONTEXT, rngs=rngs)
 
 
 @functools.cache
-def params(segment=SEGMENT):
-    return weights(Stack(segment, segment.layers), X, CONTEXT)
+def params(group=GROUP):
+    return weights(Stack(group, group.depth), X, CONTEXT)
 
 
 def test_a_stack_is_its_blocks_one_after_the_other():
     x, states = X, []
     for i in range(3):
-        for j, block in enumerate(SEGMENT.blocks):
+        for j, block in enumerate(GROUP.blocks):
             p = jax.tree.map(lambda x, i=i: x[i], params()["periods"][f"block_{j}"])
             x, (state, _) = jax.jit(block.build(6, "block").apply)({"params": p}, x, CONTEXT)
             states.append(state)
@@ -65,7 +65,7 @@ def test_stack_undoes_unstack():
     assert set(apart["segment_1"]) == {"0", "1"} and apart["embed"]["table"] is X
     chex.assert_trees_all_equal(stack(apart), whole)
     shapes = jax.tree.map(lambda x: x.shape, apart["segment_0"])
-    layout = boxed(Stack(SEGMENT, 6, stacked=False), X, CONTEXT)
+    layout = boxed(Stack(GROUP, 6, stacked=False), X, CONTEXT)
     assert shapes == jax.tree.map(lambda x: x.shape, sharding.unbox(layout))
 
 
@@ -75,7 +75,7 @@ def test_more_than_ten_periods_keep_their_order():
 
 
 def test_weights_have_an_axis_of_layers():
-    axes = sharding.axes_of(boxed(Stack(SEGMENT, 6), X, CONTEXT))["periods"]
+    axes = sharding.axes_of(boxed(Stack(GROUP, 6), X, CONTEXT))["periods"]
     assert set(axes) == {"block_0", "block_1"}
     assert axes["block_1"]["mixer"]["o"].names == ("layers", "heads", None, "embed")
     assert axes["block_1"]["mixer"]["o"].inputs == (1, 2)
@@ -94,10 +94,10 @@ def gradients(**kwargs):
     """Loss and gradients, dropout on."""
 
     def loss(params, key):
-        return jnp.sum(jnp.square(run(params, SegmentConfig((GLOBAL,), 3), key, **kwargs)[0]))
+        return jnp.sum(jnp.square(run(params, LayersConfig((GLOBAL,), 3), key, **kwargs)[0]))
 
     f = jax.jit(jax.value_and_grad(loss))
-    return f(params(SegmentConfig((GLOBAL,), 3)), jax.random.key(0))
+    return f(params(LayersConfig((GLOBAL,), 3)), jax.random.key(0))
 
 
 @pytest.mark.parametrize("how", [{"remat": name} for name in POLICIES if name != "none"] + [{"unroll": 2}], ids=str)
@@ -125,39 +125,39 @@ def test_policies_save_what_they_say():
     assert sum(host) == N * (X.size + B * T * (heads + 2))  # what each period reads, and what attention gives
 
 
-@pytest.mark.parametrize("segment, blocks", [(SEGMENT, 2), (PLAIN, 0)])
-def test_a_block_of_several_ends_with_the_gradients_of_its_weights(segment, blocks):
+@pytest.mark.parametrize("group, blocks", [(GROUP, 2), (PLAIN, 0)])
+def test_a_block_of_several_ends_with_the_gradients_of_its_weights(group, blocks):
     """Together with that of its input, of which the block before would else begin while what theirs read is kept."""
-    loss = lambda params: run(params, segment, remat="full")[0].sum()
-    text = jax.jit(jax.grad(loss)).lower(params(segment)).as_text()
+    loss = lambda params: run(params, group, remat="full")[0].sum()
+    text = jax.jit(jax.grad(loss)).lower(params(group)).as_text()
     together = [found.count("%") for found in re.findall(r"optimization_barrier ([^:]*) :", text)]
-    assert together.count(len(jax.tree.leaves(params(segment)["periods"]["block_0"])) + 1) == blocks
+    assert together.count(len(jax.tree.leaves(params(group)["periods"]["block_0"])) + 1) == blocks
 
 
-def test_a_segment_may_have_a_policy_of_its_own():
-    residuals = lambda segment, **how: jax.tree.leaves(
-        jax.eval_shape(lambda p: jax.vjp(lambda p: run(p, segment, **how)[0], p)[1], params(PLAIN))
+def test_a_group_may_have_a_policy_of_its_own():
+    residuals = lambda group, **how: jax.tree.leaves(
+        jax.eval_shape(lambda p: jax.vjp(lambda p: run(p, group, **how)[0], p)[1], params(PLAIN))
     )
     own = dataclasses.replace(PLAIN, remat="full")
     size = lambda *args, **how: sum(x.size for x in residuals(*args, **how))
     assert size(own) == size(PLAIN, remat="full") < size(PLAIN)
     assert size(dataclasses.replace(PLAIN, remat="none"), remat="full") == size(PLAIN)
     with pytest.raises(UserError, match="unknown remat policy 'ful': did you mean 'full'"):
-        SegmentConfig((GLOBAL,), remat="ful")
+        LayersConfig((GLOBAL,), remat="ful")
 
 
 def test_dropout_differs_from_layer_to_layer():
     """Branches of constant ones: what a layer adds is its mask."""
     config = dataclasses.replace(GLOBAL, ffn=MLPConfig(F=12, bias=True))
-    segment = SegmentConfig((config,), 2)
-    zero = jax.tree.map(np.zeros_like, params(segment))
+    group = LayersConfig((config,), 2)
+    zero = jax.tree.map(np.zeros_like, params(group))
     zero["periods"]["block_0"]["ffn"]["down_bias"][:] = [[1] * 8, [10] * 8]
     f = jax.jit(run, static_argnums=1)
-    masks = np.round(f(zero, segment, jax.random.key(0))[0] - X)
+    masks = np.round(f(zero, group, jax.random.key(0))[0] - X)
     values, counts = np.unique(masks, return_counts=True)
     assert values.tolist() == [0, 2, 20, 22] and counts.min() > 5
-    np.testing.assert_allclose(f(zero, segment)[0] - X, 11, atol=1e-5)
-    assert (masks != np.round(f(zero, segment, jax.random.key(1))[0] - X)).any()
+    np.testing.assert_allclose(f(zero, group)[0] - X, 11, atol=1e-5)
+    assert (masks != np.round(f(zero, group, jax.random.key(1))[0] - X)).any()
 
 
 # Layers know their number
@@ -180,16 +180,16 @@ class Tell(nn.Module):
 @pytest.mark.parametrize("stacked", [True, False])
 @pytest.mark.parametrize("blocks, repeat", [(1, 4), (2, 2), (4, 1)])
 def test_every_block_knows_its_number(stacked, blocks, repeat):
-    """Counted from the number of the segment's first layer, in order."""
-    segment = SegmentConfig((Told(),) * blocks, repeat)
-    run = jax.jit(lambda x, context: Stack(segment, 9, stacked=stacked).apply({}, x, context))
+    """Counted from the number of the group's first layer, in order."""
+    group = LayersConfig((Told(),) * blocks, repeat)
+    run = jax.jit(lambda x, context: Stack(group, 9, stacked=stacked).apply({}, x, context))
     x, (states, _) = run(jnp.zeros((), jnp.int32), dataclasses.replace(CONTEXT, layer=3))
     assert f"{x:x}" == "3456"
     of = lambda i: states[i % blocks][i // blocks] if stacked else states[i // blocks][i % blocks]
     assert [int(of(i)) for i in range(4)] == [3, 4, 5, 6]
 
 
-# Layers in order as segments
+# Layers in order as groups
 
 
 def kinds(word: str) -> list[BlockConfig]:
@@ -198,7 +198,7 @@ def kinds(word: str) -> list[BlockConfig]:
 
 
 def shown(found) -> list[tuple[str, int]]:
-    return [("".join(chr(b.mixer.K // 2) for b in segment.blocks), segment.repeat) for segment in found]
+    return [("".join(chr(b.mixer.K // 2) for b in group.blocks), group.repeat) for group in found]
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def shown(found) -> list[tuple[str, int]]:
     ],
 )
 def test_layers_as_segments(word, expected):
-    assert shown(segments(kinds(word))) == expected
+    assert shown(group_layers(kinds(word))) == expected
 
 
 def test_segments_compile_the_fewest_blocks():
@@ -226,7 +226,7 @@ def test_segments_compile_the_fewest_blocks():
 
     for letters in itertools.product("ab", repeat=6):
         word = "a" + "".join(letters)
-        found = segments(kinds(word))
+        found = group_layers(kinds(word))
         assert "".join(blocks * repeat for blocks, repeat in shown(found)) == word
         ways = []
         for cuts in itertools.product([False, True], repeat=6):
@@ -238,6 +238,6 @@ def test_segments_compile_the_fewest_blocks():
 
 def test_segments_that_make_no_sense():
     for blocks, repeat in [((), 1), ((LOCAL,), 0)]:
-        with pytest.raises(UserError, match=r"a segment needs at least one block|repeat=0 must be at least 1"):
-            SegmentConfig(blocks, repeat)
-    assert SEGMENT.layers == 6
+        with pytest.raises(UserError, match=r"a group of layers needs at least one block|repeat=0 must be at least 1"):
+            LayersConfig(blocks, repeat)
+    assert GROUP.depth == 6

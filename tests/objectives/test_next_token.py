@@ -7,14 +7,14 @@ import pytest
 
 from jaxlm.errors import UserError
 from jaxlm.models import EncoderConfig
-from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, SegmentConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, LayersConfig, MLPConfig
 from jaxlm.objectives import NextToken
 from tests import tiny
 from tests.weights import weights
 
 MODEL = tiny.model()
 ENCODER = EncoderConfig(
-    264, 32, (SegmentConfig((BlockConfig(AttentionConfig(H=2, K=16, causal=False), MLPConfig(64)),)),)
+    264, 32, (LayersConfig((BlockConfig(AttentionConfig(H=2, K=16, causal=False), MLPConfig(64)),)),)
 )
 
 
@@ -48,4 +48,4 @@ def test_an_encoder_is_refused():
 
 def test_an_encoder_of_causal_layers_is_refused():
     with pytest.raises(UserError, match="set causal=false in its mixers"):
-        EncoderConfig(264, 32, MODEL.segments)
+        EncoderConfig(264, 32, MODEL.layers)

@@ -20,7 +20,7 @@ def run(f, config, *xs):
     """f on every device's part of arrays whose rows are divided."""
     with on(config) as put:
         ins = [ROWS[: x.ndim] for x in xs]
-        return jax.jit(lambda *xs: sharding.per_device(f, ins, ROWS, *xs))(*(put(x, *n) for x, n in zip(xs, ins)))
+        return jax.jit(lambda *xs: sharding.shard_map(f, ins, ROWS, *xs))(*(put(x, *n) for x, n in zip(xs, ins)))
 
 
 @pytest.mark.parametrize("config", MESHES, ids=["explicit", "auto"])
@@ -61,7 +61,7 @@ def test_parts_of_experts_make_the_product_of_the_whole(T, explicit):
         return exchange.into_stream(jnp.einsum("btd,xed,xef->btf", x_btD, w_XeD, w_XeD), T)
 
     def loss(x_BTD, w_XED):
-        y_BTD = sharding.per_device(local, [sharding.rows(T), names], sharding.stream(T), x_BTD, w_XED)
+        y_BTD = sharding.shard_map(local, [sharding.rows(T), names], sharding.stream(T), x_BTD, w_XED)
         return jnp.sum(jnp.sin(y_BTD)), y_BTD
 
     def whole(x_BTD, w_XED):

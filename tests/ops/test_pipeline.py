@@ -105,7 +105,7 @@ def test_layers_may_have_collectives_of_their_own(explicit):
         def one(x, each):
             w, number = each
             ins, out = [("batch", None), ("batch", None)], ("batch", None)
-            y = sharding.per_device(local, ins, out, w, x)
+            y = sharding.shard_map(local, ins, out, w, x)
             y = x + jnp.tanh(y + shift[:, None]) * (number + 1) / N
             mean = sharding.constrain(jnp.square(y).mean(0), None)
             return y, {"rows": y * x, "mean": mean}

@@ -40,9 +40,9 @@ def loop(logits, score, normalize, scale, balance, groups, kept, group_score):
 @pytest.mark.parametrize("groups, kept, group_score", [(1, 1, "max"), (4, 2, "max"), (4, 2, "top2")])
 def test_it_is_the_loop(score, normalize, scale, balanced, groups, kept, group_score):
     balance = BALANCE if balanced else None
-    how = {"score": score, "normalize": normalize, "scale": scale, "group_score": group_score}
+    how = {"score": score, "norm_topk_prob": normalize, "scale": scale, "group_score": group_score}
     weights, ids = routing.route(
-        LOGITS, A, balance_E=None if balance is None else jnp.asarray(balance), groups=groups, groups_kept=kept, **how
+        LOGITS, A, balance_E=None if balance is None else jnp.asarray(balance), groups=groups, topk_group=kept, **how
     )
     for b, t in np.ndindex(B, T):
         e, w = loop(LOGITS[b, t], score, normalize, scale, balance, groups, kept, group_score)

@@ -9,12 +9,12 @@ import pytest
 
 from jaxlm import models
 from jaxlm.decode import cache
-from jaxlm.nn import AttentionConfig, BlockConfig, MoEConfig, SegmentConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, LayersConfig, MoEConfig
 from jaxlm.plan import topology as topologies
 from jaxlm.plan.compile import compile_decode, compile_train
 from jaxlm.plan.facts import Collective, Program
-from jaxlm.plan.surprises import surprises
 from jaxlm.plan.topology import Topology, parse
+from jaxlm.plan.unexpected_collectives import unexpected_collectives
 from jaxlm.run import RunConfig
 from jaxlm.sharding import MeshConfig
 from jaxlm.train.setup import Setup
@@ -56,7 +56,7 @@ def test_data_parallel_sums_every_gradient_once():
     assert {c.kind for c in program.collectives} == {"all-reduce"} and {c.axes for c in program.collectives} == {
         ("data",)
     }
-    assert surprises(program, run(8)) == []
+    assert unexpected_collectives(program, run(8)) == []
 
 
 def test_fully_sharded_gathers_a_layer_when_it_needs_it():
@@ -68,7 +68,7 @@ def test_fully_sharded_gathers_a_layer_when_it_needs_it():
     assert sum(c.nbytes for c in layers(program, "all-reduce", "fsdp")) == of_a_layer()
     assert {c.axes for c in program.collectives} == {("fsdp",)}
     assert {c.part for c in program.collectives if c.kind == "all-gather"} == {"layers", "embedding", "loss"}
-    assert surprises(program, run(1, 8)) == []
+    assert unexpected_collectives(program, run(1, 8)) == []
 
 
 def test_a_mixture_over_two_nodes():
@@ -85,7 +85,7 @@ def test_a_mixture_over_two_nodes():
     assert not any("data" in c.axes for c in program.collectives if not c.slow)
     whole = sum(c.nbytes for c in far if c.part == "layers" and c.axes == ("data",))
     assert whole == (of_a_layer() - 2 * 4 * 32) // 4  # of fsdp and tensor
-    assert surprises(program, run(2, 2, 2)) == []
+    assert unexpected_collectives(program, run(2, 2, 2)) == []
 
 
 def test_stages_turn_no_activation_round():
@@ -118,7 +118,7 @@ def test_decoding():
     size = sum(4 * x.size for x in jax.tree.leaves(models.abstract(c)[0]))
     assert size / 2 <= program.memory.params <= 0.51 * size
     by_layer = [x for x in program.collectives if x.part == "layers" and x.axes == ("tensor",)]
-    assert len([x for x in by_layer if x.kind == "all-reduce"]) == 2 * c.layers
+    assert len([x for x in by_layer if x.kind == "all-reduce"]) == 2 * c.depth
     assert all(np.prod(d) <= 2 * c.D for x in by_layer for d in [(x.nbytes // 4,)])  # two rows, one token each
 
 
@@ -135,27 +135,27 @@ def test_what_should_not_be_is_named():
         "f32[8,32,32]": None,  # some rows
     }
     for shape, why in shapes.items():
-        found = surprises(Program(None, None, (dataclasses.replace(c, shape=shape),)), config)
+        found = unexpected_collectives(Program(None, None, (dataclasses.replace(c, shape=shape),)), config)
         assert len(found) == (why is not None), (shape, found)
         assert why is None or (why in found[0] and shape in found[0] and "over fsdp" in found[0])
     other = dataclasses.replace(c, kind="all-to-all", shape="f32[8,8]")
-    assert "re-sharding" in surprises(Program(None, None, (other,)), config)[0]
-    assert surprises(Program(None, None, (dataclasses.replace(other, axes=("expert",)),)), config) == []
+    assert "re-sharding" in unexpected_collectives(Program(None, None, (other,)), config)[0]
+    assert unexpected_collectives(Program(None, None, (dataclasses.replace(other, axes=("expert",)),)), config) == []
     ring = dataclasses.replace(other, kind="collective-permute", axes=("tensor",), shape="f32[4,16,32]")
     whole = dataclasses.replace(ring, shape="f32[4,32,32]")
-    assert surprises(Program(None, None, (ring,)), run(2, 2, 2)) == []
-    assert "re-sharding" in surprises(Program(None, None, (whole,)), run(2, 2, 2))[0]
+    assert unexpected_collectives(Program(None, None, (ring,)), run(2, 2, 2)) == []
+    assert "re-sharding" in unexpected_collectives(Program(None, None, (whole,)), run(2, 2, 2))[0]
     small = dataclasses.replace(other, nbytes=100)
-    assert surprises(Program(None, None, (small, dataclasses.replace(c, shape="f32[7]"))), config) == []
+    assert unexpected_collectives(Program(None, None, (small, dataclasses.replace(c, shape="f32[7]"))), config) == []
 
 
 def test_what_is_gathered_in_32_bits():
-    """Where products read 16: a surprise, but for a router, which is float32, and for the end of a sum over data."""
-    block = BlockConfig(AttentionConfig(H=4, K=8), MoEConfig(F=64, E=8, k=2))
-    model = tiny.model(segments=(SegmentConfig((block,), 2),), dtype="bfloat16")
+    """Where products read 16: unexpected, but for a router, which is float32, and for the end of a sum over data."""
+    block = BlockConfig(AttentionConfig(H=4, K=8), MoEConfig(F=64, E=8, top_k=2))
+    model = tiny.model(layers=(LayersConfig((block,), 2),), dtype="bfloat16")
     config = tiny.run(model=model, batch=ROWS, mesh=MeshConfig(2, 4))
     c = Collective("all-gather", 2**20, 2, "layers", ("fsdp",), 4, shape=f"f32[{model.D},64]")
-    told = lambda c: surprises(Program(None, None, (c,), compiled=True), config)
+    told = lambda c: unexpected_collectives(Program(None, None, (c,), compiled=True), config)
     assert "float32, where the products read 16 bits" in told(c)[0]
     assert told(dataclasses.replace(c, shape=f"f32[1,{model.D},8]")) == []
     assert told(dataclasses.replace(c, axes=("data",))) == []

@@ -2,7 +2,7 @@
 
 from jaxlm.data import DataConfig
 from jaxlm.models import LMConfig
-from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, SegmentConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, LayersConfig, MLPConfig
 from jaxlm.plan import topology, walk
 from jaxlm.run import RunConfig
 from jaxlm.sharding import MeshConfig
@@ -11,7 +11,7 @@ from jaxlm.sharding import MeshConfig
 def test_what_two_products_read_is_computed_for_each_where_fewer_bytes_move():
     """The gradient of a chunk of logits, from the logits; a GPU's products are a library's, which reads it."""
     block = BlockConfig(AttentionConfig(H=4, K=64), MLPConfig(F=1024))
-    model = LMConfig(V=65536, D=256, segments=(SegmentConfig((block,), 2),), dtype="bfloat16")
+    model = LMConfig(V=65536, D=256, layers=(LayersConfig((block,), 2),), dtype="bfloat16")
     run = RunConfig(model=model, data=DataConfig(T=1024), batch=8, mesh=MeshConfig(data=8))
 
     def logits(name):

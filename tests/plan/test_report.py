@@ -60,7 +60,7 @@ def test_a_picture_says_where_it_is_an_estimate(monkeypatch, tmp_path):
 
 
 def test_fake_devices_have_this_machines_compiler(capsys):
-    tiny = ["data.T=128", "batch=8", "accumulate=1", "model.D=64", "model.segments.0.blocks.0.mixer.H=2"]
+    tiny = ["data.T=128", "batch=8", "accumulate=1", "model.D=64", "model.layers.0.blocks.0.mixer.H=2"]
     argv = "gpt2_124m", *tiny, "--topology", "cpu:8", "--mesh", "fsdp=8", "--decode", "8x128"
     facts = json.loads(said(capsys, *argv, "--json"))
     assert facts["compiled"] and facts["decode"]["compiled"] and facts["compile_seconds"] > 0

@@ -53,10 +53,10 @@ def test_meshes_divide_what_they_must():
     assert {sizes["stage"] for sizes in found} == {1, 2, 4} and {sizes["expert"] for sizes in found} == {1}
     assert {sizes["context"] for sizes in found} == {1}  # 1,024 positions are not divided
     assert len({tuple(sizes.items()) for sizes in found}) == len(found)
-    block = GPT.model.segments[0].blocks[0]
-    experts = dataclasses.replace(block, ffn=MoEConfig(F=64, E=4, k=2))
-    segments = (dataclasses.replace(GPT.model.segments[0], blocks=(experts,)),)
-    mixture = dataclasses.replace(GPT, model=dataclasses.replace(GPT.model, segments=segments))
+    block = GPT.model.layers[0].blocks[0]
+    experts = dataclasses.replace(block, ffn=MoEConfig(F=64, E=4, top_k=2))
+    layers = (dataclasses.replace(GPT.model.layers[0], blocks=(experts,)),)
+    mixture = dataclasses.replace(GPT, model=dataclasses.replace(GPT.model, layers=layers))
     assert {sizes["expert"] for sizes in meshes(mixture, NODE)} == {1, 2, 4}
 
 

@@ -5,7 +5,7 @@ import pytest
 from jaxlm import compat
 from jaxlm.data import DataConfig
 from jaxlm.models import LMConfig
-from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, SegmentConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, LayersConfig, MLPConfig
 from jaxlm.plan import hlo, topology, walk
 from jaxlm.run import RunConfig
 from jaxlm.sharding import MeshConfig
@@ -14,7 +14,7 @@ from jaxlm.sharding import MeshConfig
 def test_what_a_kernel_reads_stands_in_whole_tiles():
     """On TPUs, with the heads' width padded to 128, also where it is saved; other chips have no such need."""
     block = BlockConfig(AttentionConfig(H=4, K=64), MLPConfig(F=1024))
-    model = LMConfig(V=2048, D=256, segments=(SegmentConfig((block,), 8),), remat="qkv", dtype="bfloat16")
+    model = LMConfig(V=2048, D=256, layers=(LayersConfig((block,), 8),), remat="qkv", dtype="bfloat16")
     run = RunConfig(model=model, data=DataConfig(T=512), batch=8, mesh=MeshConfig(data=8))
 
     def saved(name):
@@ -33,7 +33,7 @@ def test_parts_that_fill_no_tile_are_added_up_whole(name):
 
     def sums(D):
         block = BlockConfig(AttentionConfig(H=8, K=128), MLPConfig(F=1024))
-        model = LMConfig(V=2048, D=D, segments=(SegmentConfig((block,), 2),), tied=False, dtype="bfloat16")
+        model = LMConfig(V=2048, D=D, layers=(LayersConfig((block,), 2),), tied=False, dtype="bfloat16")
         run = RunConfig(model=model, data=DataConfig(T=512), batch=8, mesh=MeshConfig(data=1, fsdp=8))
         sent = walk.estimate_train(run, topology.parse(name)).collectives
         return {c.kind for c in sent if hlo.dims(c.shape)[:1] == [(2048, D)] and c.kind != "all-gather"}
@@ -45,7 +45,7 @@ def test_parts_that_fill_no_tile_are_added_up_whole(name):
 def test_decoding_turns_projections_round_on_tpus():
     """Queries', keys' and values' of all layers stand in memory twice; on GPUs once."""
     block = BlockConfig(AttentionConfig(H=4, K=16), MLPConfig(F=128))
-    model = LMConfig(V=256, D=64, segments=(SegmentConfig((block,), 4),), dtype="bfloat16")
+    model = LMConfig(V=256, D=64, layers=(LayersConfig((block,), 4),), dtype="bfloat16")
     step = lambda name: walk.estimate_decode(model, topology.parse(name), MeshConfig(data=8), rows=16, length=128)
     turned = [b for b in step("v5e:2x4").largest if b.shape == "bf16[4,64,4,16]"]
     assert [b.nbytes for b in turned] == 3 * [4 * 64 * 4 * 16 * 2]

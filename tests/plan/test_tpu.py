@@ -12,11 +12,11 @@ from jaxlm.config import resolve
 from jaxlm.decode import cache
 from jaxlm.errors import UserError
 from jaxlm.models import LMConfig
-from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, SegmentConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, LayersConfig, MLPConfig
 from jaxlm.plan import topology as topologies
 from jaxlm.plan.facts import Program
 from jaxlm.plan.program import decode_program, train_program
-from jaxlm.plan.surprises import surprises
+from jaxlm.plan.unexpected_collectives import unexpected_collectives
 from jaxlm.plan.walk import estimate_train
 from jaxlm.run import RunConfig
 from jaxlm.sharding import MeshConfig
@@ -30,7 +30,7 @@ pytestmark = [
 
 def run(mesh: MeshConfig, layers: int = 2, batch: int = 16) -> RunConfig:
     block = BlockConfig(AttentionConfig(H=4, K=32), MLPConfig(F=256))
-    model = LMConfig(V=512, D=128, segments=(SegmentConfig((block,), layers),), tied=False, dtype="bfloat16")
+    model = LMConfig(V=512, D=128, layers=(LayersConfig((block,), layers),), tied=False, dtype="bfloat16")
     config = tiny.run(model=dataclasses.replace(model, remat="full"), batch=batch, mesh=mesh)
     return dataclasses.replace(config, data=dataclasses.replace(config.data, T=128))
 
@@ -48,11 +48,11 @@ def compiled(config: RunConfig, topology: str) -> Program:
         ("2xv5e:2x2", MeshConfig(data=2, fsdp=4)),
     ],
 )
-def test_a_step_is_compiled_and_exchanges_nothing_by_surprise(topology, mesh):
+def test_a_step_is_compiled_and_has_no_unexpected_collective(topology, mesh):
     config = run(mesh)
     program = compiled(config, topology)
     assert program.compiled and program.fits and program.limit > 10 * 2**30
-    assert surprises(program, config) == []
+    assert unexpected_collectives(program, config) == []
     assert program.memory.total >= program.memory.params + program.memory.optimizer > 0
     forward = [c for c in program.collectives if c.kind == "all-gather" and "fsdp" in c.axes and c.part == "layers"]
     assert sum(c.times for c in forward) >= 7 * 2  # the matrices of two layers
@@ -67,8 +67,8 @@ def larger(
     """Arrays that are too large for the vector memory, where those of tiny models stay."""
     config = run(mesh, batch=batch)
     blocks = tuple(BlockConfig(AttentionConfig(H=D // 128, K=128, window=w), MLPConfig(F=4 * D)) for w in windows)
-    segments = (SegmentConfig(blocks, 8 // len(blocks)),)
-    model = dataclasses.replace(config.model, V=V, D=D, segments=segments)
+    layers = (LayersConfig(blocks, 8 // len(blocks)),)
+    model = dataclasses.replace(config.model, V=V, D=D, layers=layers)
     return dataclasses.replace(config, model=model, data=dataclasses.replace(config.data, T=1024))
 
 

@@ -8,7 +8,7 @@ import pytest
 from jaxlm import compat, config
 from jaxlm.data import DataConfig
 from jaxlm.models import LMConfig, flops
-from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, MoEConfig, SegmentConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, LayersConfig, MLPConfig, MoEConfig
 from jaxlm.nn.pipeline import PipelineConfig
 from jaxlm.plan import fusion, topology, walk
 from jaxlm.plan.compile import compile_train
@@ -21,7 +21,7 @@ N, D, F, H, K, V, B, T = 4, 64, 128, 4, 16, 256, 8, 64
 def a_run(mesh: MeshConfig = MeshConfig(data=1), ffn: MLPConfig = MLPConfig(F=F), **changes) -> RunConfig:
     """Attention with all scores, so that what is computed is what a formula says."""
     block = BlockConfig(AttentionConfig(H=H, K=K, implementation="reference"), ffn)
-    model = LMConfig(V=V, D=D, segments=(SegmentConfig((block,), N),), **changes)
+    model = LMConfig(V=V, D=D, layers=(LayersConfig((block,), N),), **changes)
     return RunConfig(model=model, data=DataConfig(T=T), batch=B, mesh=mesh)
 
 
@@ -49,8 +49,8 @@ def test_what_is_computed_again_counts():
 
 def test_flops_of_experts():
     """As many as the active ones have, where every slot is taken; and the weighted sums of a token's results."""
-    ffn = MoEConfig(F=F, E=8, k=2, capacity=1.0)
-    weighing = 3 * 2 * N * ffn.k * D
+    ffn = MoEConfig(F=F, E=8, top_k=2, capacity_factor=1.0)
+    weighing = 3 * 2 * N * ffn.top_k * D
     assert estimate(a_run(ffn=ffn)).work.flops == all_scores(a_run(ffn=ffn)) + B * T * weighing
 
 
@@ -79,7 +79,7 @@ def test_a_kernel_skips_the_blocks_that_its_mask_does():
     """Splash attention on TPU, causal, in blocks of 512: of 4 x 4 blocks ten are computed. Two products forward, and
     backward four for keys and values, three for queries."""
     block = BlockConfig(AttentionConfig(H=H, K=128), MLPConfig(F=F))
-    model = LMConfig(V=V, D=D, segments=(SegmentConfig((block,), N),))
+    model = LMConfig(V=V, D=D, layers=(LayersConfig((block,), N),))
     run = RunConfig(model=model, data=DataConfig(T=2048), batch=4, mesh=MeshConfig(data=4))
     found = walk.estimate_train(run, topology.parse("v5e:2x2")).work.flops
     products = 6 * flops.matmul_parameters(model) * 2048
@@ -130,7 +130,7 @@ MEMORY = [("none", 4, 8), ("mlp", 16, 8)]
 
 def medium(remat: str, layers: int, rows: int) -> RunConfig:
     block = BlockConfig(AttentionConfig(H=4, K=64, G=2), MLPConfig(F=1024))
-    model = LMConfig(V=2048, D=256, segments=(SegmentConfig((block,), layers),), remat=remat)
+    model = LMConfig(V=2048, D=256, layers=(LayersConfig((block,), layers),), remat=remat)
     return RunConfig(model=model, data=DataConfig(T=512), batch=rows, mesh=MeshConfig(data=1))
 
 
@@ -149,11 +149,11 @@ def test_memory_is_what_the_compiler_says(remat, layers, rows, monkeypatch):
 def test_the_blocks_of_a_period_are_computed_again_one_at_a_time():
     """So that their number does not matter for memory."""
     run = medium("full", 6, 8)
-    (segment,) = run.model.segments
-    (block,) = segment.blocks
+    (group,) = run.model.layers
+    (block,) = group.blocks
     windows = [dataclasses.replace(block.mixer, window=100 + i) for i in range(6)]
     blocks = tuple(dataclasses.replace(block, mixer=mixer) for mixer in windows)
-    period = dataclasses.replace(run, model=dataclasses.replace(run.model, segments=(SegmentConfig(blocks),)))
+    period = dataclasses.replace(run, model=dataclasses.replace(run.model, layers=(LayersConfig(blocks),)))
     assert estimate(period).memory.total < 1.1 * estimate(run).memory.total
 
 
@@ -169,7 +169,7 @@ def test_exchanges_are_what_the_compiler_says(mesh):
 
 def test_decoding_reads_the_weights_and_the_cache_once():
     block = BlockConfig(AttentionConfig(H=H, K=64, G=2), MLPConfig(F=F))  # with G = H a TPU computes its rows twice
-    model = LMConfig(V=V, D=D, segments=(SegmentConfig((block,), N),), dtype="bfloat16")
+    model = LMConfig(V=V, D=D, layers=(LayersConfig((block,), N),), dtype="bfloat16")
     there = topology.parse("v5e:2x4")
     found = walk.estimate_decode(model, there, MeshConfig(data=4, tensor=2), rows=16, length=128)
     assert found.memory.cache == 2 * N * 2 * 64 * 128 * 16 * 2 / 8

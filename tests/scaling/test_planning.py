@@ -6,7 +6,7 @@ import pytest
 
 from jaxlm.errors import UserError
 from jaxlm.models import flops
-from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, SegmentConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, LayersConfig, MLPConfig
 from jaxlm.scaling import BESIROGLU, budget, fit, optimum, serve, sweep
 from tests import tiny
 from tests.scaling import synthetic
@@ -15,7 +15,7 @@ from tests.scaling import synthetic
 def family(n: int):
     """A run of a model of n layers and width 16 n."""
     block = BlockConfig(AttentionConfig(H=n, K=16), MLPConfig(F=64 * n))
-    return tiny.run(model=tiny.model(D=16 * n, segments=(SegmentConfig((block,), n),)))
+    return tiny.run(model=tiny.model(D=16 * n, layers=(LayersConfig((block,), n),)))
 
 
 FAMILY = {f"depth {n}": family(n) for n in range(2, 9)}

@@ -9,7 +9,7 @@ import pytest
 
 from jaxlm import models
 from jaxlm.errors import UserError
-from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, MoEConfig, SegmentConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, LayersConfig, MLPConfig, MoEConfig
 from jaxlm.sharding import MeshConfig, make_mesh
 from jaxlm.train import balance
 from jaxlm.train.setup import Setup
@@ -17,9 +17,9 @@ from tests import tiny
 
 E, k, rows, RATE = 8, 2, 8, 0.02
 MIXER = AttentionConfig(H=2, K=16)
-MOE = MoEConfig(F=16, E=E, k=k, balance=True, router_bias=True)
+MOE = MoEConfig(F=16, E=E, top_k=k, score_correction_bias=True, router_bias=True)
 DENSE = BlockConfig(MIXER, MLPConfig(F=32))
-MODEL = tiny.model(segments=(SegmentConfig((DENSE,)), SegmentConfig((BlockConfig(MIXER, MOE), DENSE), 2)))
+MODEL = tiny.model(layers=(LayersConfig((DENSE,)), LayersConfig((BlockConfig(MIXER, MOE), DENSE), 2)))
 
 
 def biased(state):
@@ -58,7 +58,7 @@ def start():
 def test_a_step(start, accumulate):
     """The losses are means over layers and tokens; the balance moves by the sign of the load, and nothing else moves
     it."""
-    state, (metrics,) = train(1, balance_loss=0.5, router_z_loss=0.25, balance_rate=RATE, accumulate=accumulate)
+    state, (metrics,) = train(1, aux_loss_coef=0.5, router_z_loss=0.25, bias_update_rate=RATE, accumulate=accumulate)
     whole, size = tiny.batch(rows), rows // accumulate
     parts = [{name: x[i : i + size] for name, x in whole.items()} for i in range(0, rows, size)]
     layers = [statistics(start, part)[1][0] for part in parts]
@@ -81,7 +81,7 @@ def test_a_step(start, accumulate):
 
 @pytest.mark.parametrize("mesh", [MeshConfig(2, 2, 2), MeshConfig(1, 2, 2, expert=2)], ids=["dense", "expert"])
 def test_on_a_mesh_with_recomputation(mesh):
-    changes = {"balance_loss": 0.5, "balance_rate": RATE, "accumulate": 2}
+    changes = {"aux_loss_coef": 0.5, "bias_update_rate": RATE, "accumulate": 2}
     alone, found = train(1, **changes)
     model = dataclasses.replace(MODEL, remat="mlp")
     divided, other = train(1, **changes, model=model, mesh=mesh)
@@ -103,7 +103,7 @@ def test_each_method_evens_the_loads():
     """From two of eight experts taking nearly all; the most used has 4 even shares then."""
     optimizer = dataclasses.replace(tiny.run().optimizer, schedule="constant")
     last = lambda **changes: np.mean([m["max_load"] for m in train(30, optimizer=optimizer, **changes)[1][-3:]])
-    none, loss, bias = last(), last(balance_loss=1.0), last(balance_rate=RATE)
+    none, loss, bias = last(), last(aux_loss_coef=1.0), last(bias_update_rate=RATE)
     assert none > 2.5
     assert loss < 0.75 * none and bias < 0.75 * none, (none, loss, bias)
 
@@ -115,9 +115,9 @@ def test_a_model_without_experts_reports_nothing():
 
 def test_what_needs_experts_says_so():
     with pytest.raises(UserError, match="for models with experts"):
-        tiny.run(balance_loss=0.1)
-    plain = dataclasses.replace(MOE, balance=False)
-    model = tiny.model(segments=(SegmentConfig((BlockConfig(MIXER, plain),)),))
-    assert tiny.run(model=model, balance_loss=0.1).balance_loss == 0.1
-    with pytest.raises(UserError, match=r"balance_rate=0\.1 moves nothing: set balance=true"):
-        tiny.run(model=model, balance_rate=0.1)
+        tiny.run(aux_loss_coef=0.1)
+    plain = dataclasses.replace(MOE, score_correction_bias=False)
+    model = tiny.model(layers=(LayersConfig((BlockConfig(MIXER, plain),)),))
+    assert tiny.run(model=model, aux_loss_coef=0.1).aux_loss_coef == 0.1
+    with pytest.raises(UserError, match=r"bias_update_rate=0\.1 moves nothing: set score_correction_bias=true"):
+        tiny.run(model=model, bias_update_rate=0.1)

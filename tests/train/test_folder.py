@@ -33,8 +33,8 @@ def test_a_lock_that_cannot_be_written_is_one_line(tmp_path, make):
     [
         {"steps": 100},
         {"mesh": MeshConfig(data=2, fsdp=4)},
-        {"log_every": 5, "keep": 1, "prompts": ("a", "b"), "writers": ()},
-        {"eval_every": 0, "eval_batches": 3, "save_every": 9, "sample_every": 1, "sample_tokens": 2, "skips": 1},
+        {"log_every": 5, "max_to_keep": 1, "max_nonfinite_steps": 1, "prompts": ("a", "b"), "writers": ()},
+        {"eval_every": 0, "eval_batches": 3, "save_every": 9, "sample_every": 1, "sample_tokens": 2},
         {"profile_at": 3, "profile_steps": 1},
         {"model": tiny.model(dropout=0.1, remat="full")},
     ],

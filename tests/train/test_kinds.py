@@ -28,9 +28,9 @@ from jaxlm.nn import (
     CrossAttentionConfig,
     GRUConfig,
     LayerNormConfig,
+    LayersConfig,
     LSTMConfig,
     MLPConfig,
-    SegmentConfig,
 )
 from jaxlm.objectives import MaskedTokens, SequenceToSequence
 from jaxlm.plan import topology
@@ -51,12 +51,12 @@ PAIRS = SyntheticPairs("reverse", V=16, T=8, holdout=64)
 
 
 def recurrent(mixer) -> dict:
-    return {"model": tiny.model(segments=(SegmentConfig((BlockConfig(mixer, None),), 2),))}
+    return {"model": tiny.model(layers=(LayersConfig((BlockConfig(mixer, None),), 2),))}
 
 
 def kinds(text: Path) -> dict[str, jaxlm.run.RunConfig]:
     """Eight rows a step, so that a mesh of eight divides them."""
-    encoder = EncoderConfig(264, 32, (SegmentConfig((BlockConfig(SEEING, MLP, **POST, dropout=0.1),), 2),))
+    encoder = EncoderConfig(264, 32, (LayersConfig((BlockConfig(SEEING, MLP, **POST, dropout=0.1),), 2),))
     decoder = BranchesConfig(
         (
             BranchConfig("attention", ATTENTION, **POST),
@@ -64,7 +64,7 @@ def kinds(text: Path) -> dict[str, jaxlm.run.RunConfig]:
             BranchConfig("ffn", MLP, **POST),
         )
     )
-    seq2seq = Seq2SeqConfig(16, 32, encoder.segments, (SegmentConfig((decoder,), 2),), embed_scale=32**0.5)
+    seq2seq = Seq2SeqConfig(16, 32, encoder.layers, (LayersConfig((decoder,), 2),), embed_scale=32**0.5)
     changes = {
         "encoder": {"model": encoder, "objective": MaskedTokens(mask=263, vocabulary=256)},
         "encoder-decoder": {"model": seq2seq, "objective": SequenceToSequence(0.1), "data": PAIRS},

@@ -141,7 +141,7 @@ def test_steps_that_are_not_finite_stop_the_run(run, tmp_path, capsys):
     with pytest.raises(
         UserError, match=r"not finite in 3 steps in a row, up to step 4: lower .*learning_rate \(1e\+30\)"
     ):
-        loop.train(diverging(run, skips=3, save_every=1), folder)
+        loop.train(diverging(run, max_nonfinite_steps=3, save_every=1), folder)
     assert capsys.readouterr().out.count("the weights stay as they were") == 3
     assert [line["train/skipped"] for line in numbers(folder, "train/")] == [0, 1, 2, 3]
     assert steps(folder / "checkpoints") == [1]  # none of the streak, which would replace good ones
@@ -150,7 +150,7 @@ def test_steps_that_are_not_finite_stop_the_run(run, tmp_path, capsys):
 def test_the_way_back_from_a_streak_works(run, tmp_path, monkeypatch):
     """The newest checkpoint may have the weights that gave the streak: that one is named, the one before good."""
     folder, plain = tmp_path / "run", loop.steps.place
-    run = dataclasses.replace(run, skips=2, save_every=1, eval_every=0, prompts=(), keep=2)
+    run = dataclasses.replace(run, max_nonfinite_steps=2, save_every=1, eval_every=0, prompts=(), max_to_keep=2)
 
     def broken(batch, mesh, parts=None):
         calls.append(1)
@@ -229,7 +229,7 @@ def test_after_a_few_the_run_goes_on(run, tmp_path, monkeypatch):
         return place(batch, mesh, parts)
 
     monkeypatch.setattr(loop.steps, "place", poisoned)
-    folder, run = tmp_path / "run", dataclasses.replace(run, skips=2, prompts=())
+    folder, run = tmp_path / "run", dataclasses.replace(run, max_nonfinite_steps=2, prompts=())
     with monkeypatch.context() as patch:
         stop_at(patch, 3)
         loop.train(run, folder)

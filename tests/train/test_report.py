@@ -128,7 +128,7 @@ def test_every_key_is_in_the_log_and_in_tensorboard(finished):
 
 def test_steps_that_are_not_finite_are_counted(start, tmp_path, capsys):
     bad = metrics(loss=math.nan, skipped=1)
-    with start(dataclasses.replace(RUN, skips=3), first=10, skipped=5) as report:
+    with start(dataclasses.replace(RUN, max_nonfinite_steps=3), first=10, skipped=5) as report:
         for step, values in enumerate([bad, bad, metrics(), bad, bad], 11):
             report.step(step, values)
         with pytest.raises(

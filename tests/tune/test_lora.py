@@ -10,7 +10,7 @@ import pytest
 
 from jaxlm.errors import UserError
 from jaxlm.models import abstract, forward
-from jaxlm.nn import BlockConfig, MLPConfig, MoEConfig, SegmentConfig
+from jaxlm.nn import BlockConfig, LayersConfig, MLPConfig, MoEConfig
 from jaxlm.ops.leaves import dense
 from jaxlm.sharding import MeshConfig, make_mesh
 from jaxlm.train.setup import Setup
@@ -19,9 +19,9 @@ from jaxlm.tune import LoRA
 from tests import tiny
 from tests.meshes import name
 
-BLOCK = tiny.model().segments[0].blocks[0]
+BLOCK = tiny.model().layers[0].blocks[0]
 MIXED = tiny.model(
-    segments=(SegmentConfig((BLOCK, BlockConfig(BLOCK.mixer, MoEConfig(F=16, E=8, k=2))), 2), SegmentConfig((BLOCK,)))
+    layers=(LayersConfig((BLOCK, BlockConfig(BLOCK.mixer, MoEConfig(F=16, E=8, top_k=2))), 2), LayersConfig((BLOCK,)))
 )
 TRAINS = LoRA(rank=3, alpha=6.0, of="q|o|ffn.up|ffn.gate")
 RUN = tiny.run(model=MIXED, trains=TRAINS, batch=8)
@@ -86,7 +86,7 @@ def test_no_more_than_one_layer_is_dense_at_a_time():
 
     def temporary(layers):
         block = BlockConfig(BLOCK.mixer, MLPConfig(F=4096))
-        model = tiny.model(segments=(SegmentConfig((block,), layers),), remat="full")
+        model = tiny.model(layers=(LayersConfig((block,), layers),), remat="full")
         ready = setup(tiny.run(model=model, trains=LoRA(of="up|gate|down"), batch=4))
         return ready.lower().compile().memory_analysis().temp_size_in_bytes
 

@@ -19,12 +19,12 @@ from jaxlm.nn.rope import RopeConfig, text_length
 from jaxlm.nn.state import KVSlots
 from jaxlm.ops import masks
 from jaxlm.ops.attention import attention
-from jaxlm.ops.latent import latent_attention_with_past
+from jaxlm.ops.mla import latent_attention_with_past
 from jaxlm.sharding import einsum, weight
 
 
 @dataclasses.dataclass(frozen=True)
-class LatentConfig(MixerConfig):
+class MLAConfig(MixerConfig):
     """MLA (DeepSeek-V2, arXiv:2405.04434): with c = rms_norm(x W_c) of width L, head h has k = [c W_uk ; rotate(x W_r)]
     and v = c W_uv; the rotated part is one for all heads. Queries may be made of a short vector too."""
 
@@ -46,11 +46,11 @@ class LatentConfig(MixerConfig):
         self.rope.width(self.R)
 
     def build(self, depth: int, name: str) -> nn.Module:
-        return Latent(self, depth, name=name)
+        return MLA(self, depth, name=name)
 
     def init_cache(self, B: int, length: int, dtype: Any) -> KVSlots:
         """Latents (B, S, L) and rotated keys (B, S, R) of an empty cache: L + R numbers a token."""
-        where = sharding.creation("batch", None, None)
+        where = sharding.out_sharding("batch", None, None)
         make = lambda width: jnp.zeros((B, length, width), dtype, out_sharding=where)
         return KVSlots((make(self.L), make(self.R)))
 
@@ -59,14 +59,14 @@ class LatentConfig(MixerConfig):
         return 2 * self.H * (self.K + self.R + self.J) * mean_visible(T)
 
 
-class Latent(nn.Module):
+class MLA(nn.Module):
     """x_BTD, context, past -> y_BTD, slots of c_BTL and r_BTR.
 
     Without a past, heads are expanded and attended to as any others. With one, queries are brought to the latent width
-    instead (`ops.latent`), and the cache is read as it is.
+    instead (`ops.mla`), and the cache is read as it is.
     """
 
-    c: LatentConfig
+    c: MLAConfig
     depth: int
 
     @nn.compact

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm.ops.latent import latent_attention_with_past
+from jaxlm.ops.mla import latent_attention_with_past
 from tests.ops.attention_cases import naive
 
 RNG = np.random.default_rng(0)

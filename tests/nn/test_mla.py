@@ -10,7 +10,7 @@ from jaxlm import sharding
 from jaxlm.decode import cache
 from jaxlm.errors import UserError
 from jaxlm.models import LMConfig
-from jaxlm.nn import BlockConfig, Context, LatentConfig, MLPConfig, RopeConfig, SegmentConfig
+from jaxlm.nn import BlockConfig, Context, LayersConfig, MLAConfig, MLPConfig, RopeConfig
 from jaxlm.ops.rope import DynamicNTK
 from jaxlm.sharding import Axes, MeshConfig
 from tests.meshes import lies, on
@@ -26,8 +26,8 @@ POSITIONS = np.maximum(np.arange(T)[None] - START[:, None], 0)
 CONTEXT = Context(POSITIONS, SEGMENTS)
 SIZES = {"H": 4, "K": 5, "R": 4, "J": 3, "L": 7}
 CONFIGS = {
-    "plain": LatentConfig(**SIZES),
-    "short queries": LatentConfig(**SIZES, query_L=6, scale=0.8, bias=True, rope=RopeConfig(100.0)),
+    "plain": MLAConfig(**SIZES),
+    "short queries": MLAConfig(**SIZES, query_L=6, scale=0.8, bias=True, rope=RopeConfig(100.0)),
 }
 
 
@@ -65,7 +65,7 @@ def test_it_is_the_paper(c):
     assert latent.shape == (B, T, c.L) and rotated.shape == (B, T, c.R)
 
 
-DYNAMIC = LatentConfig(**SIZES, rope=RopeConfig(scaling=DynamicNTK(2.0, 3), interleaved=True))
+DYNAMIC = MLAConfig(**SIZES, rope=RopeConfig(scaling=DynamicNTK(2.0, 3), interleaved=True))
 
 
 @pytest.mark.parametrize("new", [1, 3])
@@ -86,8 +86,8 @@ def test_a_past_is_as_good_as_the_whole_text(c, new):
 @pytest.mark.parametrize("dtype, itemsize", [("bfloat16", 2), ("float32", 4)])
 def test_the_cache_is_the_latent_and_the_rotated_key_of_every_token(dtype, itemsize):
     """(kv_lora_rank + qk_rope_head_dim) * layers * itemsize a token: DeepSeek-V2's 1152 bytes a layer in bfloat16."""
-    deepseek = LatentConfig(H=128, K=128, R=64, J=128, L=512, query_L=1536)
-    config = LMConfig(V=8, D=8, segments=(SegmentConfig((BlockConfig(deepseek, MLPConfig(F=8)),), 60),))
+    deepseek = MLAConfig(H=128, K=128, R=64, J=128, L=512, query_L=1536)
+    config = LMConfig(V=8, D=8, layers=(LayersConfig((BlockConfig(deepseek, MLPConfig(F=8)),), 60),))
     for length in (1, 1000):
         assert cache.nbytes(config, length, dtype) == (512 + 64) * 60 * itemsize * length
     with on(MeshConfig(2, 2, 2)):
@@ -148,6 +148,6 @@ def test_half_precision():
 
 def test_what_makes_no_sense():
     with pytest.raises(UserError, match="L=0 must be at least 1"):
-        LatentConfig(**{**SIZES, "L": 0})
+        MLAConfig(**{**SIZES, "L": 0})
     with pytest.raises(UserError, match="turn pairs, but 1 of the head width 3"):
-        LatentConfig(**{**SIZES, "R": 3})
+        MLAConfig(**{**SIZES, "R": 3})

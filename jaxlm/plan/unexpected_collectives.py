@@ -10,11 +10,11 @@ from jaxlm.plan.facts import Collective, Program
 from jaxlm.plan.hlo import dims
 from jaxlm.run import RunConfig
 
-SMALL = 1e-3  # of all that a step exchanges: what is less costs nothing
+SMALL = 1e-3  # of all bytes that a step sends: what is less costs nothing
 
 
-def surprises(program: Program, run: RunConfig) -> list[str]:
-    """One line for each, the costliest first; empty when the step exchanges what its mesh means it to."""
+def unexpected_collectives(program: Program, run: RunConfig) -> list[str]:
+    """One line for each, the costliest first; empty when the step has only those that its mesh implies."""
     sent = sum(c.nbytes * c.times for c in program.collectives)
     lines = []
     for c in program.collectives:
@@ -29,7 +29,7 @@ def _why(c: Collective, run: RunConfig, compiled: bool) -> Iterator[str]:
     model, mesh = run.model, run.mesh
     tokens = run.batch // run.accumulate * run.data.T
     widths = {model.D, getattr(model, "embed_width", None) or model.D}
-    periods = {s.repeat for segments in model.stacks().values() for s in segments if s.repeat > 1}
+    periods = {g.repeat for groups in model.stacks().values() for g in groups if g.repeat > 1}
     for d in dims(c.shape):
         # The table, or a part of its width, has the vocabulary first, or its width may stand as (devices, part).
         if model.V in d[1:] and not widths & {*d, math.prod(d) // model.V} and math.prod(d) > model.V:
