@@ -4,6 +4,7 @@ test. XLA_FLAGS=--xla_backend_optimization_level=3 tests the programs as users c
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -88,3 +89,11 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the reference outputs in {folder}, which is not there")
     return folder
+
+
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, also where the tests are a job of the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

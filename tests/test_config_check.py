@@ -13,7 +13,8 @@ from jaxlm.config_check import check, within
 from jaxlm.config_tree import hints, is_config_class, members
 from jaxlm.data import DataConfig, Source, TokenizerConfig
 from jaxlm.errors import OutOfRange, UserError
-from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, ParallelConfig, RMSNormConfig
+from jaxlm.models import EncoderConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, LayersConfig, MLPConfig, ParallelConfig, RMSNormConfig
 from jaxlm.ops.sparse import Strided
 from jaxlm.optim import OptimizerConfig
 from tests import tiny
@@ -25,6 +26,10 @@ NEEDED: dict[str, Any] = {  # what classes need that is no number, or more than 
     "norm": RMSNormConfig(),
     "layers": tiny.model().layers,
     "blocks": tiny.model().layers[0].blocks,
+    "encoder": tiny.model().layers,
+    "decoder": tiny.model().layers,
+    "name": "attention",
+    "of": AttentionConfig(H=4, K=8),
     "model": tiny.model(),
     "pattern": Strided(4, 2),
     "short": (1.0,),
@@ -32,6 +37,12 @@ NEEDED: dict[str, Any] = {  # what classes need that is no number, or more than 
     "high": 4.0,
 }
 NO_CONFIG = (
+    "KVSlots",
+    "Memory",
+    "Recurrent",
+    "RNNConfig",
+    "State",
+    "SyntheticRows",
     "HeldoutRows",
     "LowRank",
     "Task",
@@ -58,12 +69,16 @@ def numbers_of(cls: type) -> dict[str, Any]:
     return {name: kind for name, kind in hints(cls).items() if {int, float} & {*members(kind)}}
 
 
+SEEING = LayersConfig((BlockConfig(AttentionConfig(H=4, K=8, causal=False), None),))
+
+
 def made(cls: type, **changes: Any) -> Any:
     needed = {f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING}
     values = {
         n: NEEDED.get(n, 2.0 if hints(cls)[n] is float else (2.0,) if n in ("short", "long") else 2) for n in needed
     }
     values |= {"pattern": Strided(4, 2)} if "pattern" in needed else {}
+    values |= {"layers": (SEEING,)} if cls is EncoderConfig else {}
     return cls(**values | changes)
 
 

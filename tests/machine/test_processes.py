@@ -21,7 +21,7 @@ from jaxlm.sharding import MeshConfig, make_mesh
 from jaxlm.train import batch
 from jaxlm.train.batch import rows_here
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = ROOT / "scripts" / "launch"
 
 MPI = {"OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:1", "OMPI_COMM_WORLD_SIZE": "2"}

@@ -1,8 +1,6 @@
 """A small run that went to its end, for the tests that look at it or damage a copy of it."""
 
 import shutil
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,14 +17,6 @@ def data_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAXLM_CACHE", str(tmp_path_factory.mktemp("data")))
         yield
-
-
-@pytest.fixture
-def heard() -> Iterator[None]:
-    """Ctrl-C raises KeyboardInterrupt, also where the tests are a job of the background, which ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")
