@@ -52,7 +52,8 @@ def divided(run: RunConfig) -> dict[str, Any]:
     if -1 in (sizes := run.mesh.sizes).values():
         raise UserError("plan: without --topology every axis of --mesh needs a number: nothing tells how many are left")
     setup = Setup(run, _mesh(sizes))
-    state, _ = setup.state, setup.batch  # the second refuses one that the mesh does not divide
+    setup.check()
+    state = setup.state
     parts = {"params": (state.params, setup.frozen), "optimizer": state.opt_state, "gradient": state.params}
     return {"devices": math.prod(sizes.values())} | {
         f"{name}_bytes_per_device": bytes_per_device(tree) for name, tree in parts.items()

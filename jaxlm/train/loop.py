@@ -36,6 +36,8 @@ def train(run: RunConfig, folder: str | Path) -> None:
     processes.agree_on_run(run)
     mesh = sharding.make_mesh(run.mesh)
     setup = Setup(run, mesh)
+    setup.check()
+    start.check(run)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(open_run(run, folder))
         with processes.first_before_others("prepares the data"), show_preparation() as progress:
@@ -43,8 +45,10 @@ def train(run: RunConfig, folder: str | Path) -> None:
         processes.agree("the data", dataset.fingerprint, "give all of them the same files")
         check_tokenizer(run, dataset.tokenizer)
         print(dataset.summary(run.steps * run.batch), flush=True)
-        count, device = flops.parameters(run.model), mesh.devices.flat[0].device_kind
-        print(f"{count:,} parameters on {mesh.size} x {device}: compiling the training step", flush=True)
+        count, trained = flops.parameters(run.model), sum(x.size for x in jax.tree.leaves(setup.state.params))
+        part = f" ({trained:,} trained)" if setup.freezes else ""
+        device = f"{mesh.size} x {mesh.devices.flat[0].device_kind}"
+        print(f"{count:,} parameters{part} on {device}: compiling the training step", flush=True)
         train_step = compile_step(setup)  # refuses what does not fit before anything is there
 
         stopping = stack.enter_context(stop_on_signals())

@@ -18,13 +18,14 @@ from jaxlm.train.step import TrainStep, make_train_step
 
 
 class Setup:
-    """A run on a mesh, whose devices need not be here. Nothing is computed before it is asked for.
-
-    Raises UserError, then, for a mesh that does not divide the model or the batch.
-    """
+    """A run on a mesh, whose devices need not be here. Nothing is made before it is asked for."""
 
     def __init__(self, run: RunConfig, mesh: Mesh | AbstractMesh):
         self.run, self.mesh = run, mesh
+
+    def check(self) -> None:
+        """Raises UserError where the mesh does not divide the model or the batch."""
+        _ = self.state, self.batch
 
     @functools.cached_property
     def axes(self) -> tuple[Params, Params]:
@@ -39,7 +40,7 @@ class Setup:
 
     @functools.cached_property
     def state(self) -> State:
-        """Shapes, dtypes and shardings of what the run carries from step to step.
+        """Shapes, dtypes and shardings of what the run carries from step to step. Raises as `check` does.
 
         The optimizer's moments lie as their weights do, or so in host memory; what is not shaped like a weight is on
         every device.

@@ -1,5 +1,6 @@
 """Weights that are there already: those that a run begins from, and those of a run that was saved."""
 
+import dataclasses
 import hashlib
 import json
 import warnings
@@ -13,9 +14,9 @@ from jaxlm import convert, sharding
 from jaxlm.axes import Params
 from jaxlm.checkpoints.checkpoint import folders, load_params
 from jaxlm.checkpoints.digest import digest
-from jaxlm.convert.files import is_model
+from jaxlm.convert.files import CONFIG, is_model, read_json
 from jaxlm.errors import UserError
-from jaxlm.models import abstract
+from jaxlm.models import ModelConfig, abstract
 from jaxlm.ops import leaves
 from jaxlm.paths import expand
 from jaxlm.run import RunConfig
@@ -51,15 +52,32 @@ def load(setup: Setup) -> Params | None:
     folder = expand(setup.run.start)
     with sharding.use(setup.mesh):
         params = convert.load(folder)[1] if is_model(folder) else leaves.dense(read_run(folder, setup.mesh)[1])
+    _compare(folder, params, setup.run.model)
+    return params
+
+
+def check(run: RunConfig) -> None:
+    """Raises UserError as `load` does, from what the config of `start` says alone: before anything is prepared."""
+    if not run.start:
+        return
+    folder = expand(run.start)
+    if is_model(folder):
+        model: Any = convert.lm_config(read_json(folder / CONFIG), str(folder / CONFIG))
+        model = dataclasses.replace(model, tied=getattr(run.model, "tied", model.tied))  # as the weights have it
+    else:
+        model = _config(folder)[1].model
+    _compare(folder, abstract(model)[0], run.model)
+
+
+def _compare(folder: Path, params: Params, model: ModelConfig) -> None:
     shape = lambda tree: {spell(path): x.shape for path, x in jax.tree_util.tree_leaves_with_path(tree)}
-    there, here = shape(params), shape(abstract(setup.run.model)[0])
+    there, here = shape(params), shape(abstract(model)[0])
     for name in [*here, *there]:
         if here.get(name) != there.get(name):
             raise UserError(
                 f"start {folder} is another model: {name} is {there.get(name, 'absent')} there and "
                 f"{here.get(name, 'absent')} in this run's model"
             )
-    return params
 
 
 def read_run(path: Path, mesh: Any = None) -> tuple[RunConfig, Params]:
@@ -68,18 +86,14 @@ def read_run(path: Path, mesh: Any = None) -> tuple[RunConfig, Params]:
 
     Raises UserError where there is no run or nothing whole in it.
     """
-    one = path.parent.name == "checkpoints" and path.name.isdecimal()
-    folder = path.parent.parent if one else path
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{path} is neither a run nor a checkpoint of one, nor another model: it has no config.json")
-    run = configs.load(folder / "config.json")
-    if not isinstance(run, RunConfig):
-        raise UserError(f"{folder / 'config.json'} is not the config of a run, and names no model_type")
+    folder, run = _config(path)
     alone = sharding.make_mesh(MeshConfig(data=1), jax.local_devices()[:1])
     setup, here = Setup(run, mesh or alone), jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding if mesh else here)
     like = jax.tree.map(place, setup.state.params)
-    candidates = [path] if one else [folder / "checkpoints" / str(s) for s in folders(folder / "checkpoints")]
+    candidates = (
+        [path] if path != folder else [folder / "checkpoints" / str(s) for s in folders(folder / "checkpoints")]
+    )
     for i, candidate in enumerate(candidates):
         try:
             params = load_params(candidate, like, "ema" if run.ema else "params")
@@ -92,3 +106,15 @@ def read_run(path: Path, mesh: Any = None) -> tuple[RunConfig, Params]:
         frozen = frozen if mesh or not setup.freezes else jax.device_put(frozen, here)
         return run, join(params, frozen)
     raise UserError(f"{folder} has no checkpoint yet: train it first")
+
+
+def _config(path: Path) -> tuple[Path, RunConfig]:
+    """The folder of the run that `path` is, or is a checkpoint of, and its config."""
+    one = path.parent.name == "checkpoints" and path.name.isdecimal()
+    folder = path.parent.parent if one else path
+    if not (folder / CONFIG).is_file():
+        raise UserError(f"{path} is neither a run nor a checkpoint of one, nor another model: it has no config.json")
+    run = configs.load(folder / CONFIG)
+    if not isinstance(run, RunConfig):
+        raise UserError(f"{folder / CONFIG} is not the config of a run, and names no model_type")
+    return folder, run

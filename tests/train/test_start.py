@@ -110,6 +110,18 @@ def test_another_base_is_refused(adapted, base, tmp_path, monkeypatch):
         loop.train(dataclasses.replace(saved, start=str(other), steps=5), folder)
 
 
+def test_another_model_is_refused_before_anything_is_prepared(base, run, tmp_path, monkeypatch):
+    put_on_one_device(monkeypatch)
+    wider = dataclasses.replace(run, model=tiny.model(D=64))
+    for where in ("hf", "run", "run/checkpoints/2"):
+        with pytest.raises(
+            UserError, match=r"is another model: embed\.table is \(264, 32\) there and \(264, 64\) in this"
+        ):
+            loop.train(dataclasses.replace(wider, start=str(base / where)), tmp_path / "new")
+        assert not (tmp_path / "new").exists()
+    start.check(dataclasses.replace(run, start=str(base / "hf")))
+
+
 def test_what_cannot_be(base, run, tmp_path):
     setup = lambda **changes: Setup(dataclasses.replace(run, **changes), make_mesh(run.mesh, jax.devices()[:1]))
     with pytest.raises(UserError, match=r"nowhere is neither a run nor a checkpoint of one, nor another model"):
