@@ -95,7 +95,7 @@ class SyntheticDataset:
 
 @dataclasses.dataclass(frozen=True)
 class SyntheticRows:
-    """See `data.Heldout`."""
+    """See `data.prepared.Heldout`."""
 
     config: SyntheticPairs
     count: int
