@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import inspect
 import pkgutil
 from typing import Any
 
@@ -13,7 +14,7 @@ from jaxlm.config_check import check, within
 from jaxlm.config_tree import hints, is_config_class, members
 from jaxlm.data import DataConfig, Source, TokenizerConfig
 from jaxlm.errors import OutOfRange, UserError
-from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, ParallelConfig, RMSNormConfig
+from jaxlm.nn import AttentionConfig, BlockConfig, LayersConfig, MLPConfig, ParallelConfig, RMSNormConfig
 from jaxlm.ops.sparse import Strided
 from jaxlm.optim import OptimizerConfig
 from tests import tiny
@@ -31,8 +32,19 @@ NEEDED: dict[str, Any] = {  # what classes need that is no number, or more than 
     "long": (2.0,),
     "high": 4.0,
 }
+SEEING = (LayersConfig((BlockConfig(AttentionConfig(H=4, K=8, causal=False), MLPConfig(F=8)),)),)
+NEEDED_BY: dict[str, dict[str, Any]] = {  # the same for one class
+    "EncoderConfig": {"layers": SEEING},
+    "Seq2SeqConfig": {"encoder": SEEING, "decoder": tiny.model().layers},
+    "BranchConfig": {"name": "ffn", "of": MLPConfig(F=8)},
+}
 NO_CONFIG = (
     "HeldoutRows",
+    "SyntheticRows",
+    "State",
+    "KVSlots",
+    "Recurrent",
+    "Memory",
     "LowRank",
     "Task",
     "Schedule",
@@ -51,7 +63,7 @@ def classes() -> list[type]:
             for name, cls in vars(importlib.import_module(module.name)).items():
                 if is_config_class(cls) and cls.__module__ == module.name and name not in NO_CONFIG:
                     found[name] = cls
-    return [cls for cls in found.values() if numbers_of(cls)]
+    return [cls for cls in found.values() if numbers_of(cls) and not inspect.isabstract(cls)]
 
 
 def numbers_of(cls: type) -> dict[str, Any]:
@@ -64,7 +76,7 @@ def made(cls: type, **changes: Any) -> Any:
         n: NEEDED.get(n, 2.0 if hints(cls)[n] is float else (2.0,) if n in ("short", "long") else 2) for n in needed
     }
     values |= {"pattern": Strided(4, 2)} if "pattern" in needed else {}
-    return cls(**values | changes)
+    return cls(**values | NEEDED_BY.get(cls.__name__, {}) | changes)
 
 
 @pytest.mark.parametrize("cls", classes(), ids=lambda cls: cls.__name__)
