@@ -79,7 +79,7 @@ def gpt(depth: int = 12, ratio: float = 20.0, T: int = 2048, V: int = 32_768, mu
             final=0.0,
             warmup=min(2000, steps // 10),  # DeepSeek's 2000 steps, or a tenth of a short run (Bergsma et al.)
             weight_decay=decay,
-            options=(("b2", 0.95), ("eps", 1e-12)) if mup else (("b2", 0.95),),  # b2 as GPT-3's; eps: see train.mup
+            options=(("b2", 0.95), ("eps", 1e-12)) if mup else (("b2", 0.95),),  # b2 as GPT-3's; eps: see models.mup
         ),
         mesh=MeshConfig(data=1, fsdp=-1),  # a choice: no replicas, everything divided over all devices
         steps=steps,

@@ -102,7 +102,7 @@ def make(config: OptimizerConfig, axes: Any, steps: int, rates: Params | None = 
     inside the network are orthogonalised, layer by layer and expert by expert; embeddings, head and vectors go to its
     Adam, which decays nothing unless `adam_weight_decay` is among the options.
 
-    `rates`, a tree like that of the weights, multiplies the learning rate of each, but not its decay (see `train.mup`).
+    `rates`, a tree like that of the weights, multiplies each one's learning rate, but not its decay (see `models.mup`).
 
     Raises UserError for an unknown name, an unknown or missing option, for weight decay that optax lacks there, and for
     `rates` with an optimizer whose steps depend on the size of the gradient.

@@ -30,7 +30,7 @@ class RunConfig:
     trains: Trains = All()  # which parameters
     optimizer: OptimizerConfig = OptimizerConfig()
     mesh: MeshConfig = MeshConfig()
-    mup_base: ModelConfig | None = None  # the smaller model whose learning rate `model` takes over, see `train.mup`
+    mup_base: ModelConfig | None = None  # the smaller model whose learning rate `model` takes over, see `models.mup`
     steps: int = 1000
     batch: int = 32  # rows per step, over all devices
     accumulate: int = 1  # parts of a batch whose gradients are added before one update

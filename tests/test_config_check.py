@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import inspect
 import pkgutil
 from typing import Any
 
@@ -13,7 +14,6 @@ from jaxlm.config_check import check, within
 from jaxlm.config_tree import hints, is_config_class, members
 from jaxlm.data import DataConfig, Source, TokenizerConfig
 from jaxlm.errors import OutOfRange, UserError
-from jaxlm.models import EncoderConfig
 from jaxlm.nn import AttentionConfig, BlockConfig, LayersConfig, MLPConfig, ParallelConfig, RMSNormConfig
 from jaxlm.ops.sparse import Strided
 from jaxlm.optim import OptimizerConfig
@@ -26,24 +26,25 @@ NEEDED: dict[str, Any] = {  # what classes need that is no number, or more than 
     "norm": RMSNormConfig(),
     "layers": tiny.model().layers,
     "blocks": tiny.model().layers[0].blocks,
-    "encoder": tiny.model().layers,
-    "decoder": tiny.model().layers,
-    "name": "attention",
-    "of": AttentionConfig(H=4, K=8),
     "model": tiny.model(),
     "pattern": Strided(4, 2),
     "short": (1.0,),
     "long": (2.0,),
     "high": 4.0,
 }
+SEEING = (LayersConfig((BlockConfig(AttentionConfig(H=4, K=8, causal=False), MLPConfig(F=8)),)),)
+NEEDED_BY: dict[str, dict[str, Any]] = {  # the same for one class
+    "EncoderConfig": {"layers": SEEING},
+    "Seq2SeqConfig": {"encoder": SEEING, "decoder": tiny.model().layers},
+    "BranchConfig": {"name": "ffn", "of": MLPConfig(F=8)},
+}
 NO_CONFIG = (
-    "KVSlots",
-    "Memory",
-    "Recurrent",
-    "RNNConfig",
-    "State",
-    "SyntheticRows",
     "HeldoutRows",
+    "SyntheticRows",
+    "State",
+    "KVSlots",
+    "Recurrent",
+    "Memory",
     "LowRank",
     "Task",
     "Schedule",
@@ -62,14 +63,11 @@ def classes() -> list[type]:
             for name, cls in vars(importlib.import_module(module.name)).items():
                 if is_config_class(cls) and cls.__module__ == module.name and name not in NO_CONFIG:
                     found[name] = cls
-    return [cls for cls in found.values() if numbers_of(cls)]
+    return [cls for cls in found.values() if numbers_of(cls) and not inspect.isabstract(cls)]
 
 
 def numbers_of(cls: type) -> dict[str, Any]:
     return {name: kind for name, kind in hints(cls).items() if {int, float} & {*members(kind)}}
-
-
-SEEING = LayersConfig((BlockConfig(AttentionConfig(H=4, K=8, causal=False), None),))
 
 
 def made(cls: type, **changes: Any) -> Any:
@@ -78,8 +76,7 @@ def made(cls: type, **changes: Any) -> Any:
         n: NEEDED.get(n, 2.0 if hints(cls)[n] is float else (2.0,) if n in ("short", "long") else 2) for n in needed
     }
     values |= {"pattern": Strided(4, 2)} if "pattern" in needed else {}
-    values |= {"layers": (SEEING,)} if cls is EncoderConfig else {}
-    return cls(**values | changes)
+    return cls(**values | NEEDED_BY.get(cls.__name__, {}) | changes)
 
 
 @pytest.mark.parametrize("cls", classes(), ids=lambda cls: cls.__name__)

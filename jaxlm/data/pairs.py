@@ -105,7 +105,7 @@ class SyntheticDataset:
 
 @dataclasses.dataclass(frozen=True)
 class SyntheticRows:
-    """See `data.Heldout`."""
+    """See `data.prepared.Heldout`."""
 
     config: Synthetic
     count: int

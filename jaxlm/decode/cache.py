@@ -1,4 +1,4 @@
-"""The past of every layer while decoding: a value, made empty, written once per step, never mutated.
+"""KV caches and recurrent states of all layers while decoding: values, made empty, written once a step, never mutated.
 
 Every mixer's config says what it remembers (`init_cache`), in one of the kinds of `nn.state`: an attention that sees
 everything has a slot for each token of the longest text, one with a window has S = window and its cache is a ring.

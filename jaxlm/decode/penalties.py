@@ -14,8 +14,9 @@ from jaxlm.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class RepetitionPenalty(Sampler):
-    """Logits of tokens that stand in the prompt or were chosen: divided by p where positive, else multiplied (Keskar et
-    al. 2019, arXiv:1909.05858). Above 1 they become less likely, below 1 more; how often a token was said is all one.
+    """Repetition penalty: logits of tokens that stand in the prompt or were chosen: divided by p where positive, else
+    multiplied (Keskar et al. 2019, arXiv:1909.05858). Above 1 they become less likely, below 1 more; how often a token
+    was said is all one.
     """
 
     p: float

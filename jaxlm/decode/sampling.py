@@ -1,4 +1,4 @@
-"""How the next token is chosen: small frozen objects that compose.
+"""Samplers, which choose the next token: small frozen objects that compose.
 
     Greedy()    Temperature(0.8)    TopK(50)    TopP(0.9)    MinP(0.05)    Temperature(0.8) | TopK(50) | TopP(0.9)
 
@@ -110,7 +110,7 @@ def within(sampler: Sampler, tokens: int, V: int) -> Sampler:
 
 @dataclasses.dataclass(frozen=True)
 class Greedy(Sampler):
-    """The most likely token; the smallest id among equals."""
+    """Greedy decoding: the most likely token; the smallest id among equals."""
 
     def filter(self, logits_BV: Array, state: Any) -> Array:
         best_B1 = jnp.argmax(logits_BV, -1, keepdims=True)
@@ -122,7 +122,7 @@ class Greedy(Sampler):
 
 @dataclasses.dataclass(frozen=True)
 class Temperature(Sampler):
-    """Logits divided by t: below 1 sharper, above 1 flatter."""
+    """Temperature sampling: logits divided by t: below 1 sharper, above 1 flatter."""
 
     t: float = 1.0
 
@@ -137,7 +137,7 @@ class Temperature(Sampler):
 
 @dataclasses.dataclass(frozen=True)
 class TopK(Sampler):
-    """The k most likely tokens (Fan et al. 2018, arXiv:1805.04833); those equal to the k-th stay too."""
+    """Top-k sampling: the k most likely tokens (Fan et al. 2018, arXiv:1805.04833), and those equal to the k-th."""
 
     k: int
 
@@ -154,8 +154,8 @@ class TopK(Sampler):
 
 @dataclasses.dataclass(frozen=True)
 class TopP(Sampler):
-    """Nucleus: the fewest most likely tokens that together have probability of at least p (Holtzman et al. 2019,
-    arXiv:1904.09751); those equal to the last of them stay too."""
+    """Top-p (nucleus) sampling: the fewest most likely tokens that together have probability of at least p
+    (Holtzman et al. 2019, arXiv:1904.09751); those equal to the last of them stay too."""
 
     p: float
 
@@ -176,7 +176,7 @@ class TopP(Sampler):
 
 @dataclasses.dataclass(frozen=True)
 class MinP(Sampler):
-    """Tokens at least p times as likely as the likeliest (Nguyen et al. 2024, arXiv:2407.01082)."""
+    """Min-p sampling: tokens at least p times as likely as the likeliest (Nguyen et al. 2024, arXiv:2407.01082)."""
 
     p: float
 

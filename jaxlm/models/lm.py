@@ -25,7 +25,7 @@ from jaxlm.sharding import einsum, weight
 
 @dataclasses.dataclass(frozen=True)
 class LMConfig(ModelConfig):
-    """What the model is, and how it is computed."""
+    """A decoder-only language model: what it is, and how it is computed."""
 
     V: int  # vocabulary
     D: int  # model width

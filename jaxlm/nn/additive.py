@@ -14,7 +14,7 @@ from jaxlm.sharding import einsum, weight
 
 @dataclasses.dataclass(frozen=True)
 class AdditiveAttentionConfig:
-    """Score v . tanh(W x + U h) of F hidden units (Bahdanau et al. 2015, arXiv:1409.0473)."""
+    """Additive attention: scores v . tanh(W x + U h) of F hidden units (Bahdanau et al. 2015, arXiv:1409.0473)."""
 
     F: int
 

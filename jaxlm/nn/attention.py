@@ -27,7 +27,7 @@ from jaxlm.sharding import weight
 
 @dataclasses.dataclass(frozen=True)
 class QKNormConfig:
-    """A norm of queries and of keys (Henry et al. 2020, arXiv:2010.04245)."""
+    """QK-norm: a norm of queries and of keys (Henry et al. 2020, arXiv:2010.04245)."""
 
     norm: NormConfig
     per_head: bool = False  # every head has a scale of its own
@@ -37,7 +37,7 @@ class QKNormConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TemperatureConfig:
-    """Queries grow with their position: see `ops.positions.temperature`."""
+    """Temperature of attention: queries grow with their position, see `ops.positions.temperature`."""
 
     scale: float = 0.1
     step: float = 8192.0
@@ -48,7 +48,8 @@ class TemperatureConfig:
 
 @dataclasses.dataclass(frozen=True)
 class AttentionConfig(MixerConfig):
-    """Self-attention with H query heads over G key/value heads (G = H multi-head, 1 multi-query, between: grouped)."""
+    """Multi-head self-attention, H query heads over G key/value heads (G = H multi-head, 1 multi-query, between:
+    grouped query)."""
 
     H: int  # query heads
     K: int  # head width

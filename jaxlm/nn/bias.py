@@ -1,4 +1,4 @@
-"""Biases of attention scores by distance: a number for every head and every distance between query and key."""
+"""Relative position biases of attention scores: a number for every head and every distance between query and key."""
 
 import dataclasses
 
@@ -26,7 +26,8 @@ class AlibiConfig:
 
 @dataclasses.dataclass(frozen=True)
 class BucketsConfig:
-    """A learned number for every head and bucket of distances (T5; Raffel et al. 2019, arXiv:1910.10683)."""
+    """Relative position bias: a learned number for every head and bucket of distances (T5; Raffel et al. 2019,
+    arXiv:1910.10683)."""
 
     buckets: int = 32
     longest: int = 128  # farther distances share the last bucket

@@ -1,4 +1,4 @@
-"""One layer: a mixer over positions and a feed-forward, two branches added to the residual stream."""
+"""Transformer blocks: a mixer over positions and a feed-forward, two branches added to the residual stream."""
 
 import dataclasses
 from typing import Any
@@ -16,7 +16,8 @@ from jaxlm.nn.norm import NormConfig, RMSNormConfig, read
 
 @dataclasses.dataclass(frozen=True)
 class BlockConfig(LayerConfig):
-    """x += mixer(norm(x)); x += ffn(norm(x)) (pre-norm; Xiong et al. 2020, arXiv:2002.04745), unless said otherwise."""
+    """A Transformer block: x += mixer(norm(x)); x += ffn(norm(x)) (pre-norm; Xiong et al. 2020, arXiv:2002.04745),
+    unless said otherwise."""
 
     mixer: MixerConfig
     ffn: FeedForwardConfig | None  # None: the mixer is all of the layer
@@ -43,7 +44,8 @@ class BlockConfig(LayerConfig):
 
 @dataclasses.dataclass(frozen=True)
 class ParallelConfig(LayerConfig):
-    """x += mixer(norm1(x)) + ffn(norm2(x)) (GPT-J, Wang & Komatsuzaki 2021; PaLM, arXiv:2204.02311)."""
+    """Parallel attention and feed-forward: x += mixer(norm1(x)) + ffn(norm2(x)) (GPT-J, Wang & Komatsuzaki 2021; PaLM,
+    arXiv:2204.02311)."""
 
     mixer: MixerConfig
     ffn: FeedForwardConfig

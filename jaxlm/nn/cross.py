@@ -18,7 +18,8 @@ from jaxlm.ops.cross import cross_attention
 
 @dataclasses.dataclass(frozen=True)
 class CrossAttentionConfig(MixerConfig):
-    """Attention of H query heads to G key/value heads of a memory (Vaswani et al. 2017, arXiv:1706.03762, 3.2.3)."""
+    """Cross attention of H query heads to G key/value heads of a memory (Vaswani et al. 2017, arXiv:1706.03762,
+    3.2.3)."""
 
     H: int  # query heads
     K: int  # head width

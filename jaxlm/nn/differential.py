@@ -17,7 +17,8 @@ from jaxlm.sharding import weight
 
 @dataclasses.dataclass(frozen=True)
 class DifferentialConfig(AttentionConfig):
-    """H / 2 pairs of query heads, h and h + H/2: o = (1 - l0) rms_norm((softmax_1 - l softmax_2) [v_1; v_2])
+    """Differential attention: H / 2 pairs of query heads, h and h + H/2, of which each gives
+    o = (1 - l0) rms_norm((softmax_1 - l softmax_2) [v_1; v_2])
 
     with l = exp(a1 . b1) - exp(a2 . b2) + l0 and l0 = 0.8 - 0.6 exp(-0.3 n) in layer n (Ye et al. 2024,
     arXiv:2410.05258). The values of a pair are the two heads' values side by side.

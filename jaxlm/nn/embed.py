@@ -1,4 +1,4 @@
-"""The token table, and absolute positions that are added to it."""
+"""Token embeddings, and absolute position embeddings that are added to them."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ from jaxlm.sharding import weight
 
 @dataclasses.dataclass(frozen=True)
 class SinusoidalConfig:
-    """Fixed sinusoids, no weights, any length."""
+    """Sinusoidal position embeddings: fixed, no weights, any length."""
 
     base: float = 10_000.0
 
@@ -30,7 +30,7 @@ class SinusoidalConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LearnedConfig:
-    """A learned vector per position; texts longer than `length` are refused."""
+    """Learned position embeddings, a vector for each; texts longer than `length` are refused."""
 
     length: int
     offset: int = 0  # rows of the table before that of position 0 (OPT has two)
@@ -69,7 +69,7 @@ class Learned(nn.Module):
 
 
 class Types(nn.Module):
-    """x_BTD, types_BT -> x_BTD + table[types], of a few kinds of token (BERT's first and second text)."""
+    """x_BTD, types_BT -> x_BTD + table[types]: token type (segment) embeddings, BERT's first and second text."""
 
     kinds: int
 
@@ -88,7 +88,7 @@ def _added(module: nn.Module, x_BTD: Array, ids_BT: Array, rows: int) -> Array:
 
 
 class Embed(nn.Module):
-    """ids_BT -> x_BTD. Returns the table too, which a tied head multiplies by."""
+    """Token embedding, ids_BT -> x_BTD. Returns the table too, which a tied head multiplies by."""
 
     V: int
     D: int

@@ -1,4 +1,5 @@
-"""The products into and out of heads that all kinds of attention share; the weights belong to the module given."""
+"""Query, key, value and output projections that all kinds of attention share; the weights belong to the module
+given."""
 
 import flax.linen as nn
 from jax.ad_checkpoint import checkpoint_name

@@ -18,7 +18,8 @@ from jaxlm.sharding import weight
 
 @dataclasses.dataclass(frozen=True)
 class LinformerConfig(MixerConfig):
-    """H heads that see L mixtures of at most S positions (Wang et al. 2020, arXiv:2006.04768). Not causal."""
+    """Linformer: H heads that see L mixtures of at most S positions (Wang et al. 2020, arXiv:2006.04768). Not
+    causal."""
 
     H: int  # heads
     K: int  # head width

@@ -1,4 +1,4 @@
-"""Position-wise feed-forward layers, plain and gated."""
+"""Position-wise feed-forward networks (MLP), plain and gated (GLU)."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,7 +19,8 @@ from jaxlm.sharding import einsum, weight
 
 @dataclasses.dataclass(frozen=True)
 class MLPConfig(FeedForwardConfig):
-    """y = act(x up) down, or gated y = (act(x gate) * (x up)) down (GLU; Shazeer 2020, arXiv:2002.05202)."""
+    """Feed-forward y = act(x up) down, or gated y = (act(x gate) * (x up)) down (GLU; Shazeer 2020,
+    arXiv:2002.05202)."""
 
     F: int  # feed-forward width
     activation: str = "silu"  # a name of ops.activations

@@ -21,8 +21,9 @@ from jaxlm.sharding import einsum, weight
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MoEConfig(MLPConfig):
-    """y = sum over a token's k experts e of weight_e MLP_e(x), plus the shared experts (Shazeer et al. 2017,
-    arXiv:1701.06538; Dai et al. 2024, arXiv:2401.06066). An expert is an MLP of the inherited fields.
+    """Mixture of experts (MoE): y = sum over a token's top_k experts e of weight_e MLP_e(x), plus the shared experts
+    (Shazeer et al. 2017, arXiv:1701.06538; Dai et al. 2024, arXiv:2401.06066). An expert is an MLP of the inherited
+    fields.
 
     Mixtral and gpt-oss: the defaults. Qwen2-MoE: norm_topk_prob=False and shared_gate. DeepSeek V3: score="sigmoid",
     score_correction_bias, groups, group_score="top2" and scale. Llama 4: score="sigmoid", norm_topk_prob=False and

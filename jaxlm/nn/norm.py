@@ -1,4 +1,4 @@
-"""Norms that own their scale (and bias)."""
+"""RMSNorm and LayerNorm, which own their scale (and bias)."""
 
 import dataclasses
 
@@ -14,6 +14,8 @@ from jaxlm.sharding import weight
 
 @dataclasses.dataclass(frozen=True)
 class RMSNormConfig:
+    """RMSNorm, see `ops.norms.rms_norm`."""
+
     eps: float = 1e-6
     scale: bool = True
     zero_centered: bool = False  # the scale is 1 + w (Gemma): weight decay pulls it to one
@@ -27,6 +29,8 @@ class RMSNormConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LayerNormConfig:
+    """LayerNorm, see `ops.norms.layer_norm`."""
+
     eps: float = 1e-5
     scale: bool = True
     bias: bool = True

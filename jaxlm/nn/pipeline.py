@@ -1,4 +1,4 @@
-"""How a group of layers is computed on a mesh that divides its layers over stages."""
+"""Pipeline parallelism: how a group of layers is computed on a mesh that divides its layers over stages."""
 
 import dataclasses
 from collections.abc import Callable
@@ -20,7 +20,8 @@ PER_STAGE = 4  # microbatches a stage: about a fifth of the time is idle
 
 @dataclasses.dataclass(frozen=True)
 class PipelineConfig:
-    """Of a mesh that divides layers; it means nothing on others. See `ops.pipeline` for what it costs."""
+    """Pipeline schedule on a mesh that divides layers; it means nothing on others. See `ops.pipeline` for what it
+    costs."""
 
     microbatches: int | None = None  # at most, as many as divide a device's rows; None: 4 a stage
     rounds: int = 1  # times that a microbatch passes each stage: less idle time, more traffic

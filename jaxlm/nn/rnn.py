@@ -1,4 +1,4 @@
-"""LSTM and GRU as mixers: the modules that own the gates' weights, and whose past is one state."""
+"""Recurrent networks, LSTM and GRU, as mixers: the modules that own the gates' weights, and whose past is one state."""
 
 import dataclasses
 from typing import Any, ClassVar

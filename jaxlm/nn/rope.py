@@ -1,4 +1,4 @@
-"""Rotary positions as part of a mixer's config."""
+"""Rotary position embeddings (RoPE) as part of a mixer's config."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ from jaxlm.ops.rope import Scaling, Unscaled
 
 @dataclasses.dataclass(frozen=True)
 class RopeConfig:
-    """Rotary positions over the first `fraction` of each head, see `ops.rope`."""
+    """Rotary position embeddings (RoPE) over the first `fraction` of each head, see `ops.rope`."""
 
     base: float = 10_000.0
     scaling: Scaling = Unscaled()

@@ -23,7 +23,8 @@ from jaxlm.ops.sparse import Fixed, Local, Strided, block_sparse_attention, patt
 
 @dataclasses.dataclass(frozen=True)
 class SparseAttentionConfig(MixerConfig):
-    """H query heads over G key/value heads that see the blocks of a pattern (Child et al. 2019, arXiv:1904.10509).
+    """Block-sparse attention: H query heads over G key/value heads that see the blocks of a pattern (Child et al. 2019,
+    arXiv:1904.10509).
 
     The pattern counts from a text's first token, in a row packed with texts from that of the first. Positions are the
     model's: none belong to the scores.

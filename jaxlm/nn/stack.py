@@ -1,4 +1,4 @@
-"""A period of blocks repeated many times, compiled once; and the two layouts of its parameters.
+"""Scan over layers: a period of blocks repeated many times, compiled once; and the two layouts of its parameters.
 
 Stacked: every weight has a leading axis of N periods and one `nn.scan` runs them (training; compile time does not
 grow with depth). Unstacked: one tree a period and plain calls (decoding; a scan would copy each layer's slice of

@@ -1,4 +1,4 @@
-"""Bringing tokens to their experts and back.
+"""Dispatch of tokens to their experts, and the way back.
 
 M tokens of one device have A choices each, which are P = M A pairs. The pairs are sorted by expert into rows, N blocks
 of Q slots, so that all rows of a block belong to one expert: `dropless` pads every expert's rows to whole blocks,

@@ -1,4 +1,4 @@
-"""Looking rows up in a table that may be divided over devices."""
+"""Embedding lookup, in a table that may be divided over devices."""
 
 import math
 

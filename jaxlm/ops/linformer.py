@@ -1,4 +1,4 @@
-"""Attention to L mixtures of the keys and values instead of all of them: cost linear in the length."""
+"""Linformer: attention to L mixtures of the keys and values instead of all of them: cost linear in the length."""
 
 import jax.numpy as jnp
 

@@ -1,4 +1,4 @@
-"""Who may attend to whom, as a function of positions and segments.
+"""Attention masks: who may attend to whom, as a function of positions and segments.
 
 Every token has a position and a segment. Segment 0 is padding, 1, 2, ... are the documents packed into a row, -1 an
 empty slot of a cache. A query sees a key of its own segment, not later than itself (causal), less than `window` back,

@@ -1,4 +1,4 @@
-"""Attention that reads a compressed cache as it is, without expanding it to heads."""
+"""Multi-head latent attention (MLA) that reads its compressed cache as it is, without expanding it to heads."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,8 @@ def latent_attention_with_past(
     mask_BTT: Array,
     scale: float,
 ) -> Array:
-    """Attention of queries brought to the latent width to a cache of latents and rotated keys that all heads share.
+    """MLA while decoding: attention of queries brought to the latent width to a cache of latents and rotated keys that
+    all heads share.
 
     With q' = q W_uk, scores are scale (q' . c_s + turned . r_s) and the result is sum_s p_s c_s (B, T, H, L), which the
     caller brings to heads by W_uv: the same numbers as expanding keys and values, for S (L + K) numbers read instead of

@@ -1,4 +1,5 @@
-"""Normalisation over the last axis, or the last `axes`, computed in float32 whatever the input's dtype."""
+"""RMSNorm and LayerNorm: normalisation over the last axis, or the last `axes`, computed in float32 whatever the input's
+dtype."""
 
 import jax.numpy as jnp
 from jax import lax

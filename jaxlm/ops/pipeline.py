@@ -1,4 +1,4 @@
-"""Layers divided over stages of devices, and microbatches that pass from one stage to the next.
+"""Pipeline parallelism: layers divided over stages of devices, and microbatches that pass from one stage to the next.
 
 With S stages, M microbatches and R rounds the layers are cut into R S equal blocks, of which block b belongs to stage
 b mod S. A tick is the time of one block for one microbatch. Stage s computes its u-th of M R pieces at tick u + s, so

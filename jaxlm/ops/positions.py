@@ -1,4 +1,5 @@
-"""Positions as vectors to add and as factors on queries; rotary ones are in `ops.rope`, distances in `ops.relative`."""
+"""Absolute position embeddings, as vectors to add and as factors on queries; rotary ones are in `ops.rope`, distances
+in `ops.relative`."""
 
 import jax.numpy as jnp
 
@@ -6,7 +7,7 @@ from jaxlm.axes import Array
 
 
 def sinusoidal(positions_BT: Array, D: int, base: float = 10_000.0) -> Array:
-    """Fixed sinusoids (Vaswani et al. 2017, arXiv:1706.03762), float32 (B, T, D).
+    """Sinusoidal position embeddings (Vaswani et al. 2017, arXiv:1706.03762), float32 (B, T, D).
 
     e[t, 2i] = sin(t / base^(2i/D)), e[t, 2i+1] = cos(t / base^(2i/D)). D must be even.
     """

@@ -1,4 +1,4 @@
-"""Positions told by distance: T5's buckets and ALiBi, which bias scores, and the vectors of Shaw et al.
+"""Relative positions: T5's buckets and ALiBi, which bias scores, and the vectors of Shaw et al.
 
 A distance is query position minus key position, d = t - s: positive looks back. Biases of a text of T tokens come as
 one row a head, `bias_HZ` with Z = 2T - 1: the bias of distance d stands at d + T - 1. Every head needs T numbers for

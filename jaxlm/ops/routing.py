@@ -1,4 +1,4 @@
-"""Which experts a token goes to, how much each counts, and how evenly they are used.
+"""Routing of a mixture of experts: which ones a token goes to, how much each counts, and how evenly they are used.
 
 Logits are float32 (B, T, E). Every token chooses A of E experts: ids_BTA, with weights_BTA. Nothing here looks at
 other tokens, but for the statistics.
@@ -28,7 +28,7 @@ def route(
     topk_group: int = 1,
     group_score: str = "max",
 ) -> tuple[Array, Array]:
-    """weights_BTA and ids_BTA of the A experts of highest score, best first.
+    """Top-k routing: weights_BTA and ids_BTA of the A experts of highest score, best first.
 
     A weight is the expert's score, divided by the sum of the chosen ones with `norm_topk_prob` (of a softmax that is
     the softmax over the chosen logits, as in Mixtral, arXiv:2401.04088), times `scale`. `balance_E` is added to the

@@ -1,4 +1,5 @@
-"""Meaning as direction: which rows of a table point as a vector does, and what is to one word as another is to a third.
+"""Cosine similarity, nearest neighbours and analogies of embeddings: which rows of a table point as a vector does, and
+what is to one word as another is to a third.
 
 Computed in float32 whatever the inputs' dtype, without the shortcuts that accelerators take in products of float32.
 """

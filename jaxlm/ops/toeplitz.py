@@ -1,4 +1,4 @@
-"""Matrices constant along their diagonals, as a bias by distance is: m[l, c] = line[c - l + L - 1].
+"""Toeplitz matrices, constant along their diagonals, as a bias by distance is: m[l, c] = line[c - l + L - 1].
 
 An L x C block needs L + C - 1 numbers. No gather and no scatter: C copies of a line of N numbers, read again in rows of
 N - 1, move by one from row to row.

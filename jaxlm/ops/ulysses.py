@@ -1,6 +1,6 @@
-"""Attention of rows whose positions are divided, by giving each device whole rows of some heads instead: q, k and v
-are exchanged by an all-to-all each, and the result once more (DeepSpeed-Ulysses; Jacobs et al. 2023,
-arXiv:2309.14509)."""
+"""Ulysses (all-to-all) sequence parallelism: attention of rows whose positions are divided, by giving each device whole
+rows of some heads instead: q, k and v are exchanged by an all-to-all each, and the result once more (DeepSpeed-Ulysses;
+Jacobs et al. 2023, arXiv:2309.14509)."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Keeping a model's experts evenly used: by terms of the loss, or by a bias that each step moves.
+"""Load balancing of experts: by terms of the loss, or by a bias that each step moves.
 
 Works on what `ops.routing.statistics` reports for each layer, as `models.Output.statistics` brings it: of each stack,
 for each group of layers, for each block of its period, arrays with a leading axis of periods.

@@ -1,4 +1,4 @@
-"""Parameters in fewer bits."""
+"""Quantisation: parameters in fewer bits."""
 
 import jax
 
