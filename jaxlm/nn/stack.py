@@ -50,7 +50,7 @@ def check_policy(name: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class LayersConfig:
-    """`repeat` periods of these blocks, e.g. 5 x (local, local, local, local, local, global)."""
+    """A group of layers: `repeat` periods of these blocks, e.g. 5 x (local, local, local, local, local, global)."""
 
     blocks: tuple[LayerConfig, ...]
     repeat: int = 1

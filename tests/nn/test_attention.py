@@ -282,5 +282,5 @@ def test_bfloat16(name):
     c = CONFIGS[name]
     p = weights(built(c), X, PADDED)
     y, state = built(c).apply({"params": p}, jnp.asarray(X, jnp.bfloat16), PADDED)
-    assert {a.dtype for a in (y, *state)} == {jnp.dtype(jnp.bfloat16)}
+    assert {a.dtype for a in (y, *state.value)} == {jnp.dtype(jnp.bfloat16)}
     np.testing.assert_allclose(np.float32(y), built(c).apply({"params": p}, X, PADDED)[0], atol=0.1)

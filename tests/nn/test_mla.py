@@ -142,7 +142,7 @@ def test_half_precision():
     c = CONFIGS["short queries"]
     p = weights(built(c), X, CONTEXT)
     y, state = built(c).apply({"params": p}, jnp.asarray(X, jnp.bfloat16), CONTEXT)
-    assert {a.dtype for a in (y, *state)} == {jnp.dtype(jnp.bfloat16)}
+    assert {a.dtype for a in (y, *state.value)} == {jnp.dtype(jnp.bfloat16)}
     np.testing.assert_allclose(np.float32(y), built(c).apply({"params": p}, X, CONTEXT)[0], atol=0.1)
 
 
