@@ -60,7 +60,7 @@ def test_none_is_shown_where_it_would_not_work(argv, line):
 def test_text_that_is_not_there(line):
     said = line("train", "shakespeare", "batch=16")
     assert said.startswith("jaxlm: error: tinyshakespeare.txt: no such file or folder; name your own text")
-    assert said.endswith("Try: jaxlm train shakespeare seed=1 data.sources.0.path=FILE.txt\n")
+    assert said.endswith("Try: jaxlm train shakespeare batch=16 data.sources.0.path=FILE.txt\n")
     assert "Try:" not in line("train", "shakespeare", "data.sources.0.path=gone.txt")
 
 
