@@ -37,6 +37,15 @@ class Generated:
     tokens: np.ndarray
     logprobs: np.ndarray
     texts: list[str] | None
+    scores: np.ndarray | None = None  # (B,), of beam search
+    alternatives: tuple[np.ndarray, np.ndarray] | None = None  # (B, A, new), (B, A), best first
+
+
+def best(texts: decoding.Texts) -> Generated:
+    """What beam search found, the best of each row first."""
+    tokens_BAT, logprobs_BAT, scores_BA = map(np.asarray, (texts.tokens_BAT, texts.logprobs_BAT, texts.score_BA))
+    tokens, logprobs = tokens_BAT[:, 0].copy(), logprobs_BAT[:, 0].copy()  # a stop text may cut them
+    return Generated(tokens, logprobs, None, scores_BA[:, 0], (tokens_BAT, scores_BA))
 
 
 class LanguageModel:
@@ -112,25 +121,22 @@ class LanguageModel:
         tokens_BT, mask_BT = self._prompts(prompts, mask_BT)
         ids, stops, marks = self._stops(stop)
         config, layers = self._prepared()
-        tokens, logprobs = decoding.generate(
-            config,
-            layers,
-            tokens_BT,
-            mask_BT=mask_BT,
-            max_new_tokens=max_new_tokens,
-            sampler=self._within(sampler),
-            key=key,
-            stop=ids,
-        )
+        sampler = self._within(sampler)
+        how = {"mask_BT": mask_BT, "max_new_tokens": max_new_tokens, "sampler": sampler, "stop": ids}
+        if decoding.parted(sampler)[1] is None:
+            found = Generated(*decoding.generate(config, layers, tokens_BT, key=key, **how), None)
+        else:
+            found = best(decoding.beam_search(config, layers, tokens_BT, **how))
         if self.tokenizer is None:
-            return Generated(tokens, logprobs, None)
+            return found
+        tokens, logprobs = found.tokens, found.logprobs
         tokens_BT, texts = np.asarray(tokens_BT), []
         mask_BT = np.ones(tokens_BT.shape) if mask_BT is None else np.asarray(mask_BT)
         for b, real_T in enumerate(mask_BT.astype(bool)):
             count, text = self._cut(tokens_BT[b][real_T], tokens[b][tokens[b] >= 0], stops, marks)
             tokens[b, count:], logprobs[b, count:] = -1, 0
             texts.append(text)
-        return Generated(tokens, logprobs, texts)
+        return dataclasses.replace(found, texts=texts)
 
     def stream(
         self,
