@@ -31,5 +31,6 @@ def names(config: LMConfig) -> dict[str, Rule]:
     """A line for each weight that the model, or any layer of it, has."""
     top, layers = apart(config)
     found = {".".join(weight.key): same(".".join(weight.key)) for weight in top}
-    inside = dict.fromkeys(weight.key[len(path) :] for path, weights in layers.items() for weight in weights)
-    return found | {f"layers.{{}}.{'.'.join(key)}": same(".".join(key)) for key in inside}
+    stacks = {layer.path(): layer.stack for layer in blocks(config).values()}
+    inside = dict.fromkeys((stacks[path], w.key[len(path) :]) for path, weights in layers.items() for w in weights)
+    return found | {".".join((*stack, "layers.{}", *key)): same(".".join((*stack, *key))) for stack, key in inside}

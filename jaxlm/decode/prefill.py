@@ -82,7 +82,7 @@ def read(
 def widened(how: How, tokens_BT: np.ndarray, mask_BT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Texts padded on the left to a bucket, and their masks."""
     T = int(mask_BT.sum(1).max())
-    left = int(min(-T % BUCKET, longest(how.config) - T))
+    left = int(min(-T % getattr(how.config, "bucket", BUCKET), longest(how.config) - T))
     widen = lambda x_BT: np.pad(x_BT[:, -T:].astype(np.int32), ((0, 0), (left, 0)))
     return widen(tokens_BT), widen(mask_BT)
 

@@ -7,12 +7,16 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jax import lax
+
 from jaxlm.axes import Array
 from jaxlm.config_check import check
 from jaxlm.errors import UserError
 from jaxlm.models import flops
 from jaxlm.models.model import ModelConfig, Output, Path, check_dtype, layers, logits
 from jaxlm.nn import init
+from jaxlm.nn.attention import AttentionConfig
+from jaxlm.nn.bias import SharedBucketsConfig
 from jaxlm.nn.branches import drop
 from jaxlm.nn.context import Context
 from jaxlm.nn.embed import AbsoluteConfig, Embed, SinusoidalConfig
@@ -26,7 +30,8 @@ from jaxlm.sharding import weight
 class Seq2SeqConfig(ModelConfig):
     """An encoder and a decoder over one vocabulary (Vaswani et al. 2017, arXiv:1706.03762).
 
-    The encoder's mixers are not causal; the decoder's layers are `nn.BranchesConfig` with a cross attention each.
+    The encoder's mixers are not causal; the decoder's layers are `nn.BranchesConfig` with a cross attention each. The
+    model owns the tables of `nn.SharedBucketsConfig`, one for each of both.
     """
 
     V: int  # vocabulary
@@ -39,6 +44,7 @@ class Seq2SeqConfig(ModelConfig):
     norm: NormConfig | None = None  # after the last layer of each; post-norm layers need none
     tied: bool = True  # the head is the embedding table
     logit_scale: float = 1.0
+    logit_bias: bool = False  # a bias of the logits, which is kept and not trained (BART)
     dropout: float = 0.0  # of the embeddings
     dtype: str = "float32"  # of activations and matmuls; weights are float32
     remat: str = "none"  # what the backward pass computes again: a name of nn.stack.POLICIES
@@ -60,6 +66,8 @@ class Seq2SeqConfig(ModelConfig):
     def example(self) -> tuple[Any, ...]:
         one = jnp.zeros((1, 1), jnp.int32)
         return one, None, None, None, None, None, one
+
+    bucket = 1  # prompts of the decoder are a token or two, and read as long as they are
 
     def stacks(self) -> dict[Path, tuple[SegmentConfig, ...]]:
         return {("encoder",): self.encoder, ("decoder",): self.decoder}
@@ -104,6 +112,13 @@ class Seq2Seq(nn.Module):
         return logits(self.c, self.forward(tokens_BT, *args, **more))
 
     @nn.compact
+    def encode(self, source_BS: Array, source_segments_BS: Array | None = None) -> Array:
+        """What the encoder makes of a source, (B, S, D)."""
+        return self._encode(
+            Embed(self.c.V, self.c.D, jnp.dtype(self.c.dtype), name="embed"), source_BS, source_segments_BS
+        )[0]
+
+    @nn.compact
     def forward(
         self,
         tokens_BT: Array,
@@ -121,13 +136,8 @@ class Seq2Seq(nn.Module):
         embed = Embed(c.V, c.D, jnp.dtype(c.dtype), name="embed")
         memory_BSD = mask_BS = None
         if source_BS is not None:
-            place_BS = jnp.arange(source_BS.shape[1])[None]
-            if source_segments_BS is not None:
-                place_BS, mask_BS = jnp.broadcast_to(place_BS, source_BS.shape), source_segments_BS > 0
-            context = Context(place_BS[:1], source_segments_BS)
-            memory_BSD, _, statistics["encoder",] = Tower(c, c.encoder, self.stacked, name="encoder")(
-                embed(source_BS)[0], context
-            )
+            memory_BSD, statistics["encoder",] = self._encode(embed, source_BS, source_segments_BS)
+            mask_BS = None if source_segments_BS is None else source_segments_BS > 0
         if positions_BT is None:
             positions_BT = jnp.arange(tokens_BT.shape[1])[None]
         context = Context(positions_BT, segments_BT, end, start_B, memory_BSD=memory_BSD, memory_mask_BS=mask_BS)
@@ -136,7 +146,24 @@ class Seq2Seq(nn.Module):
         if c.logit_scale != 1:
             x_BTD *= jnp.asarray(c.logit_scale, x_BTD.dtype)
         head_VD = table_VD if c.tied else weight(self, "head", (c.V, c.D), ("vocab", "embed"), init.fan_in((1,)), (1,))
-        return Output(x_BTD, head_VD, states, statistics)
+        bias_V = lax.stop_gradient(weight(self, "logit_bias", (c.V,), ("vocab",))) if c.logit_bias else None
+        return Output(x_BTD, head_VD, states, statistics, bias_V)
+
+    def _encode(self, embed: Embed, source_BS: Array, segments_BS: Array | None) -> tuple[Array, tuple]:
+        """The encoder's output and statistics. Positions count from a row's first real token."""
+        c, place_BS = self.c, jnp.arange(source_BS.shape[1])[None]
+        if segments_BS is not None:
+            place_BS = jnp.maximum(place_BS - jnp.argmax(segments_BS > 0, 1)[:, None], 0)
+        tower = Tower(c, c.encoder, self.stacked, name="encoder")
+        memory_BSD, _, statistics = tower(embed(source_BS)[0], Context(place_BS, segments_BS))
+        return memory_BSD, statistics
+
+
+def _shared_bias(segments: tuple[SegmentConfig, ...]) -> AttentionConfig | None:
+    """The first attention with a bias that layers share."""
+    mixers = (mixer for segment in segments for block in segment.blocks for mixer in block.mixers)
+    of = lambda mixer: getattr(mixer, "position_bias", None)
+    return next((mixer for mixer in mixers if isinstance(of(mixer), SharedBucketsConfig)), None)
 
 
 class Tower(nn.Module):
@@ -156,6 +183,9 @@ class Tower(nn.Module):
         if c.embed_norm is not None:
             x_BTD = c.embed_norm.build("embed_norm")(x_BTD)
         x_BTD = drop(self, x_BTD, c.dropout)
+        if shared := _shared_bias(self.segments):
+            table_HA = shared.position_bias.build(shared.H, "position_bias").table()
+            context = dataclasses.replace(context, bias_1HA=table_HA[None])
         x_BTD, states, statistics = run(c, self.segments, self.stacked, x_BTD, context, pasts)
         x_BTD = x_BTD if c.norm is None else c.norm.build("norm")(x_BTD)
         return x_BTD, states, statistics

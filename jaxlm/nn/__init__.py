@@ -2,7 +2,7 @@
 
 from jaxlm.nn.additive import AdditiveAttention, AdditiveAttentionConfig
 from jaxlm.nn.attention import Attention, AttentionConfig, QKNormConfig, TemperatureConfig
-from jaxlm.nn.bias import AlibiConfig, BucketsConfig
+from jaxlm.nn.bias import AlibiConfig, BucketsConfig, SharedBucketsConfig
 from jaxlm.nn.block import Block, BlockConfig, Parallel, ParallelConfig
 from jaxlm.nn.branches import BranchConfig, Branches, BranchesConfig
 from jaxlm.nn.context import Context
@@ -74,6 +74,7 @@ __all__ = [
     "Recurrent",
     "RopeConfig",
     "SegmentConfig",
+    "SharedBucketsConfig",
     "Sinusoidal",
     "SinusoidalConfig",
     "SparseAttention",

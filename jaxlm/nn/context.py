@@ -18,6 +18,7 @@ class Context:
     being computed; `memory_mask_BS` is False on its padding. Decoding needs neither: the past has the memory.
     `global_BA` are the places, in their row, of A tokens that see all and are seen by all where other attention is
     local (Longformer); -1 is none.
+    `bias_1HA` is the table of a position bias that all layers share, see `nn.bias.SharedBucketsConfig`.
     `layer` is the number of the layer that reads it, from 0: few need it, and it may be traced.
     """
 
@@ -28,4 +29,5 @@ class Context:
     layer: Any = 0
     memory_BSD: Array | None = None
     memory_mask_BS: Array | None = None
+    bias_1HA: Array | None = None
     global_BA: Array | None = None

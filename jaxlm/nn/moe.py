@@ -42,10 +42,17 @@ class MoEConfig(MLPConfig):
     shared: int | MLPConfig | None = None  # an MLP that every token is given: that many times as wide, or this one
     shared_gate: bool = False  # times sigmoid(x shared_gate)
     capacity: float | None = None  # an expert takes that many times its even share, on each device; None: everything
+    row_capacity: int | None = None  # an expert takes the first so many choices of each row, padding included
 
     def __post_init__(self):
         super().__post_init__()
-        check(self, **dict.fromkeys(("E", "k", "groups", "groups_kept"), ">= 1"), shared=">= 0", capacity="> 0")
+        check(
+            self,
+            **dict.fromkeys(("E", "k", "groups", "groups_kept"), ">= 1"),
+            shared=">= 0",
+            capacity="> 0",
+            row_capacity=">= 1",
+        )
         if not 1 <= self.k <= self.E:
             raise UserError(f"k={self.k} experts of E={self.E}: k must be at least 1 and at most E")
         if self.groups < 1 or self.E % self.groups or not 1 <= self.groups_kept <= self.groups:
@@ -96,6 +103,8 @@ class MoE(nn.Module):
             groups_kept=c.groups_kept,
             group_score=c.group_score,
         )
+        if c.row_capacity is not None:
+            weights_BTA = jnp.where(routing.within(ids_BTA, c.E, c.row_capacity), weights_BTA, 0)
         slots = c.slots(B * T // math.prod(sharding.mesh_size(name) for name in sharding.rows(T)))
         y_BTD = _experts(c, slots, self._expert_weights(D), x_BTD, weights_BTA, ids_BTA)
         if c.shared_mlp:

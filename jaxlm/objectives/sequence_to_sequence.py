@@ -48,6 +48,7 @@ class SequenceToSequence(Objective):
                 batch["labels"],
                 batch["weights"],
                 softcap=model.softcap,
+                bias_V=out.bias_V,
                 label_smoothing=smoothing,
             )
         return Sums(found.total, found.weight, {"nll": found.nll}), out.statistics
