@@ -39,8 +39,13 @@ class Generated:
     alternatives: tuple[np.ndarray, np.ndarray] | None = None  # (B, A, new), (B, A), best first
 
 
-def best(texts: decoding.Texts) -> Generated:
-    """What beam search found, the best of each row first."""
+def written(
+    config: Any, layers: Params, tokens_BT: Any, key: Array | None, *, sampler: Sampler, **how: Any
+) -> Generated:
+    """What a model writes, token by token or by beam search; all else as `decode.generate` has it."""
+    if decoding.parted(sampler)[1] is None:
+        return Generated(*decoding.generate(config, layers, tokens_BT, sampler=sampler, key=key, **how), None)
+    texts = decoding.beam_search(config, layers, tokens_BT, sampler=sampler, **how)
     tokens_BAT, logprobs_BAT, scores_BA = map(np.asarray, (texts.tokens_BAT, texts.logprobs_BAT, texts.score_BA))
     tokens, logprobs = tokens_BAT[:, 0].copy(), logprobs_BAT[:, 0].copy()  # a stop text may cut them
     return Generated(tokens, logprobs, None, scores_BA[:, 0], (tokens_BAT, scores_BA))
@@ -119,12 +124,8 @@ class LanguageModel(Loaded):
         tokens_BT, mask_BT = self._prompts(prompts, mask_BT)
         ids, stops, marks = self._stops(stop)
         config, layers = self._prepared()
-        sampler = self._within(sampler)
-        how = {"mask_BT": mask_BT, "max_new_tokens": max_new_tokens, "sampler": sampler, "stop": ids}
-        if decoding.parted(sampler)[1] is None:
-            found = Generated(*decoding.generate(config, layers, tokens_BT, key=key, **how), None)
-        else:
-            found = best(decoding.beam_search(config, layers, tokens_BT, **how))
+        how = {"max_new_tokens": max_new_tokens, "sampler": self._within(sampler), "stop": ids}
+        found = written(config, layers, tokens_BT, key, mask_BT=mask_BT, **how)
         if self.tokenizer is None:
             return found
         tokens, logprobs = found.tokens, found.logprobs

@@ -9,9 +9,10 @@ from jaxlm import convert
 from jaxlm.api.encoder import Encoder
 from jaxlm.api.model import LanguageModel
 from jaxlm.api.sentence import read_sentence, transformer_folder
+from jaxlm.api.seq2seq import Seq2Seq, read_writing
 from jaxlm.convert.files import WEIGHTS, check_dtype, is_model
 from jaxlm.errors import UserError
-from jaxlm.models import EncoderConfig
+from jaxlm.models import EncoderConfig, Seq2SeqConfig
 from jaxlm.paths import expand
 from jaxlm.text import Tokenizer, load_tokenizer
 from jaxlm.text.load import has_tokenizer
@@ -23,7 +24,8 @@ def load(
     path: str | Path, dtype: str | None = None, say: Callable[[str], None] = lambda line: None, verify: bool = True
 ) -> Any:
     """The model in a run folder (its newest whole checkpoint), in one checkpoint of it, `run/checkpoints/<step>`, or
-    in a folder in Hugging Face's layout (config.json, safetensors): a `LanguageModel`, or an `Encoder`.
+    in a folder in Hugging Face's layout (config.json, safetensors): a `LanguageModel`, an `Encoder`, or a
+    `Seq2Seq`.
 
     `dtype` is that of the computation, by default the run's own, or for other folders see `convert.load`; parameters
     keep the dtypes they are stored in. Of a run the weights are the moving average where it keeps one. `say` gets a
@@ -40,6 +42,8 @@ def load(
             config, params, source = convert.load(folder, dtype, say, verify)
             if isinstance(config, EncoderConfig):
                 return Encoder(config, params, _tokenizer(folder), source, read_sentence(path))
+            if isinstance(config, Seq2SeqConfig):
+                return Seq2Seq(config, params, _tokenizer(folder), source, read_stops(folder), read_writing(folder))
             return LanguageModel(config, params, _tokenizer(folder), source, read_stops(folder))
         return _load_run(path, dtype)
     except OSError as error:
@@ -55,5 +59,6 @@ def _load_run(path: Path, dtype: str | None) -> Any:
     run, params = start.read_run(path)
     model: Any = run.model
     config = dataclasses.replace(model, dtype=dtype or model.dtype)
-    kind = Encoder if isinstance(config, EncoderConfig) else LanguageModel
+    kinds = {EncoderConfig: Encoder, Seq2SeqConfig: Seq2Seq}
+    kind = kinds.get(type(config), LanguageModel)
     return kind(config, params, load_tokenizer(path.parent.parent if path.name.isdecimal() else path))

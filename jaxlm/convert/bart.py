@@ -40,7 +40,7 @@ def affine(theirs: str, *ours: str) -> dict[str, tuple[Rule, ...]]:
     }
 
 
-def names() -> dict[str, Any]:
+def _names() -> dict[str, Any]:
     found: dict[str, Any] = {
         "model.shared.weight": same("embed.table"),
         "lm_head.weight": linear("head"),
@@ -66,7 +66,7 @@ def names() -> dict[str, Any]:
     return found
 
 
-NAMES = names()
+NAMES = _names()
 SPELLINGS = ({"model.": ""},)  # a file without the head
 IGNORED = ("*encoder.embed_tokens.weight", "*decoder.embed_tokens.weight", "*encoder.version", "*decoder.version")
 
@@ -86,7 +86,7 @@ def config(c: Fields) -> Seq2SeqConfig:
 def model(c: Fields, before: bool, activation: str, **changes: Any) -> Seq2SeqConfig:
     """The model with norms before each branch, or after each sum."""
     D, dropout = c.size("d_model"), c.float("dropout", default=0.1)
-    norms = {"norm": LayerNormConfig()} if before else {"norm": None, "norm_sum": LayerNormConfig()}
+    norms: dict[str, Any] = {"norm": LayerNormConfig()} if before else {"norm": None, "norm_sum": LayerNormConfig()}
 
     def parts(stack: str) -> tuple[dict[str, Any], MLPConfig, int]:
         H, N = c.size(f"{stack}_attention_heads"), c.size(f"{stack}_layers")
@@ -108,6 +108,7 @@ def model(c: Fields, before: bool, activation: str, **changes: Any) -> Seq2SeqCo
         "embed_scale": D**0.5 if c.bool("scale_embedding", default=False) else 1.0,
         "tied": c.bool("tie_word_embeddings", default=True),
         "logit_bias": True,
+        "untrained": c.int("pad_token_id", default=None),  # the padding_idx of torch's embedding
         "dropout": dropout,
     }
     decoders = SegmentConfig((BranchesConfig(branches),), N)

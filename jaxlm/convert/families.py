@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxlm.convert import (
     arcee,
+    bart,
     bert,
     bert_like,
     big_bird,
@@ -28,6 +29,7 @@ from jaxlm.convert import (
     llama,
     llama4,
     longformer,
+    marian,
     mistral,
     mixtral,
     mpt,
@@ -40,6 +42,8 @@ from jaxlm.convert import (
     qwen3_moe,
     roberta,
     smollm3,
+    switch_transformers,
+    t5,
 )
 from jaxlm.convert.fields import Fields
 from jaxlm.convert.names import Names, Tensor, tensors
@@ -73,6 +77,7 @@ FAMILIES = (
     smollm3,
 )
 ENCODERS = (bert, big_bird, distilbert, electra, longformer, roberta)
+SEQ2SEQ = (bart, marian, switch_transformers, t5)
 
 Family = Any  # one of these modules; `jaxlm.convert` says what is in it
 Spelling = Mapping[str, str]  # how a file's names begin, or end, where they do otherwise than ours: ours -> the file's
@@ -97,7 +102,9 @@ class Source:
 
 
 def model_types() -> list[str]:
-    return [name for family in (*FAMILIES, *ENCODERS, ours) for name in (*family.MODEL_TYPES, *wrappers(family))]
+    return [
+        name for family in (*FAMILIES, *ENCODERS, *SEQ2SEQ, ours) for name in (*family.MODEL_TYPES, *wrappers(family))
+    ]
 
 
 def _names(family: Family, config: Any) -> Names:
@@ -113,7 +120,7 @@ def find(fields: dict[str, Any], where: str = "config.json") -> tuple[Family, di
     kind = fields.get("model_type")
     if not isinstance(kind, str):
         raise UserError(f"{where}: model_type must be a text, not {repr(kind)[:60]}")
-    for family in (*FAMILIES, *ENCODERS, ours):
+    for family in (*FAMILIES, *ENCODERS, *SEQ2SEQ, ours):
         if kind in family.MODEL_TYPES:
             return family, fields
         if kind in wrappers(family):

@@ -28,7 +28,7 @@ from jaxlm.convert.families import Family, Source, as_stored, find, lm_config, s
 from jaxlm.convert.files import CONFIG, DTYPES, Checkpoint, Stored, opened, quantisation, read_json
 from jaxlm.convert.names import Tensor, Weight
 from jaxlm.errors import UserError
-from jaxlm.models import EncoderConfig, LMConfig, ModelConfig, abstract
+from jaxlm.models import EncoderConfig, LMConfig, ModelConfig, Seq2SeqConfig, abstract
 
 Say = Callable[[str], None]
 FEW = 3  # culprits that a message names
@@ -62,7 +62,7 @@ def load(
         spelling, known = spelling_of(family, config, stored)
         source = Source(family, fields, spelling, folder)
         renamed: Mapping[str, str] = {}
-        if isinstance(config, LMConfig):
+        if isinstance(config, LMConfig | Seq2SeqConfig):
             config, renamed = _tied_as_stored(config, source, stored)
         elif isinstance(config, EncoderConfig) and family is not ours:
             config = as_stored(config, source, stored)
@@ -89,13 +89,16 @@ def _dtype(fields: Mapping[str, Any]) -> str:
     return said if said in DTYPES.values() else "float32"
 
 
-def _tied_as_stored(config: LMConfig, source: Source, stored: Mapping[str, Stored]) -> tuple[LMConfig, dict[str, str]]:
+def _tied_as_stored(config: Any, source: Source, stored: Mapping[str, Stored]) -> tuple[Any, dict[str, str]]:
     """A head in the file is used, whatever config.json says: so does transformers. Where a tied model has only that, it
-    is the embedding too, under another name than the usual one: the second result is {usual: stored}."""
+    is the embedding too, under another name than the usual one: the second result is {usual: stored}. A bias of the
+    logits that the file has not, as one without the head, is none."""
     untied = dataclasses.replace(config, tied=False)
     top = itertools.takewhile(lambda tensor: not tensor.index, source.tensors(untied))
     names = {path: tensor.name for tensor in top for path in tensor.rule.paths}
     head, table = names["head"], names["embed.table"]
+    if isinstance(config, Seq2SeqConfig) and names.get("logit_bias", "") not in stored:
+        config, untied = (dataclasses.replace(one, logit_bias=False) for one in (config, untied))
     if head not in stored:
         return config, {}
     return (config, {table: head}) if config.tied and table not in stored else (untied, {})

@@ -9,7 +9,7 @@ from typing import Any
 from jaxlm.config import from_dict, to_dict
 from jaxlm.convert.fields import Fields
 from jaxlm.convert.names import Rule, apart, same
-from jaxlm.models import ModelConfig
+from jaxlm.models import ModelConfig, blocks
 
 MODEL_TYPE = "jaxlm"
 MODEL_TYPES = {MODEL_TYPE: None}  # transformers has no class for it

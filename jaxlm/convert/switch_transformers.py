@@ -1,5 +1,8 @@
 """Switch Transformers (Fedus et al. 2021, arXiv:2101.03961): T5 with experts in every second layer, one a token."""
 
+from collections.abc import Callable
+from typing import Any
+
 from jaxlm.convert.fields import Fields
 from jaxlm.convert.names import linear
 from jaxlm.convert.t5 import IGNORED, decoder_layer, encoder_layer, model, stacks
@@ -35,7 +38,7 @@ def config(c: Fields) -> Seq2SeqConfig:
         raise c.error("router_ignore_padding_tokens", "true is not supported")
     N = layers(c, "num_layers")
 
-    def stack(name: str, N: int, layer) -> list:
+    def stack(name: str, N: int, layer: Callable[[Fields, FeedForwardConfig], Any]) -> list[Any]:
         sparse = c.int(f"num_sparse_{name}_layers")
         step = N // sparse if sparse > 0 else N
         every: list[FeedForwardConfig] = [experts if i % step == 1 or step == 1 else dense for i in range(N)]
@@ -44,5 +47,3 @@ def config(c: Fields) -> Seq2SeqConfig:
     encoder = stack("encoder", N, encoder_layer)
     decoder = stack("decoder", c.size("num_decoder_layers", default=N), decoder_layer)
     return model(c, encoder, decoder)
-
-

@@ -4,6 +4,7 @@ Scores are not scaled, one table of position biases serves all layers of a stack
 D^-0.5; T5 1.1 gates its feed-forwards and has a head of its own, unscaled.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from jaxlm.convert.fields import Fields
@@ -34,7 +35,10 @@ def attention(theirs: str, ours: str) -> dict[str, Rule]:
 def stacks(ffn: dict[str, str]) -> dict[str, Rule]:
     """The names of a model of T5's layout, with those of a feed-forward, theirs and ours."""
     found = {"shared.weight": same("embed.table"), "lm_head.weight": linear("head")}
-    for stack, last, ours in (("encoder", 1, ("norm1", "norm2")), ("decoder", 2, ("attention_norm", "cross_norm", "ffn_norm"))):
+    for stack, last, ours in (
+        ("encoder", 1, ("norm1", "norm2")),
+        ("decoder", 2, ("attention_norm", "cross_norm", "ffn_norm")),
+    ):
         block, mixer = f"{stack}.block.{{}}.layer", "mixer" if stack == "encoder" else "attention"
         table = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
         found |= {
@@ -101,7 +105,7 @@ def decoder_layer(c: Fields, ffn: FeedForwardConfig) -> BranchesConfig:
     return BranchesConfig(tuple(BranchConfig(name, of, norm(c), dropout=dropout) for name, of in parts.items()))
 
 
-def model(c: Fields, encoder: list[LayerConfig], decoder: list[LayerConfig]) -> Seq2SeqConfig:
+def model(c: Fields, encoder: Sequence[LayerConfig], decoder: Sequence[LayerConfig]) -> Seq2SeqConfig:
     D, tied = c.size("d_model"), c.bool("tie_word_embeddings", default=c.get("model_type") != "mt5")
     scaled = c.bool("scale_decoder_outputs", default=tied)  # which newer files say apart
     return Seq2SeqConfig(

@@ -1,7 +1,8 @@
 """Decoding: caches, samplers, generation."""
 
 from jaxlm.decode.beam import Beam, Texts, beam_search, parted
-from jaxlm.decode.checks import check_length, check_mask, check_tokens, left_pad
+from jaxlm.decode.checks import check_length, check_mask, check_tokens, left_pad, longest
+from jaxlm.decode.forced import Banned, Forced
 from jaxlm.decode.generate import decode, generate
 from jaxlm.decode.layout import prepare
 from jaxlm.decode.penalties import RepetitionPenalty
@@ -23,10 +24,12 @@ from jaxlm.decode.sampling import (
 from jaxlm.decode.state import DecodeState, results
 
 __all__ = [
+    "Banned",
     "Beam",
     "Chain",
     "Choice",
     "DecodeState",
+    "Forced",
     "Greedy",
     "MinP",
     "RepetitionPenalty",
@@ -45,6 +48,7 @@ __all__ = [
     "explain",
     "generate",
     "left_pad",
+    "longest",
     "parted",
     "plain_beam_search",
     "prefill",

@@ -6,7 +6,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-
 from jax import lax
 
 from jaxlm.axes import Array
@@ -16,7 +15,7 @@ from jaxlm.models import flops
 from jaxlm.models.model import ModelConfig, Output, Path, check_dtype, layers, logits
 from jaxlm.nn import init
 from jaxlm.nn.attention import AttentionConfig
-from jaxlm.nn.bias import SharedBucketsConfig
+from jaxlm.nn.bias import Buckets, SharedBucketsConfig
 from jaxlm.nn.branches import drop
 from jaxlm.nn.context import Context
 from jaxlm.nn.embed import AbsoluteConfig, Embed, SinusoidalConfig
@@ -41,6 +40,7 @@ class Seq2SeqConfig(ModelConfig):
     positions: AbsoluteConfig | None = SinusoidalConfig()  # added to both embeddings, each with weights of its own
     embed_scale: float = 1.0  # of the embedding
     embed_norm: NormConfig | None = None  # of each embedding
+    untrained: int | None = None  # a token whose vector gets no gradient where it is read (BART's padding)
     norm: NormConfig | None = None  # after the last layer of each; post-norm layers need none
     tied: bool = True  # the head is the embedding table
     logit_scale: float = 1.0
@@ -141,7 +141,7 @@ class Seq2Seq(nn.Module):
         if positions_BT is None:
             positions_BT = jnp.arange(tokens_BT.shape[1])[None]
         context = Context(positions_BT, segments_BT, end, start_B, memory_BSD=memory_BSD, memory_mask_BS=mask_BS)
-        x_BTD, table_VD = embed(tokens_BT)
+        x_BTD, table_VD = self._looked_up(embed, tokens_BT)
         x_BTD, states, statistics["decoder",] = Tower(c, c.decoder, self.stacked, name="decoder")(x_BTD, context, pasts)
         if c.logit_scale != 1:
             x_BTD *= jnp.asarray(c.logit_scale, x_BTD.dtype)
@@ -149,21 +149,29 @@ class Seq2Seq(nn.Module):
         bias_V = lax.stop_gradient(weight(self, "logit_bias", (c.V,), ("vocab",))) if c.logit_bias else None
         return Output(x_BTD, head_VD, states, statistics, bias_V)
 
+    def _looked_up(self, embed: Embed, ids_BT: Array) -> tuple[Array, Array]:
+        x_BTD, table_VD = embed(ids_BT)
+        if self.c.untrained is not None:
+            x_BTD = jnp.where((ids_BT == self.c.untrained)[..., None], lax.stop_gradient(x_BTD), x_BTD)
+        return x_BTD, table_VD
+
     def _encode(self, embed: Embed, source_BS: Array, segments_BS: Array | None) -> tuple[Array, tuple]:
         """The encoder's output and statistics. Positions count from a row's first real token."""
         c, place_BS = self.c, jnp.arange(source_BS.shape[1])[None]
         if segments_BS is not None:
             place_BS = jnp.maximum(place_BS - jnp.argmax(segments_BS > 0, 1)[:, None], 0)
         tower = Tower(c, c.encoder, self.stacked, name="encoder")
-        memory_BSD, _, statistics = tower(embed(source_BS)[0], Context(place_BS, segments_BS))
+        memory_BSD, _, statistics = tower(self._looked_up(embed, source_BS)[0], Context(place_BS, segments_BS))
         return memory_BSD, statistics
 
 
-def _shared_bias(segments: tuple[SegmentConfig, ...]) -> AttentionConfig | None:
-    """The first attention with a bias that layers share."""
+def _shared_bias(segments: tuple[SegmentConfig, ...]) -> tuple[SharedBucketsConfig, int] | None:
+    """The first attention's bias that layers share, and its heads."""
     mixers = (mixer for segment in segments for block in segment.blocks for mixer in block.mixers)
-    of = lambda mixer: getattr(mixer, "position_bias", None)
-    return next((mixer for mixer in mixers if isinstance(of(mixer), SharedBucketsConfig)), None)
+    for mixer in mixers:
+        if isinstance(mixer, AttentionConfig) and isinstance(mixer.position_bias, SharedBucketsConfig):
+            return mixer.position_bias, mixer.H
+    return None
 
 
 class Tower(nn.Module):
@@ -184,7 +192,7 @@ class Tower(nn.Module):
             x_BTD = c.embed_norm.build("embed_norm")(x_BTD)
         x_BTD = drop(self, x_BTD, c.dropout)
         if shared := _shared_bias(self.segments):
-            table_HA = shared.position_bias.build(shared.H, "position_bias").table()
+            table_HA = Buckets(*shared, name="position_bias").table()
             context = dataclasses.replace(context, bias_1HA=table_HA[None])
         x_BTD, states, statistics = run(c, self.segments, self.stacked, x_BTD, context, pasts)
         x_BTD = x_BTD if c.norm is None else c.norm.build("norm")(x_BTD)
