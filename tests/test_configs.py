@@ -13,8 +13,10 @@ from jaxlm.plan import plan
 # The name; the parameters of transformers' model (5.23, meta device, tied ones once, text models only; DeepSeek V3 and
 # Kimi include e_score_correction_bias, a buffer there, but a parameter in their own code and here) and what its authors
 # or the Hub round them to ("-" where they count something else: GPT-3 medium is called 350M, Pythia 31M has 30.5M,
-# Llama 4 includes a vision encoder); with experts, those that work on one token, and their published number, which some
-# count without the embedding ("-": Qwen3 30B-A3B and DeepSeek-V2-Lite are rounded down).
+# Llama 4 includes a vision encoder; T5 1.1's head, which transformers 5 ties in new models, is one of its own; BART and
+# Marian include final_logits_bias, a buffer there, and Marian's fixed sinusoids are left out); with experts, those that
+# work on one token, and their published number, which some count without the embedding ("-": Qwen3 30B-A3B and
+# DeepSeek-V2-Lite are rounded down).
 SIZES = """
 gpt2_124m 124_439_808 124M
 gpt2_355m 354_823_168 355M
@@ -117,9 +119,28 @@ opt_13b 12_853_473_280 13B
 opt_30b 29_974_540_288 30B
 opt_66b 65_719_701_504 66B
 diffllama_375m 374_641_664 375M
+t5_small 60_506_624 60.5M
+t5_base 222_903_552 223M
+t5_large 737_668_096 738M
+t5_3b 2_851_598_336 2.85B
+t5_11b 11_307_321_344 11.3B
+t5_1_1_small 76_961_152 77M
+t5_1_1_base 247_577_856 248M
+t5_1_1_large 783_150_080 783M
+t5_1_1_xl 2_849_757_184 2.85B
+t5_1_1_xxl 11_135_332_352 11.1B
+bart_base 139_470_681 139M
+bart_large 406_341_721 406M
+mbart_large 611_101_867 611M
+marian_base 73_944_309 -
+switch_base_8 619_339_008 619M
+switch_base_16 1_072_397_568 1.07B
+switch_base_32 1_978_514_688 1.98B
+switch_base_64 3_790_748_928 3.79B
+switch_base_128 7_415_217_408 7.4B
 """
 TABLE = {line.split()[0]: line.split()[1:] for line in SIZES.split("\n") if line}
-NO_SIZES = {"gpt", "quickstart", "shakespeare"}
+NO_SIZES = {"gpt", "multi30k_transformer", "quickstart", "shakespeare"}
 
 
 def rounds_to(count: int, published: str) -> bool:

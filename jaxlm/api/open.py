@@ -9,8 +9,9 @@ from jaxlm import convert
 from jaxlm.api.encoder import Encoder
 from jaxlm.api.model import LanguageModel
 from jaxlm.api.sentence import read_sentence, transformer_folder
-from jaxlm.api.seq2seq import Seq2Seq, read_writing
+from jaxlm.api.seq2seq import Seq2Seq, Writing, read_writing
 from jaxlm.convert.files import WEIGHTS, check_dtype, is_model
+from jaxlm.data.pairs import END, START
 from jaxlm.errors import UserError
 from jaxlm.models import EncoderConfig, Seq2SeqConfig
 from jaxlm.paths import expand
@@ -61,4 +62,9 @@ def _load_run(path: Path, dtype: str | None) -> Any:
     config = dataclasses.replace(model, dtype=dtype or model.dtype)
     kinds = {EncoderConfig: Encoder, Seq2SeqConfig: Seq2Seq}
     kind = kinds.get(type(config), LanguageModel)
-    return kind(config, params, load_tokenizer(path.parent.parent if path.name.isdecimal() else path))
+    folder = path.parent.parent if path.name.isdecimal() else path
+    if kind is Seq2Seq:
+        tokenizer = _tokenizer(folder / "tokenizer") if (folder / "tokenizer").is_dir() else None
+        first, stops = (START, (END,)) if tokenizer is None else (tokenizer.eot, tokenizer.stops)
+        return Seq2Seq(config, params, tokenizer, None, stops, Writing(first))
+    return kind(config, params, load_tokenizer(folder))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxlm.convert.fields import Fields
-from jaxlm.convert.names import linear
+from jaxlm.convert.names import linear, same
 from jaxlm.convert.t5 import IGNORED, decoder_layer, encoder_layer, model, stacks
 from jaxlm.convert.usual import activation, layers
 from jaxlm.models import Seq2SeqConfig
@@ -15,9 +15,12 @@ __all__ = ["DEFAULTS", "IGNORED", "MODEL_TYPES", "NAMES", "config"]
 MODEL_TYPES = {"switch_transformers": "SwitchTransformersForConditionalGeneration"}
 DEFAULTS = {"num_sparse_encoder_layers": 3, "num_sparse_decoder_layers": 3}
 
-NAMES = stacks({"mlp.wi": "up", "mlp.wo": "down", "mlp.router.classifier": "router"}) | {
+PLACES = (("encoder", 1), ("decoder", 2))  # of a feed-forward among the parts of a layer
+NAMES = stacks({"mlp.wi": "up", "mlp.wo": "down", "mlp.router.classifier": "router"})
+NAMES |= {f"{s}.block.{{}}.layer.{i}.mlp.router.classifier.bias": same(f"{s}.ffn.router_bias") for s, i in PLACES}
+NAMES |= {
     f"{stack}.block.{{}}.layer.{i}.mlp.experts.expert_{{e}}.{theirs}.weight": linear(f"{stack}.ffn.{ours}")
-    for stack, i in (("encoder", 1), ("decoder", 2))
+    for stack, i in PLACES
     for theirs, ours in (("wi", "up"), ("wo", "down"))
 }
 
@@ -34,8 +37,6 @@ def config(c: Fields) -> Seq2SeqConfig:
         router_bias=c.bool("router_bias", default=False),
         row_capacity=c.size("expert_capacity", default=64),
     )
-    if c.bool("router_ignore_padding_tokens", default=False):
-        raise c.error("router_ignore_padding_tokens", "true is not supported")
     N = layers(c, "num_layers")
 
     def stack(name: str, N: int, layer: Callable[[Fields, FeedForwardConfig], Any]) -> list[Any]:

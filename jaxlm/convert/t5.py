@@ -106,8 +106,9 @@ def decoder_layer(c: Fields, ffn: FeedForwardConfig) -> BranchesConfig:
 
 
 def model(c: Fields, encoder: Sequence[LayerConfig], decoder: Sequence[LayerConfig]) -> Seq2SeqConfig:
-    D, tied = c.size("d_model"), c.bool("tie_word_embeddings", default=c.get("model_type") != "mt5")
-    scaled = c.bool("scale_decoder_outputs", default=tied)  # which newer files say apart
+    D, mt5 = c.size("d_model"), c.get("model_type") == "mt5"
+    tied = c.bool("tie_word_embeddings", default=not mt5)
+    scaled = c.bool("scale_decoder_outputs", default=tied) and not mt5  # which newer files say apart
     return Seq2SeqConfig(
         c.size("vocab_size"),
         D,

@@ -16,6 +16,7 @@ from jaxlm.data.pairs import SyntheticPairs
 from jaxlm.data.prepared import Prepared
 from jaxlm.data.sources import documents
 from jaxlm.data.summary import summary
+from jaxlm.data.text_pairs import TextPairs
 
 __all__ = [
     "Batch",
@@ -25,6 +26,7 @@ __all__ = [
     "Prepared",
     "Source",
     "SyntheticPairs",
+    "TextPairs",
     "TokenizerConfig",
     "baselines",
     "documents",

@@ -1,0 +1,71 @@
+"""German to English on Multi30k (Elliott et al. 2016, arXiv 1605.00459): 29,000 captions of pictures, in minutes.
+
+Files of task 1, raw: train.de.gz, train.en.gz, val.de.gz and val.en.gz of the repository multi30k/dataset, read in small
+letters, as papers score it.
+"""
+
+from jaxlm.data import TextPairs, TokenizerConfig
+from jaxlm.models import Seq2SeqConfig
+from jaxlm.nn import (
+    AttentionConfig,
+    BlockConfig,
+    BranchConfig,
+    BranchesConfig,
+    CrossAttentionConfig,
+    LayerNormConfig,
+    MLPConfig,
+    SegmentConfig,
+)
+from jaxlm.objectives import SequenceToSequence
+from jaxlm.optim import OptimizerConfig
+from jaxlm.train.run import RunConfig
+
+
+def data(folder: str, V: int, T: int) -> TextPairs:
+    paths = {"source": "train.de", "target": "train.en", "heldout_source": "val.de", "heldout_target": "val.en"}
+    files = {name: f"{folder}/{file}.gz" for name, file in paths.items()}
+    return TextPairs(**files, lower=True, tokenizer=TokenizerConfig(kind="bpe", V=V), T=T)
+
+
+def transformer(V: int, N: int, D: int, F: int, H: int, dropout: float) -> Seq2SeqConfig:
+    """The original Transformer (Vaswani et al. 2017, arXiv 1706.03762): post-norm, sinusoids, one table for both sides
+    and the head."""
+    how = {"norm": None, "norm_sum": LayerNormConfig(), "dropout": dropout}
+    heads, ffn = {"H": H, "K": D // H, "bias": True, "bias_out": True}, MLPConfig(F, "relu", gated=False, bias=True)
+    encoder = BlockConfig(AttentionConfig(**heads, rope=None, causal=False), ffn, **how)
+    parts = {"attention": AttentionConfig(**heads, rope=None), "cross": CrossAttentionConfig(**heads), "ffn": ffn}
+    decoder = BranchesConfig(tuple(BranchConfig(name, of, **how) for name, of in parts.items()))
+    stacks = (SegmentConfig((encoder,), N),), (SegmentConfig((decoder,), N),)
+    return Seq2SeqConfig(V, D, *stacks, embed_scale=D**0.5, dropout=dropout)
+
+
+def multi30k_transformer(folder: str = "multi30k") -> RunConfig:
+    """A Transformer of 4 + 4 layers of 128, with label smoothing and the schedule of the paper.
+
+        jaxlm train 'multi30k_transformer(folder="my/multi30k")'
+
+    2.3M parameters, 9 epochs a thousand steps. Two cores of a CPU take about 0.3 s a step. Then:
+
+        s = jaxlm.load("runs/multi30k_transformer")
+        s.generate(["ein hund rennt am strand ."], sampler=jaxlm.Beam(5)).texts
+    """
+    V, D, warmup = 8000, 128, 1000
+    return RunConfig(
+        model=transformer(V, N=4, D=D, F=256, H=4, dropout=0.2),
+        data=data(folder, V, T=40),
+        objective=SequenceToSequence(label_smoothing=0.1),
+        optimizer=OptimizerConfig(
+            learning_rate=2 * (D * warmup) ** -0.5,
+            schedule="noam",
+            warmup=warmup,
+            weight_decay=0.0,
+            options=(("b2", 0.98), ("eps", 1e-9)),
+        ),
+        steps=6000,
+        batch=256,
+        ema=0.999,
+        eval_every=500,
+        save_every=500,
+        sample_every=500,
+        prompts=("zwei junge weiße männer sind im freien in der nähe vieler büsche.", "ein hund rennt am strand."),
+    )

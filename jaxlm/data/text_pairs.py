@@ -1,0 +1,172 @@
+"""Pairs of texts: a source and its target, such as a sentence and its translation."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jaxlm.config_check import check
+from jaxlm.data import cache, read_pairs, tokenize
+from jaxlm.data.config import Data, TokenizerConfig
+from jaxlm.data.dataset import rows_of
+from jaxlm.data.measures import spell, text_measures
+from jaxlm.data.pack import Batch
+from jaxlm.data.pairs import pair_row
+from jaxlm.errors import UserError
+from jaxlm.text import Tokenizer
+
+if TYPE_CHECKING:
+    from jaxlm.data.loader import TrainBatches
+    from jaxlm.data.sources import Progress
+
+Pair = tuple[str, str]
+ORDER = 1  # raise it when the same pairs would come in another order
+
+
+@dataclasses.dataclass(frozen=True)
+class TextPairs(Data):
+    """Pairs of lines of two files, or the rows of a .tsv or .jsonl, each packed with .gz or not; held in memory.
+
+    One tokenizer serves both sides. A row is one pair, padded on the right: the source as the tokenizer's `special`
+    encodes it; the target after the token `eot`, which starts every text, and with `eos` at its end. Pairs of which
+    a side is empty, or has more than T tokens, are left out.
+    """
+
+    source: str  # a file of sources, one a line; or a .tsv or .jsonl with both
+    target: str = ""  # the file of targets, line by line those of `source`
+    heldout_source: str = ""  # files of the same form to evaluate on; "": a share of the pairs
+    heldout_target: str = ""
+    columns: tuple[int, int] = (0, 1)  # of source and target in a .tsv, from 0
+    fields: tuple[str, str] = ("source", "target")  # their keys in a .jsonl
+    lower: bool = False  # all letters become small ones
+    tokenizer: TokenizerConfig = TokenizerConfig(kind="bpe", V=8000)
+    T: int = 64  # positions of a source, and of a target
+    holdout: float = 0.02  # the share of pairs kept for evaluation, by a hash of the source
+    seed: int = 0  # of the order of training rows
+    cache: str | None = None  # of a tokenizer that is trained, see `DataConfig`
+
+    def __post_init__(self) -> None:
+        check(self, T=">= 2", holdout="(0, 1)", seed=">= 0")
+        if not self.source:
+            raise UserError("data.source must name a file of sources, or one with sources and targets")
+        if bool(self.heldout_target) != bool(self.heldout_source and self.target):
+            raise UserError(
+                "data.heldout_source and data.heldout_target must be files of the form of the training pairs"
+            )
+
+    def prepare(self, progress: "Progress | None" = None) -> "PairDataset":
+        read = lambda *paths: read_pairs.read(*paths, self.columns, self.fields)
+        train, heldout = read(self.source, self.target), []
+        if self.heldout_source:
+            heldout = read(self.heldout_source, self.heldout_target)
+        else:
+            held = [tokenize.hash_fraction(source) < self.holdout for source, _ in train]
+            heldout = [pair for pair, out in zip(train, held) if out]
+            train = [pair for pair, out in zip(train, held) if not out]
+        if self.lower:
+            train, heldout = ([(a.lower(), b.lower()) for a, b in pairs] for pairs in (train, heldout))
+        if not train or not heldout:
+            raise UserError(f"{self.source}: too few pairs to train on some and hold out others: give heldout files")
+        tokenizer = _tokenizer(self, train)
+        return PairDataset(
+            self, tokenizer, *(_encoded(pairs, tokenizer, self.T) for pairs in (train, heldout)), len(train)
+        )
+
+
+def _tokenizer(config: TextPairs, train: Sequence[Pair]) -> Tokenizer:
+    """The tokenizer of the config; one to be trained sees both sides of the training pairs, and is cached."""
+    content = hashlib.blake2b(json.dumps(train).encode(), digest_size=16).hexdigest()
+    texts = lambda: (text for pair in train for text in pair)
+    return tokenize.from_config(config.tokenizer, cache.cache_root(config.cache), ["pairs", content], texts)
+
+
+Encoded = list[tuple[np.ndarray, np.ndarray]]
+
+
+def _encoded(pairs: Sequence[Pair], tokenizer: Tokenizer, T: int) -> Encoded:
+    """The tokens of both sides, without those that start and end a target, of pairs that fit."""
+    sources = tokenizer.encode_batch([source for source, _ in pairs], special=True, literal=True)
+    targets = tokenizer.encode_batch([target for _, target in pairs], literal=True)
+    fit = [(a, b) for a, b in zip(sources, targets) if len(a) <= T and len(b) < T]
+    if not fit:
+        raise UserError(f"no pair has at most T={T} tokens on each side: raise data.T")
+    return [(np.array(a, np.int32), np.array(b, np.int32)) for a, b in fit]
+
+
+@dataclasses.dataclass(frozen=True)
+class PairDataset:
+    """See `data.Prepared`. `read` counts the training pairs before long ones were left out."""
+
+    config: TextPairs
+    tokenizer: Tokenizer
+    train: Encoded
+    heldout: Encoded
+    read: int
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the tokens, T and the seed."""
+        content = hashlib.blake2b(digest_size=16)
+        content.update(json.dumps([ORDER, self.config.T, self.config.seed, self.tokenizer.fingerprint]).encode())
+        for pair in self.train:
+            for side in pair:
+                content.update(len(side).to_bytes(4, "little") + side.tobytes())
+        return content.hexdigest()
+
+    def train_batches(self, batch: int, rows: Sequence[int] | None = None) -> "TrainBatches":
+        from jaxlm.data.loader import TrainBatches, shuffled  # imports grain
+
+        stream = shuffled(Rows(self.train, self.tokenizer, self.config.T), self.config.seed)
+        return TrainBatches(stream, batch, rows_of(batch, rows), self.fingerprint)
+
+    def heldout_rows(self, tokens: int = 0) -> "HeldoutPairs":
+        """All of them, or the first that have about so many target positions."""
+        count = -(-tokens // self.config.T) or len(self.heldout)
+        return HeldoutPairs(Rows(self.heldout[:count], self.tokenizer, self.config.T))
+
+    def measures(self, sums: Mapping[str, float]) -> dict[str, float]:
+        return text_measures(sums)
+
+    def summary(self, rows: int) -> str:
+        long = self.read - len(self.train)
+        out = f" ({long:,} longer than T={self.config.T} left out)" if long else ""
+        epochs = rows / len(self.train)
+        return f"{len(self.train):,} pairs to train on{out}, {epochs:.1f} epochs; {len(self.heldout):,} held out"
+
+    def table(self, scores: Mapping[str, float], tokens: int = 0) -> str:
+        return "held out: " + spell(scores)
+
+
+class Rows:
+    """Padded rows of encoded pairs, for grain."""
+
+    def __init__(self, pairs: Encoded, tokenizer: Tokenizer, T: int) -> None:
+        end = tokenizer.eot if tokenizer.eos is None else tokenizer.eos
+        self._pairs, self._ends, self._T = pairs, (tokenizer.eot, end), T
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, index: int) -> Batch:
+        return pair_row(*self._pairs[int(index)], *self._ends, self._T)
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldoutPairs:
+    """See `data.Heldout`."""
+
+    rows: Rows
+
+    def batches(self, batch: int, rows: Sequence[int]) -> Iterator[Batch]:
+        for first in range(0, len(self.rows), batch):
+            made = [self.rows[min(first + row, len(self.rows) - 1)] for row in rows]
+            for row, one in zip(rows, made):
+                if first + row >= len(self.rows):
+                    one["weights"][:] = 0
+            yield {name: np.stack([one[name] for one in made]) for name in made[0]}
+
+    def measures(self, sums: Mapping[str, float]) -> dict[str, float]:
+        return text_measures(sums)
