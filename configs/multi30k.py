@@ -1,7 +1,7 @@
 """German to English on Multi30k (Elliott et al. 2016, arXiv 1605.00459): 29,000 captions of pictures, in minutes.
 
-Files of task 1, raw: train.de.gz, train.en.gz, val.de.gz and val.en.gz of the repository multi30k/dataset, read in small
-letters, as papers score it.
+Files of task 1, raw: train.de.gz, train.en.gz, val.de.gz and val.en.gz of the repository multi30k/dataset, read in
+small letters, as papers score it.
 """
 
 from jaxlm.data import TextPairs, TokenizerConfig

@@ -52,8 +52,13 @@ def stacks(ffn: dict[str, str]) -> dict[str, Rule]:
     return found
 
 
-FFN = {"wi": "up", "wi_0": "gate", "wi_1": "up", "wo": "down"}
-NAMES = stacks({f"DenseReluDense.{theirs}": ours for theirs, ours in FFN.items()})
+def names(config: Seq2SeqConfig) -> dict[str, Rule]:
+    """The table: a gated feed-forward has its names of its own."""
+    ffn: Any = config.encoder[0].blocks[0].ffns[0]
+    ours = {"wi_0": "gate", "wi_1": "up", "wo": "down"} if ffn.gated else {"wi": "up", "wo": "down"}
+    return stacks({f"DenseReluDense.{theirs}": own for theirs, own in ours.items()})
+
+
 IGNORED = (
     "encoder.embed_tokens.weight",
     "decoder.embed_tokens.weight",
