@@ -14,7 +14,6 @@ from jaxlm.data.config import Data, TokenizerConfig
 from jaxlm.data.dataset import rows_of
 from jaxlm.data.measures import spell, text_measures
 from jaxlm.data.pack import Batch
-from jaxlm.data.pairs import pair_row
 from jaxlm.errors import UserError
 from jaxlm.text import Tokenizer
 
@@ -23,16 +22,17 @@ if TYPE_CHECKING:
     from jaxlm.data.sources import Progress
 
 Pair = tuple[str, str]
-ORDER = 1  # raise it when the same pairs would come in another order
+OPEN = 64  # rows that may still take a pair
+ORDER = 2  # raise it when the same pairs would come in another order
 
 
 @dataclasses.dataclass(frozen=True)
 class TextPairs(Data):
     """Pairs of lines of two files, or the rows of a .tsv or .jsonl, each packed with .gz or not; held in memory.
 
-    One tokenizer serves both sides. A row is one pair, padded on the right: the source as the tokenizer's `special`
-    encodes it; the target after the token `eot`, which starts every text, and with `eos` at its end. Pairs of which
-    a side is empty, or has more than T tokens, are left out.
+    One tokenizer serves both sides: the source is as its `special` encodes it, the target begins after the token `eot`,
+    which starts every text, and ends with `eos`. A row holds as many pairs as fit, those of one segment on both sides
+    belonging together. Pairs of which a side is empty, or has more than T tokens, are left out.
     """
 
     source: str  # a file of sources, one a line; or a .tsv or .jsonl with both
@@ -43,10 +43,12 @@ class TextPairs(Data):
     fields: tuple[str, str] = ("source", "target")  # their keys in a .jsonl
     lower: bool = False  # all letters become small ones
     tokenizer: TokenizerConfig = TokenizerConfig(kind="bpe", V=8000)
-    T: int = 64  # positions of a source, and of a target
+    T: int = 64  # positions of a row's sources, and of its targets
     holdout: float = 0.02  # the share of pairs kept for evaluation, by a hash of the source
     seed: int = 0  # of the order of training rows
     cache: str | None = None  # of a tokenizer that is trained, see `DataConfig`
+
+    packs = True  # several pairs a row
 
     def __post_init__(self) -> None:
         check(self, T=">= 2", holdout="(0, 1)", seed=">= 0")
@@ -119,13 +121,13 @@ class PairDataset:
     def train_batches(self, batch: int, rows: Sequence[int] | None = None) -> "TrainBatches":
         from jaxlm.data.loader import TrainBatches, shuffled  # imports grain
 
-        stream = shuffled(Rows(self.train, self.tokenizer, self.config.T), self.config.seed)
+        stream = shuffled(Rows(self.train, self.tokenizer, self.config.T, self.config.seed), self.config.seed)
         return TrainBatches(stream, batch, rows_of(batch, rows), self.fingerprint)
 
     def heldout_rows(self, tokens: int = 0) -> "HeldoutPairs":
         """All of them, or the first that have about so many target positions."""
-        count = -(-tokens // self.config.T) or len(self.heldout)
-        return HeldoutPairs(Rows(self.heldout[:count], self.tokenizer, self.config.T))
+        rows = Rows(self.heldout, self.tokenizer, self.config.T)
+        return HeldoutPairs(rows, min(-(-tokens // self.config.T) or len(rows), len(rows)))
 
     def measures(self, sums: Mapping[str, float]) -> dict[str, float]:
         return text_measures(sums)
@@ -133,25 +135,56 @@ class PairDataset:
     def summary(self, rows: int) -> str:
         long = self.read - len(self.train)
         out = f" ({long:,} longer than T={self.config.T} left out)" if long else ""
-        epochs = rows / len(self.train)
-        return f"{len(self.train):,} pairs to train on{out}, {epochs:.1f} epochs; {len(self.heldout):,} held out"
+        made = len(Rows(self.train, self.tokenizer, self.config.T, self.config.seed))
+        epochs = f"{rows / made:.1f} epochs of {made:,} rows"
+        return f"{len(self.train):,} pairs to train on{out}, {epochs}; {len(self.heldout):,} held out"
 
     def table(self, scores: Mapping[str, float], tokens: int = 0) -> str:
         return "held out: " + spell(scores)
 
 
 class Rows:
-    """Padded rows of encoded pairs, for grain."""
+    """Packed rows of encoded pairs, for grain; with a `seed` neighbours are drawn anew."""
 
-    def __init__(self, pairs: Encoded, tokenizer: Tokenizer, T: int) -> None:
+    def __init__(self, pairs: Encoded, tokenizer: Tokenizer, T: int, seed: int | None = None) -> None:
         end = tokenizer.eot if tokenizer.eos is None else tokenizer.eos
         self._pairs, self._ends, self._T = pairs, (tokenizer.eot, end), T
+        order = range(len(pairs)) if seed is None else np.random.default_rng(seed).permutation(len(pairs)).tolist()
+        self._groups = grouped([(len(pairs[i][0]), len(pairs[i][1]) + 1) for i in order], T)
+        self._groups = [[order[i] for i in group] for group in self._groups]
 
     def __len__(self) -> int:
-        return len(self._pairs)
+        return len(self._groups)
 
     def __getitem__(self, index: int) -> Batch:
-        return pair_row(*self._pairs[int(index)], *self._ends, self._T)
+        return pairs_row([self._pairs[i] for i in self._groups[int(index)]], *self._ends, self._T)
+
+
+def grouped(sizes: Sequence[tuple[int, int]], T: int) -> list[list[int]]:
+    """Which pairs share a row: each goes to the first of the last few rows that has room for both of its sides."""
+    rows: list[list[int]] = []
+    room: list[list[int]] = []
+    for i, (source, target) in enumerate(sizes):
+        near = range(max(len(rows) - OPEN, 0), len(rows))
+        at = next((r for r in near if room[r][0] >= source and room[r][1] >= target), len(rows))
+        if at == len(rows):
+            rows.append([])
+            room.append([T, T])
+        rows[at].append(i)
+        room[at] = [room[at][0] - source, room[at][1] - target]
+    return rows
+
+
+def pairs_row(pairs: Encoded, start: int, end: int, T: int) -> Batch:
+    """A training row of several pairs, one after the other on both sides, numbered from 1 by their segments."""
+    pad = lambda parts: np.pad(np.concatenate(parts), (0, T - sum(map(len, parts)))).astype(np.int32)
+    sources, row = [source for source, _ in pairs], {}
+    tokens, labels = [[start, *target] for _, target in pairs], [[*target, end] for _, target in pairs]
+    for prefix, parts in (("source_", sources), ("", labels)):
+        row[f"{prefix}segments"] = pad([np.full(len(part), i) for i, part in enumerate(parts, 1)])
+        row[f"{prefix}positions"] = pad([np.arange(len(part)) for part in parts])
+    row |= {"source": pad(sources), "tokens": pad(tokens), "labels": pad(labels)}
+    return row | {"weights": (row["segments"] > 0).astype(np.float32)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,12 +192,13 @@ class HeldoutPairs:
     """See `data.Heldout`."""
 
     rows: Rows
+    count: int
 
     def batches(self, batch: int, rows: Sequence[int]) -> Iterator[Batch]:
-        for first in range(0, len(self.rows), batch):
-            made = [self.rows[min(first + row, len(self.rows) - 1)] for row in rows]
+        for first in range(0, self.count, batch):
+            made = [self.rows[min(first + row, self.count - 1)] for row in rows]
             for row, one in zip(rows, made):
-                if first + row >= len(self.rows):
+                if first + row >= self.count:
                     one["weights"][:] = 0
             yield {name: np.stack([one[name] for one in made]) for name in made[0]}
 

@@ -129,18 +129,22 @@ class Seq2Seq(nn.Module):
         start_B: Array | None = None,
         source_BS: Array | None = None,
         source_segments_BS: Array | None = None,
+        source_positions_BS: Array | None = None,
     ) -> Output:
-        """The source's segments are 0 on its padding. `pasts`, `end` and `start_B` belong to decoding, see
+        """The source's segments are 0 on its padding. Its positions are given where rows have several pairs: those of
+        one segment belong together. `pasts`, `end` and `start_B` belong to decoding, see
         `nn.context.Context`: there the pasts have the source."""
         c, statistics = self.c, {}
         embed = Embed(c.V, c.D, jnp.dtype(c.dtype), name="embed")
         memory_BSD = mask_BS = None
         if source_BS is not None:
-            memory_BSD, statistics["encoder",] = self._encode(embed, source_BS, source_segments_BS)
+            memory_BSD, statistics["encoder",] = self._encode(embed, source_BS, source_segments_BS, source_positions_BS)
             mask_BS = None if source_segments_BS is None else source_segments_BS > 0
         if positions_BT is None:
             positions_BT = jnp.arange(tokens_BT.shape[1])[None]
         context = Context(positions_BT, segments_BT, end, start_B, memory_BSD=memory_BSD, memory_mask_BS=mask_BS)
+        if source_positions_BS is not None:
+            context = dataclasses.replace(context, memory_segments_BS=source_segments_BS)
         x_BTD, table_VD = self._looked_up(embed, tokens_BT)
         x_BTD, states, statistics["decoder",] = Tower(c, c.decoder, self.stacked, name="decoder")(x_BTD, context, pasts)
         if c.logit_scale != 1:
@@ -155,10 +159,13 @@ class Seq2Seq(nn.Module):
             x_BTD = jnp.where((ids_BT == self.c.untrained)[..., None], lax.stop_gradient(x_BTD), x_BTD)
         return x_BTD, table_VD
 
-    def _encode(self, embed: Embed, source_BS: Array, segments_BS: Array | None) -> tuple[Array, tuple]:
-        """The encoder's output and statistics. Positions count from a row's first real token."""
-        c, place_BS = self.c, jnp.arange(source_BS.shape[1])[None]
-        if segments_BS is not None:
+    def _encode(
+        self, embed: Embed, source_BS: Array, segments_BS: Array | None, place_BS: Array | None = None
+    ) -> tuple[Array, tuple]:
+        """The encoder's output and statistics. Positions count from a row's first real token unless given."""
+        c, given = self.c, place_BS is not None
+        place_BS = place_BS if given else jnp.arange(source_BS.shape[1])[None]
+        if segments_BS is not None and not given:
             place_BS = jnp.maximum(place_BS - jnp.argmax(segments_BS > 0, 1)[:, None], 0)
         tower = Tower(c, c.encoder, self.stacked, name="encoder")
         memory_BSD, _, statistics = tower(self._looked_up(embed, source_BS)[0], Context(place_BS, segments_BS))

@@ -134,3 +134,26 @@ def test_the_encoder_alone_is_that_of_the_whole():
     for b in range(B):
         alone = model.build().apply({"params": params}, SOURCE[b : b + 1, : LENGTHS[b]], method="encode")
         np.testing.assert_allclose(memory[b, : LENGTHS[b]], alone[0], atol=2e-5)
+
+
+def test_packed_pairs_do_not_see_each_other():
+    """Two pairs in a row against each alone: logits, and gradients of a sum of them."""
+    first, second = (SOURCE[:1, :4], TARGET[:1, :3]), (SOURCE[1:2, :2], TARGET[1:2, :2])
+    at = lambda *sizes: np.concatenate([np.arange(n) for n in sizes])[None]
+    of = lambda *sizes: np.concatenate([np.full(n, i) for i, n in enumerate(sizes, 1)])[None]
+    row = {
+        "source_BS": np.concatenate([first[0], second[0], [[0]]], 1),
+        "source_segments_BS": np.append(of(4, 2), [[0]], 1),
+        "source_positions_BS": np.append(at(4, 2), [[0]], 1),
+        "positions_BT": at(3, 2),
+        "segments_BT": of(3, 2),
+    }
+    tokens = np.concatenate([first[1], second[1]], 1)
+    together = lambda p: MODEL.build().apply({"params": p}, tokens, **row)
+    alone = lambda p: jax.numpy.concatenate(
+        [MODEL.build().apply({"params": p}, target, source_BS=source) for source, target in (first, second)], 1
+    )
+    np.testing.assert_allclose(together(PARAMS), alone(PARAMS), atol=2e-5)
+    mix = np.random.default_rng(1).normal(size=(1, 5, V))
+    found, wanted = (jax.grad(lambda p, f=f: (f(p) * mix).sum())(PARAMS) for f in (together, alone))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3), found, wanted)
