@@ -22,9 +22,10 @@ from jaxlm.train.run import RunConfig
 
 
 def data(folder: str, V: int, T: int) -> TextPairs:
-    paths = {"source": "train.de", "target": "train.en", "heldout_source": "val.de", "heldout_target": "val.en"}
-    files = {name: f"{folder}/{file}.gz" for name, file in paths.items()}
-    return TextPairs(**files, lower=True, tokenizer=TokenizerConfig(kind="bpe", V=V), T=T)
+    train, heldout = ([f"{folder}/{split}.{language}.gz" for language in ("de", "en")] for split in ("train", "val"))
+    return TextPairs(
+        train[0], train[1], heldout[0], heldout[1], lower=True, tokenizer=TokenizerConfig(kind="bpe", V=V), T=T
+    )
 
 
 def transformer(V: int, N: int, D: int, F: int, H: int, dropout: float) -> Seq2SeqConfig:

@@ -60,7 +60,7 @@ class TextPairs(Data):
             )
 
     def prepare(self, progress: "Progress | None" = None) -> "PairDataset":
-        read = lambda *paths: read_pairs.read(*paths, self.columns, self.fields)
+        read = lambda source, target: read_pairs.read(source, target, self.columns, self.fields)
         train, heldout = read(self.source, self.target), []
         if self.heldout_source:
             heldout = read(self.heldout_source, self.heldout_target)
@@ -73,9 +73,8 @@ class TextPairs(Data):
         if not train or not heldout:
             raise UserError(f"{self.source}: too few pairs to train on some and hold out others: give heldout files")
         tokenizer = _tokenizer(self, train)
-        return PairDataset(
-            self, tokenizer, *(_encoded(pairs, tokenizer, self.T) for pairs in (train, heldout)), len(train)
-        )
+        encoded = [_encoded(pairs, tokenizer, self.T) for pairs in (train, heldout)]
+        return PairDataset(self, tokenizer, encoded[0], encoded[1], len(train))
 
 
 def _tokenizer(config: TextPairs, train: Sequence[Pair]) -> Tokenizer:

@@ -163,10 +163,11 @@ class Seq2Seq(nn.Module):
         self, embed: Embed, source_BS: Array, segments_BS: Array | None, place_BS: Array | None = None
     ) -> tuple[Array, tuple]:
         """The encoder's output and statistics. Positions count from a row's first real token unless given."""
-        c, given = self.c, place_BS is not None
-        place_BS = place_BS if given else jnp.arange(source_BS.shape[1])[None]
-        if segments_BS is not None and not given:
-            place_BS = jnp.maximum(place_BS - jnp.argmax(segments_BS > 0, 1)[:, None], 0)
+        c = self.c
+        if place_BS is None:
+            place_BS = jnp.arange(source_BS.shape[1])[None]
+            if segments_BS is not None:
+                place_BS = jnp.maximum(place_BS - jnp.argmax(segments_BS > 0, 1)[:, None], 0)
         tower = Tower(c, c.encoder, self.stacked, name="encoder")
         memory_BSD, _, statistics = tower(self._looked_up(embed, source_BS)[0], Context(place_BS, segments_BS))
         return memory_BSD, statistics
