@@ -1,6 +1,7 @@
 """Composition of modules into models; families and sizes are configs."""
 
-from jaxlm.models.encoder import Encoder, EncoderConfig
+from jaxlm.models.encoder import Encoded, Encoder, EncoderConfig
+from jaxlm.models.heads import HeadConfig, MaskedHead, ReplacedHead, SequenceHead, SpanHead, TokenHead
 from jaxlm.models.lm import LM, LMConfig
 from jaxlm.models.memories import Memories, memories, promoted, strongest
 from jaxlm.models.model import Layer, ModelConfig, Output, abstract, blocks, forward, home, init_boxed, layers, logits
@@ -8,15 +9,22 @@ from jaxlm.models.seq2seq import Seq2Seq, Seq2SeqConfig
 
 __all__ = [
     "LM",
+    "Encoded",
     "Encoder",
     "EncoderConfig",
+    "HeadConfig",
     "LMConfig",
     "Layer",
+    "MaskedHead",
     "Memories",
     "ModelConfig",
     "Output",
+    "ReplacedHead",
     "Seq2Seq",
     "Seq2SeqConfig",
+    "SequenceHead",
+    "SpanHead",
+    "TokenHead",
     "abstract",
     "blocks",
     "forward",

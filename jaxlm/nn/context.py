@@ -16,6 +16,8 @@ class Context:
     begins at its token `start_B[b]`.
     `memory_BSD` is what cross attention reads, such as an encoder's output, and may be of another width than the tokens
     being computed; `memory_mask_BS` is False on its padding. Decoding needs neither: the past has the memory.
+    `global_BA` are the places, in their row, of A tokens that see all and are seen by all where other attention is
+    local (Longformer); -1 is none.
     `layer` is the number of the layer that reads it, from 0: few need it, and it may be traced.
     """
 
@@ -26,3 +28,4 @@ class Context:
     layer: Any = 0
     memory_BSD: Array | None = None
     memory_mask_BS: Array | None = None
+    global_BA: Array | None = None
