@@ -19,6 +19,7 @@ if (trouble := compat.outdated()) is not None:
 
 _HOME = {
     "load": "jaxlm.api",
+    "Encoder": "jaxlm.api",
     "load_tokenizer": "jaxlm.text",
     "Greedy": "jaxlm.decode",
     "Temperature": "jaxlm.decode",
@@ -30,6 +31,7 @@ _HOME = {
 }
 
 if TYPE_CHECKING:
+    from jaxlm.api import Encoder as Encoder
     from jaxlm.api import load as load
     from jaxlm.decode import Greedy as Greedy
     from jaxlm.decode import MinP as MinP

@@ -5,8 +5,7 @@ import dataclasses
 import functools
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -17,12 +16,11 @@ import numpy as np
 from jaxlm import arguments, convert, models
 from jaxlm import decode as decoding
 from jaxlm.api import embeddings
+from jaxlm.api.base import Loaded
 from jaxlm.axes import Array, Params
 from jaxlm.decode import DecodeState, Greedy, Sampler
 from jaxlm.errors import UserError
 from jaxlm.losses import token_logprobs
-from jaxlm.ops import leaves
-from jaxlm.paths import expand
 from jaxlm.text import TextStream, Tokenizer
 
 STREAM = 8  # tokens decoded between two looks at them
@@ -39,7 +37,7 @@ class Generated:
     texts: list[str] | None
 
 
-class LanguageModel:
+class LanguageModel(Loaded):
     """A Flax module, its parameters, its config and its tokenizer (or None). Made by `load`.
 
     `source` tells how to write a model that came in Hugging Face's layout as it was, `stops` are the ids that end a
@@ -54,9 +52,9 @@ class LanguageModel:
         source: convert.Source | None = None,
         stops: tuple[int, ...] = (),
     ):
-        self.config, self.params, self.tokenizer, self.source = config, params, tokenizer, source
+        super().__init__(config, params, tokenizer, source)
+        self.config: models.LMConfig = config
         self.stops = stops if tokenizer is None else tokenizer.stops
-        self.model = models.LM(config)
         self._layers: tuple[Params, Any] | None = None
 
     def logits(self, tokens_BT: Any, mask_BT: Any = None, params: Params | None = None) -> Array:
@@ -186,46 +184,10 @@ class LanguageModel:
         """a - b + c: `analogy("king", "man", "woman")` asks what is to woman as king is to man. As `neighbours`."""
         return embeddings.analogy(self.params, self._needed_tokenizer(), a, b, c, k)
 
-    def to_hf(self, tree: Params | None = None) -> dict[str, np.ndarray]:
-        """The parameters, or any tree like them (gradients), by Hugging Face's names and in its layout."""
-        tree = self.params if tree is None else self._alike(tree, "the tree")
-        return dict(convert.to_hf(leaves.dense(tree), self.config, self._source()))
-
-    def save(
-        self,
-        folder: str | Path,
-        max_shard_size: int | str = "5GB",
-        dtype: str | None = None,
-        say: Callable[[str], None] = lambda line: None,
-    ) -> None:
-        """Write the model in Hugging Face's layout, which `load` and other libraries open; see `convert.save`."""
-        folder = expand(folder)
-        params = leaves.dense(self.params)
-        convert.save(folder, self.config, params, self._source(), self.tokenizer, max_shard_size, dtype, say)
-
-    def _source(self) -> convert.Source:
-        return self.source or convert.describe(self.config, self.tokenizer and self.tokenizer.eot)
-
     def _prepared(self) -> tuple[models.LMConfig, Params]:
         if self._layers is None or self._layers[0] is not self.params:
             self._layers = self.params, decoding.prepare(self.config, self.params)
         return self._layers[1]
-
-    def _needed_tokenizer(self) -> Tokenizer:
-        if self.tokenizer is None:
-            raise UserError("this model has no tokenizer: give tokens, not text")
-        return self.tokenizer
-
-    def _alike(self, tree: Any, name: str) -> Params:
-        """The tree. Raises UserError where it is not like the parameters."""
-        shapes = lambda tree: jax.tree.map(np.shape, tree)
-        try:
-            alike = isinstance(tree, Mapping) and shapes(tree) == shapes(self.params)
-        except ValueError:  # leaves that are ragged lists
-            alike = False
-        if not alike:
-            raise UserError(f"{name} must be a tree of arrays like lm.params, got {arguments.kind(tree)}")
-        return tree
 
     def _within(self, sampler: Sampler) -> Sampler:
         """The sampler kept from ids that the tokenizer has not."""

@@ -12,12 +12,12 @@ from jaxlm.convert.families import FAMILIES, Source
 from jaxlm.convert.fields import Fields
 from jaxlm.convert.spellings import spellings
 from jaxlm.errors import UserError
-from jaxlm.models import LMConfig
+from jaxlm.models import LMConfig, ModelConfig
 
 COMPUTATION = ("dtype", "remat", "unroll", "implementation", "dropout")  # no part of what a model is
 
 
-def describe(config: LMConfig, eot: int | None = None) -> Source:
+def describe(config: ModelConfig, eot: int | None = None) -> Source:
     """How to write this model, whose texts end with token `eot`, in Hugging Face's layout: as the first family that has
     exactly such models, or as no other library opens it (`convert.ours`)."""
     model = _essence(config)
@@ -35,8 +35,10 @@ def describe(config: LMConfig, eot: int | None = None) -> Source:
     return Source(ours, {"model_type": ours.MODEL_TYPE, "dtype": "float32"} | ids | ours.fields(config))
 
 
-def _attempts(config: LMConfig) -> Iterator[tuple[Any, str, dict[str, Any]]]:
+def _attempts(config: ModelConfig) -> Iterator[tuple[Any, str, dict[str, Any]]]:
     """Every family and model type, with each way of spelling the model."""
+    if not isinstance(config, LMConfig):
+        return
     for known, family in itertools.product(spellings(config), FAMILIES):
         for kind in family.MODEL_TYPES:
             yield family, kind, known

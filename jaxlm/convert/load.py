@@ -24,11 +24,11 @@ from jaxlm import compat, sharding
 from jaxlm.axes import Array, Params
 from jaxlm.convert import ours
 from jaxlm.convert.digests import Digests
-from jaxlm.convert.families import Family, Source, find, lm_config, spelling_of
+from jaxlm.convert.families import Family, Source, as_stored, find, lm_config, spelling_of
 from jaxlm.convert.files import CONFIG, DTYPES, Checkpoint, Stored, opened, quantisation, read_json
 from jaxlm.convert.names import Tensor, Weight
 from jaxlm.errors import UserError
-from jaxlm.models import LMConfig, abstract
+from jaxlm.models import EncoderConfig, LMConfig, ModelConfig, abstract
 
 Say = Callable[[str], None]
 FEW = 3  # culprits that a message names
@@ -38,7 +38,7 @@ BEYOND = 1000  # absent tensors that are counted
 
 def load(
     folder: Path, dtype: str | None = None, say: Say = lambda line: None, verify: bool = True
-) -> tuple[LMConfig, Params, Source]:
+) -> tuple[Any, Params, Source]:
     """The model in `folder`: its config, its parameters in the dtypes they are stored in, and where it came from.
 
     `dtype` is that of the computation: unless given, float32 on CPU and elsewhere what config.json says (of a model of
@@ -61,7 +61,11 @@ def load(
             raise UserError(f"{where} says {config.layers} layers, but the weights are only {len(stored)} tensors")
         spelling, known = spelling_of(family, config, stored)
         source = Source(family, fields, spelling, folder)
-        config, renamed = _tied_as_stored(config, source, stored)
+        renamed: Mapping[str, str] = {}
+        if isinstance(config, LMConfig):
+            config, renamed = _tied_as_stored(config, source, stored)
+        elif isinstance(config, EncoderConfig) and family is not ours:
+            config = as_stored(config, source, stored)
         wanted = list(itertools.islice(source.tensors(config), len(stored) + BEYOND))
         wanted = [dataclasses.replace(tensor, name=renamed.get(tensor.name, tensor.name)) for tensor in wanted]
         _check(wanted, stored, family, config.layers, folder)
@@ -151,7 +155,7 @@ def _dtypes(wanted: list[Tensor], stored: Mapping[str, Stored]) -> Dtypes:
 
 
 def _read(
-    config: LMConfig, wanted: list[Tensor], dtypes: Dtypes, checkpoint: Checkpoint, digests: Digests, say: Say
+    config: ModelConfig, wanted: list[Tensor], dtypes: Dtypes, checkpoint: Checkpoint, digests: Digests, say: Say
 ) -> Params:
     """The parameters: made empty, then filled tensor by tensor."""
     arrays = _empty(config, dtypes)
@@ -190,7 +194,7 @@ def _fill(arrays: dict[tuple[str, ...], Array], tensor: Tensor, read: np.ndarray
     return counts
 
 
-def _empty(config: LMConfig, dtypes: Dtypes) -> dict[tuple[str, ...], Array]:
+def _empty(config: ModelConfig, dtypes: Dtypes) -> dict[tuple[str, ...], Array]:
     shapes, axes = abstract(config)
     mesh = compat.concrete_mesh()
     where = None if mesh.empty else sharding.shardings(axes, shapes, mesh)

@@ -3,6 +3,7 @@
 from jaxlm.nn.additive import AdditiveAttention, AdditiveAttentionConfig
 from jaxlm.nn.attention import Attention, AttentionConfig, QKNormConfig, TemperatureConfig
 from jaxlm.nn.bias import AlibiConfig, BucketsConfig
+from jaxlm.nn.big_bird import BigBird, BigBirdConfig
 from jaxlm.nn.block import Block, BlockConfig, Parallel, ParallelConfig
 from jaxlm.nn.branches import BranchConfig, Branches, BranchesConfig
 from jaxlm.nn.context import Context
@@ -12,6 +13,7 @@ from jaxlm.nn.embed import Embed, Learned, LearnedConfig, Sinusoidal, Sinusoidal
 from jaxlm.nn.latent import Latent, LatentConfig
 from jaxlm.nn.linear_attention import LinearAttention, LinearAttentionConfig
 from jaxlm.nn.linformer import Linformer, LinformerConfig
+from jaxlm.nn.longformer import Longformer, LongformerConfig
 from jaxlm.nn.mixer import FeedForwardConfig, LayerConfig, MixerConfig
 from jaxlm.nn.mlp import MLP, MLPConfig
 from jaxlm.nn.moe import MoE, MoEConfig
@@ -32,6 +34,8 @@ __all__ = [
     "AlibiConfig",
     "Attention",
     "AttentionConfig",
+    "BigBird",
+    "BigBirdConfig",
     "Block",
     "BlockConfig",
     "BranchConfig",
@@ -59,6 +63,8 @@ __all__ = [
     "LinearAttentionConfig",
     "Linformer",
     "LinformerConfig",
+    "Longformer",
+    "LongformerConfig",
     "MLPConfig",
     "Memory",
     "MixerConfig",
