@@ -14,7 +14,8 @@ from jaxlm import arguments, convert, models
 from jaxlm.api.base import Loaded
 from jaxlm.api.sentence import Sentence
 from jaxlm.axes import Array, Params
-from jaxlm.decode import check_mask, check_tokens
+from jaxlm.decode.checks import check_mask, check_tokens
+from jaxlm.decode.checks import longest as longest_of
 from jaxlm.errors import UserError
 from jaxlm.models import EncoderConfig, MaskedHead, ReplacedHead, SequenceHead, TokenHead
 from jaxlm.nn import LongformerConfig
@@ -205,7 +206,7 @@ class Encoder(Loaded):
     def _batches(self, rows: list[list[int]]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Which rows, and their tokens and mask (B, T): rows of like length together, padded on the right."""
         order = np.argsort([len(row) for row in rows], kind="stable")
-        longest, pad = models.longest(self.config), self._needed_tokenizer().pad or 0
+        longest, pad = longest_of(self.config), self._needed_tokenizer().pad or 0
         for i in range(0, len(rows), BATCH):
             at = order[i : i + BATCH]
             T = max(len(rows[n]) for n in at)
