@@ -18,7 +18,7 @@ from jaxlm.decode.checks import check_mask, check_tokens
 from jaxlm.decode.checks import longest as longest_of
 from jaxlm.errors import UserError
 from jaxlm.models import EncoderConfig, MaskedHead, ReplacedHead, SequenceHead, TokenHead
-from jaxlm.nn import LongformerConfig
+from jaxlm.nn import BigBirdConfig, LongformerConfig
 from jaxlm.ops.pooling import pool
 from jaxlm.text import Tokenizer
 
@@ -40,7 +40,8 @@ class Encoder(Loaded):
 
     Every call takes tokens (B, T), and `mask_BT`, 1 on real tokens; `types_BT`, 1 on those of a second text;
     `global_BT`, 1 on tokens with global attention (Longformer); and is differentiable in `params`, any tree like
-    `self.params`. Positions count real tokens, so padding changes nothing; what stands at padding means nothing.
+    `self.params`. Positions count real tokens, so padding changes nothing; what stands at padding means nothing. Pad on
+    the right where a text's vector is read from its first token, and for BigBird.
 
     They raise UserError for ids outside the vocabulary or the types, a mask with no real token in a row, more tokens
     than the model has positions, and a head that the model has not.
@@ -80,7 +81,8 @@ class Encoder(Loaded):
         """(B, D) of each text, by the pooler that the model was trained with."""
         if not self.config.pooler:
             raise UserError("this encoder has no pooler: take hidden(...), or embed(texts)")
-        return _forward(self.model, *self._inputs(tokens_BT, mask_BT, types_BT, global_BT, params)).encoded.pooled_BD
+        inputs = self._inputs(tokens_BT, mask_BT, types_BT, global_BT, params, first=True)
+        return _forward(self.model, *inputs).encoded.pooled_BD
 
     def logits(
         self,
@@ -92,8 +94,8 @@ class Encoder(Loaded):
     ) -> Array:
         """The head's float32 logits: (B, T, V) of hidden tokens, (B, T) that a token was replaced, (B, classes) of a
         text, (B, T, classes) of tokens, (B, T, 2) of where an answer begins and ends."""
-        self._needed_head()
-        inputs = self._inputs(tokens_BT, mask_BT, types_BT, global_BT, params)
+        of_text = self._needed_head().of_text
+        inputs = self._inputs(tokens_BT, mask_BT, types_BT, global_BT, params, first=of_text)
         found = _logits(self.model, *inputs)
         if isinstance(self.config.head, ReplacedHead):
             return found[..., 0]
@@ -110,7 +112,8 @@ class Encoder(Loaded):
         """float32 logits (B, 2): that the second text follows the first, and that it does not."""
         if not self.config.next_sentence:
             raise UserError("this encoder has no head for the next sentence")
-        return _forward(self.model, *self._inputs(tokens_BT, mask_BT, types_BT, global_BT, params)).encoded.next_B2
+        inputs = self._inputs(tokens_BT, mask_BT, types_BT, global_BT, params, first=True)
+        return _forward(self.model, *inputs).encoded.next_B2
 
     # Texts -----------------------------------------------------------------------------------------------------------
 
@@ -220,8 +223,11 @@ class Encoder(Loaded):
                 tokens_BT[b, : len(rows[n])], mask_BT[b, : len(rows[n])] = rows[n], 1
             yield at, tokens_BT, mask_BT
 
-    def _inputs(self, tokens_BT: Any, mask_BT: Any, types_BT: Any, global_BT: Any, params: Params | None) -> tuple:
-        """Parameters, tokens, positions, segments, types and global places of a forward pass."""
+    def _inputs(
+        self, tokens_BT: Any, mask_BT: Any, types_BT: Any, global_BT: Any, params: Params | None, first: bool = False
+    ) -> tuple[Any, ...]:
+        """Parameters, tokens, positions, segments, types and global places of a forward pass, of which the `first`
+        tokens may be read."""
         params = self.params if params is None else self._alike(params, "params")
         if not isinstance(tokens_BT, jax.core.Tracer):
             tokens_BT = check_tokens(tokens_BT, self.config.V)
@@ -229,6 +235,8 @@ class Encoder(Loaded):
             mask_BT = check_mask(mask_BT, tokens_BT)
             if not mask_BT.any(-1).all():
                 raise UserError(f"row {int(mask_BT.any(-1).argmin())} of the mask has no real token")
+            if (first or self._has(BigBirdConfig)) and not mask_BT[:, 0].all():
+                raise UserError(f"pad on the right: row {int(mask_BT[:, 0].argmin())} begins with padding")
         if types_BT is not None and not isinstance(types_BT, jax.core.Tracer):
             types_BT = self._types(types_BT, tokens_BT)
         global_BA = self._global(global_BT, mask_BT, tokens_BT)
@@ -236,6 +244,10 @@ class Encoder(Loaded):
         tokens_BT, mask_BT, types_BT, global_BA = map(as_ints, (tokens_BT, mask_BT, types_BT, global_BA))
         positions_BT = None if mask_BT is None else jnp.maximum(jnp.cumsum(mask_BT, -1) - 1, 0)
         return params, tokens_BT, positions_BT, mask_BT, types_BT, global_BA
+
+    def _has(self, kind: type) -> bool:
+        """Whether a layer's mixer is of this kind."""
+        return any(isinstance(mixer, kind) for mixer in models.flops.mixers(self.config))
 
     def _types(self, types_BT: Any, tokens_BT: Any) -> np.ndarray:
         if not self.config.types:
@@ -248,13 +260,12 @@ class Encoder(Loaded):
     def _global(self, global_BT: Any, mask_BT: Any, tokens_BT: Any) -> Any:
         """The places of the tokens with global attention. A text's class is read from the first token, so that has it
         unless others are named."""
-        able = any(isinstance(mixer, LongformerConfig) for mixer in models.flops.mixers(self.config))
+        able = self._has(LongformerConfig)
         if global_BT is None:
             head = self.config.head
             if not able or head is None or not head.of_text:
                 return None
-            first = np.zeros(len(tokens_BT), int) if mask_BT is None else mask_BT.argmax(-1)
-            return first[:, None]
+            return np.zeros((len(tokens_BT), 1), np.int32)
         if not able:
             raise UserError("this encoder has no global attention: leave global_BT out")
         if isinstance(global_BT, jax.core.Tracer) or isinstance(mask_BT, jax.core.Tracer):
