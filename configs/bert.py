@@ -102,21 +102,21 @@ def bert_mlm() -> RunConfig:
         MLPConfig(F=512, activation="gelu", gated=False, bias=True),
         norm=LayerNormConfig(),
     )
-    V = 2048
+    V = 1024
     return RunConfig(
         model=EncoderConfig(
             V=V + 8,  # the last one hides tokens
             D=128,
-            segments=(SegmentConfig((block,), 4),),
-            positions=LearnedConfig(128),
+            segments=(SegmentConfig((block,), 3),),
+            positions=LearnedConfig(64),
             norm=LayerNormConfig(),
         ),
-        data=DataConfig(tokenizer=TokenizerConfig(kind="bpe", V=V), T=128),
+        data=DataConfig(tokenizer=TokenizerConfig(kind="bpe", V=V), T=64),
         objective=MaskedTokens(mask=V + 7, vocabulary=V),
         optimizer=OptimizerConfig(learning_rate=3e-3, schedule="linear", warmup=100, weight_decay=0.01),
-        steps=1500,
+        steps=2000,
         batch=32,
         eval_every=500,
-        eval_tokens=200_000,
+        eval_tokens=100_000,
         save_every=500,
     )

@@ -186,6 +186,22 @@ def test_electra(fields, bare, with_head, published):
     assert found == with_head and (not published or rounds_to(found, published))
 
 
+ALBERT = [
+    (768, 12, 12, 11_683_584),
+    (1024, 24, 16, 17_683_968),
+    (2048, 24, 16, 58_724_864),
+    (4096, 12, 64, 222_595_584),
+]
+
+
+@pytest.mark.parametrize("D, N, H, total", ALBERT)
+def test_albert(D, N, H, total):
+    """Base, large, xlarge and xxlarge, which its authors call 12M, 18M, 60M and 235M."""
+    fields = {"model_type": "albert", "vocab_size": 30_000, "embedding_size": 128, "intermediate_size": 4 * D}
+    fields |= {"hidden_size": D, "num_hidden_layers": N, "num_attention_heads": H, "max_position_embeddings": 512}
+    assert flops.parameters(convert.lm_config(fields)) == total
+
+
 def test_encoders_without_heads_as_they_are_published():
     """BERT's 109.5M and DistilBERT's 66M."""
     fields = {"vocab_size": 30_522, "max_position_embeddings": 512}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.convert import (
+    albert,
     arcee,
     bert,
     bert_like,
@@ -72,7 +73,7 @@ FAMILIES = (
     qwen3_moe,
     smollm3,
 )
-ENCODERS = (bert, big_bird, distilbert, electra, longformer, roberta)
+ENCODERS = (bert, albert, big_bird, distilbert, electra, longformer, roberta)
 
 Family = Any  # one of these modules; `jaxlm.convert` says what is in it
 Spelling = Mapping[str, str]  # how a file's names begin, or end, where they do otherwise than ours: ours -> the file's

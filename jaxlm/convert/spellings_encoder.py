@@ -4,7 +4,7 @@ from typing import Any
 
 from jaxlm.convert.spellings import ACTIVATIONS
 from jaxlm.models import EncoderConfig, MaskedHead, ReplacedHead, SequenceHead, SpanHead, TokenHead, layers
-from jaxlm.nn import BigBirdConfig, BlockConfig, LongformerConfig, MLPConfig
+from jaxlm.nn import BigBirdConfig, BlockConfig, LongformerConfig, MLPConfig, SharedConfig
 
 KINDS = {
     type(None): "Model",
@@ -19,7 +19,11 @@ KINDS = {
 def spelling(config: EncoderConfig, architecture: str) -> dict[str, Any] | None:
     """The keys, for the class `architecture` of the family's masked tokens. None where it has layers of a kind that no
     family has."""
-    blocks = [layer.config for layer in layers(config)]
+    found = [layer.config for layer in layers(config)]
+    groups = {block.times for block in found if isinstance(block, SharedConfig)}
+    if groups and not (len(groups) == 1 and all(isinstance(block, SharedConfig) for block in found)):
+        return None
+    blocks = [getattr(block, "layer", block) for block in found]
     if not all(isinstance(block, BlockConfig) and isinstance(block.ffn, MLPConfig) for block in blocks):
         return None
     block, mixer, positions = blocks[0], blocks[0].mixer, config.positions
@@ -33,7 +37,8 @@ def spelling(config: EncoderConfig, architecture: str) -> dict[str, Any] | None:
         "architectures": [architecture.removesuffix("ForMaskedLM") + kind],
         "vocab_size": config.V,
         **dict.fromkeys(("hidden_size", "dim"), config.D),
-        **dict.fromkeys(("num_hidden_layers", "n_layers"), len(blocks)),
+        **dict.fromkeys(("num_hidden_layers", "n_layers"), len(blocks) * max(groups, default=1)),
+        "num_hidden_groups": len(blocks),
         **dict.fromkeys(("num_attention_heads", "n_heads"), getattr(mixer, "H", None)),
         **dict.fromkeys(("intermediate_size", "hidden_dim"), block.ffn.F),
         **dict.fromkeys(("hidden_act", "activation"), name(block.ffn.activation)),

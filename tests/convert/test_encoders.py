@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -11,7 +12,7 @@ import jaxlm
 from jaxlm.convert import describe, families
 from jaxlm.errors import UserError
 from jaxlm.models import MaskedHead, ReplacedHead, SequenceHead, SpanHead, TokenHead
-from jaxlm.nn import BigBirdConfig, LongformerConfig
+from jaxlm.nn import BigBirdConfig, LongformerConfig, SegmentConfig
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 SIZES |= {"vocab_size": 30, "max_position_embeddings": 20}
@@ -22,6 +23,7 @@ DISTILBERT |= {"max_position_embeddings": 20}
 ELECTRA = BERT | {"model_type": "electra", "embedding_size": 8}
 LONGFORMER = ROBERTA | {"model_type": "longformer", "attention_window": [4, 8]}
 BIG_BIRD = BERT | {"model_type": "big_bird", "block_size": 2, "num_random_blocks": 0, "max_position_embeddings": 40}
+ALBERT = BERT | {"model_type": "albert", "embedding_size": 8, "num_hidden_layers": 4, "num_hidden_groups": 2}
 LABELS = {"id2label": {"0": "no", "2": "perhaps", "1": "yes"}}
 THE_SAME = {  # models that another family has too
     "XLMRobertaForMaskedLM": "RobertaForMaskedLM",
@@ -44,6 +46,8 @@ EVERY = [
     (ELECTRA, "ElectraForQuestionAnswering"),
     *[(LONGFORMER, f"Longformer{kind}") for kind in ("Model", "ForMaskedLM", "ForSequenceClassification")],
     *[(BIG_BIRD, f"BigBird{kind}") for kind in ("Model", "ForMaskedLM", "ForPreTraining", "ForSequenceClassification")],
+    *[(ALBERT, f"Albert{kind}") for kind in ("Model", "ForMaskedLM", "ForPreTraining", "ForSequenceClassification")],
+    *[(ALBERT | {"num_hidden_groups": 1}, f"AlbertFor{kind}") for kind in ("TokenClassification", "QuestionAnswering")],
     (BIG_BIRD | {"attention_type": "original_full"}, "BigBirdForTokenClassification"),
 ]
 
@@ -116,6 +120,19 @@ def test_options():
     assert read(BERT, architectures=["BertForTokenClassification"]).head.labels == ("LABEL_0", "LABEL_1")
 
 
+def test_layers_of_albert_share_their_weights(tmp_path):
+    encoder = jaxlm.load(write(tmp_path / "a", ALBERT, "AlbertForMaskedLM"))
+    (segment,) = encoder.config.segments
+    assert segment.repeat == 2 and segment.blocks[0].times == 2
+    # The same as a BERT with each layer twice.
+    layer, params = segment.blocks[0].layer, dict(encoder.params)
+    apart = jax.tree.map(lambda x: np.repeat(x, 2, 0), params["segment_0"]["periods"]["block_0"]["layer"])
+    params["segment_0"] = {"periods": {"block_0": apart}}
+    wide = dataclasses.replace(encoder.config, segments=(SegmentConfig((layer,), 4),))
+    tokens = np.arange(10).reshape(2, 5)
+    np.testing.assert_allclose(encoder.logits(tokens), wide.build().apply({"params": params}, tokens), atol=1e-5)
+
+
 def test_what_the_file_has_beside_its_head_is_kept(tmp_path):
     """As bert-base-uncased and roberta-base have a pooler, and files of untied heads their matrix."""
     pooler = {"bert.pooler.dense.weight": (16, 16), "bert.pooler.dense.bias": (16,)}
@@ -162,6 +179,8 @@ def test_a_bare_encoder_needs_no_pooler(tmp_path):
         (LONGFORMER | {"attention_window": 5}, "must be an even number"),
         (ROBERTA | {"max_position_embeddings": 2}, "none is left"),
         (BIG_BIRD | {"attention_type": "sparse"}, "'sparse' is not supported: block_sparse, original_full"),
+        (ALBERT | {"num_hidden_groups": 3}, "3 does not divide num_hidden_layers 4"),
+        (ALBERT | {"inner_group_num": 2}, "only groups of one layer"),
         (BERT | {"architectures": ["BertForTokenClassification"], "id2label": {"1": "a"}}, "a name for each of 0, 1"),
     ],
 )
