@@ -21,6 +21,7 @@ from jaxlm.models import EncoderConfig, MaskedHead, ReplacedHead, SequenceHead, 
 from jaxlm.nn import BigBirdConfig, LongformerConfig
 from jaxlm.ops.pooling import pool
 from jaxlm.text import Tokenizer
+from jaxlm.text.truncate import truncated
 
 BATCH = 32  # texts at a time
 ROUND = 16  # lengths are rounded up to multiples of so many tokens: one compilation each
@@ -127,7 +128,7 @@ class Encoder(Loaded):
         """
         said = self.sentence or Sentence()
         most = said.max_length if max_length is None else arguments.integer(max_length, "max_length", 3)
-        rows = [self._cut(ids, text, most) for text, ids in self._encoded(texts)]
+        rows = self._encoded(texts, most)
         found = np.zeros((len(rows), self.config.D), np.float32)
         for at, tokens_BT, mask_BT in self._batches(rows):
             hidden_BTD = self.hidden(tokens_BT, mask_BT)
@@ -153,7 +154,7 @@ class Encoder(Loaded):
     def classify(self, texts: str | Sequence[str]) -> Classified:
         """The class of each text, by the head and the labels of the config."""
         head = self._needed_head(SequenceHead, "classes of texts")
-        rows = [ids for _, ids in self._encoded(texts)]
+        rows = self._encoded(texts)
         found = np.zeros((len(rows), len(head.labels)), np.float32)
         for at, tokens_BT, mask_BT in self._batches(rows):
             found[at] = np.asarray(jax.nn.softmax(self.logits(tokens_BT, mask_BT)))[: len(at)]
@@ -162,7 +163,7 @@ class Encoder(Loaded):
     def tag(self, texts: str | Sequence[str]) -> list[list[tuple[str, str]]]:
         """(token, label) of every token of each text, special tokens left out."""
         head, tokenizer = self._needed_head(TokenHead, "classes of tokens"), self._needed_tokenizer()
-        rows = [ids for _, ids in self._encoded(texts)]
+        rows = self._encoded(texts)
         found: list[list[tuple[str, str]]] = [[] for _ in rows]
         for at, tokens_BT, mask_BT in self._batches(rows):
             best_BT = np.asarray(self.logits(tokens_BT, mask_BT)).argmax(-1)
@@ -191,20 +192,14 @@ class Encoder(Loaded):
             raise UserError(f"this encoder has no head for {what}: its head is a {type(head).__name__}")
         return head
 
-    def _encoded(self, texts: Any) -> list[tuple[str, list[int]]]:
+    def _encoded(self, texts: Any, most: int | None = None) -> list[list[int]]:
         texts = arguments.texts([texts] if isinstance(texts, str) else texts)
         if not texts:
             raise UserError("no texts were given")
-        return list(zip(texts, self._needed_tokenizer().encode_batch(texts, special=True)))
-
-    def _cut(self, ids: list[int], text: str, most: int | None) -> list[int]:
-        """The ids without the end of the text, so that they are no more; special tokens around it stay."""
-        if most is None or len(ids) <= most:
-            return ids
-        plain = self._needed_tokenizer().encode(text)
-        first = next(i for i in range(len(ids)) if ids[i : i + len(plain)] == plain)
-        after = ids[first + len(plain) :]
-        return ids[: max(most - len(after), 0)] + after
+        tokenizer = self._needed_tokenizer()
+        rows = tokenizer.encode_batch(texts, special=True)
+        too_long = lambda row: most is not None and len(row) > most
+        return [truncated(tokenizer, text, most) if too_long(row) else row for text, row in zip(texts, rows)]
 
     def _batches(self, rows: list[list[int]]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Which rows, and their tokens and mask (B, T): rows of like length together, padded on the right."""
