@@ -54,6 +54,6 @@ def _tokenizer(folder: Path) -> Tokenizer | None:
 def _load_run(path: Path, dtype: str | None) -> Any:
     run, params = start.read_run(path)
     model: Any = run.model
-    config = dataclasses.replace(model, dtype=dtype or model.dtype)
-    kind = Encoder if isinstance(config, EncoderConfig) else LanguageModel
-    return kind(config, params, load_tokenizer(path.parent.parent if path.name.isdecimal() else path))
+    config: Any = dataclasses.replace(model, dtype=dtype or model.dtype)
+    tokenizer = load_tokenizer(path.parent.parent if path.name.isdecimal() else path)
+    return (Encoder if isinstance(config, EncoderConfig) else LanguageModel)(config, params, tokenizer)

@@ -60,7 +60,7 @@ def train(args: Args) -> None:
 
 def _with_data(error: UserError, run: Any, overrides: list[str]) -> UserError:
     """The error; where it says that the config's own text is not there, with how to name another."""
-    paths = [source.path for source in run.data.sources]
+    paths = [source.path for source in getattr(run.data, "sources", ())]
     if any(word.startswith("data.sources") for word in overrides) or not any(
         str(error).startswith(f"{p}: ") for p in paths
     ):
@@ -117,6 +117,8 @@ def generate(args: Args) -> None:
     import jax
 
     lm = jaxlm.load(args.path, verify=args.verify)
+    if not hasattr(lm, "stream"):
+        raise UserError(f"{args.path} is no language model, so it writes no text: use jaxlm.load in Python")
     pieces = lm.stream(args.prompt, args.max_new_tokens, sampler, jax.random.key(args.seed), args.stop)
     first = next(pieces, "")  # a mistake shows here, before anything is printed
     print(args.prompt, first, sep="", end="", flush=True)
