@@ -128,7 +128,7 @@ bigbird_base 128_112_824 128M
 bigbird_large 360_228_024 360M
 """
 TABLE = {line.split()[0]: line.split()[1:] for line in SIZES.split("\n") if line}
-NO_SIZES = {"bert_mlm", "gpt", "quickstart", "shakespeare"}
+NO_SIZES = {"bert_mlm", "gpt", "quickstart", "shakespeare", "sst2"}
 
 
 def rounds_to(count: int, published: str) -> bool:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,9 +16,8 @@ from jaxlm.api.base import Loaded
 from jaxlm.api.sentence import Sentence
 from jaxlm.axes import Array, Params
 from jaxlm.decode.checks import check_mask, check_tokens
-from jaxlm.decode.checks import longest as longest_of
 from jaxlm.errors import UserError
-from jaxlm.models import EncoderConfig, MaskedHead, ReplacedHead, SequenceHead, TokenHead
+from jaxlm.models import EncoderConfig, MaskedHead, ReplacedHead, SequenceHead, TokenHead, flops
 from jaxlm.nn import BigBirdConfig, LongformerConfig
 from jaxlm.ops.pooling import pool
 from jaxlm.text import Tokenizer
@@ -204,7 +204,7 @@ class Encoder(Loaded):
     def _batches(self, rows: list[list[int]]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Which rows, and their tokens and mask (B, T): rows of like length together, padded on the right."""
         order = np.argsort([len(row) for row in rows], kind="stable")
-        longest, pad = longest_of(self.config), self._needed_tokenizer().pad or 0
+        longest, pad = getattr(self.config.positions, "length", math.inf), self._needed_tokenizer().pad or 0
         for i in range(0, len(rows), BATCH):
             at = order[i : i + BATCH]
             T = max(len(rows[n]) for n in at)
@@ -242,7 +242,7 @@ class Encoder(Loaded):
 
     def _has(self, kind: type) -> bool:
         """Whether a layer's mixer is of this kind."""
-        return any(isinstance(mixer, kind) for mixer in models.flops.mixers(self.config))
+        return any(isinstance(mixer, kind) for mixer in flops.mixers(self.config))
 
     def _types(self, types_BT: Any, tokens_BT: Any) -> np.ndarray:
         if not self.config.types:
@@ -287,7 +287,7 @@ def _same_shape(x: np.ndarray, tokens_BT: Any, name: str) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _forward(model, params, *inputs):
-    return models.forward(model, params, *inputs).replace(states=None, statistics={})
+    return dataclasses.replace(models.forward(model, params, *inputs), states=None, statistics={})
 
 
 @functools.partial(jax.jit, static_argnums=0)

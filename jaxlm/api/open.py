@@ -56,4 +56,6 @@ def _load_run(path: Path, dtype: str | None) -> Any:
     model: Any = run.model
     config: Any = dataclasses.replace(model, dtype=dtype or model.dtype)
     tokenizer = load_tokenizer(path.parent.parent if path.name.isdecimal() else path)
-    return (Encoder if isinstance(config, EncoderConfig) else LanguageModel)(config, params, tokenizer)
+    if isinstance(config, EncoderConfig):
+        return Encoder(config, params, tokenizer)
+    return LanguageModel(config, params, tokenizer)

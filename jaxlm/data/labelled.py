@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxlm.config_check import check
+from jaxlm.data.cache import cache_root
 from jaxlm.data.config import Data, TokenizerConfig
 from jaxlm.data.dataset import rows_of
 from jaxlm.data.measures import spell, text_measures
 from jaxlm.data.pack import Batch
-from jaxlm.data.tokenize import hash_fraction
+from jaxlm.data.tokenize import hash_fraction, trained_tokenizer
 from jaxlm.errors import UserError, nearest
 from jaxlm.paths import expand
 from jaxlm.text import ByteTokenizer, Tokenizer, load_tokenizer
@@ -42,7 +43,10 @@ class LabelledTexts(Data):
         labels: how labels are spelled in the file, in the order of their classes.
         heldout: the file to evaluate on; "" holds out the share `holdout` of the other, chosen by a hash of the text.
         text, label: the names of the columns, or keys.
-        tokenizer: "bytes" or "file".
+        tokenizer: as in `DataConfig`; one to be trained sees the texts to train on.
+        T: positions of a row.
+        seed: of the order of training rows.
+        cache: folder of trained tokenizers, as in `DataConfig`.
     """
 
     path: str
@@ -54,19 +58,14 @@ class LabelledTexts(Data):
     T: int = 64
     holdout: float = 0.1
     seed: int = 0
+    cache: str | None = None
 
     def __post_init__(self) -> None:
         check(self, T=">= 3", seed=">= 0", holdout="(0, 1)")
         if not self.path or not self.labels:
             raise UserError("labelled texts need a path and the names of their labels")
-        if self.tokenizer.kind not in ("bytes", "file"):
-            raise UserError(
-                f"labelled texts train no tokenizer: data.tokenizer.kind must be bytes or file, not "
-                f"{self.tokenizer.kind!r}"
-            )
 
     def prepare(self, progress: Any = None) -> "LabelledDataset":
-        tokenizer = ByteTokenizer() if self.tokenizer.kind == "bytes" else load_tokenizer(self.tokenizer.path or "")
         train = list(examples(self, self.path))
         if self.heldout:
             heldout = list(examples(self, self.heldout))
@@ -76,7 +75,18 @@ class LabelledTexts(Data):
         for name, rows in ((self.path, train), (self.heldout or self.path, heldout)):
             if not rows:
                 raise UserError(f"{name}: no text is left to train and to evaluate on")
-        return LabelledDataset(self, tokenizer, train, heldout)
+        return LabelledDataset(self, self._tokenizer([text for text, _ in train]), train, heldout)
+
+    def _tokenizer(self, texts: list[str]) -> Tokenizer:
+        """One to be trained sees the texts to train on, and is cached."""
+        wanted = self.tokenizer
+        if wanted.kind == "bytes":
+            return ByteTokenizer()
+        if wanted.kind == "file":
+            return load_tokenizer(wanted.path or "")
+        content = hashlib.blake2b(json.dumps([wanted.kind, wanted.V, texts]).encode(), digest_size=16).hexdigest()
+        folder = cache_root(self.cache) / "tokenizers" / content
+        return trained_tokenizer(folder, lambda: iter(texts), wanted)
 
 
 def examples(config: LabelledTexts, path: str) -> Iterator[Example]:

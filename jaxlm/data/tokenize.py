@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxlm.data import cache, shards, sources
-from jaxlm.data.config import DataConfig, Source
+from jaxlm.data.config import DataConfig, Source, TokenizerConfig
 from jaxlm.errors import UserError
 from jaxlm.text import ByteTokenizer, SentencePieceTokenizer, Tokenizer, load_tokenizer, train_sentencepiece
 from jaxlm.text.sentencepiece_train import LIMITS
@@ -79,8 +79,14 @@ def make_tokenizer(config: DataConfig, digests: list[str], progress: sources.Pro
     key = _key(1, wanted.kind, wanted.V, config.holdout, config.limit, content)
     folder = cache.cache_root(config.cache) / "tokenizers" / key
 
+    return trained_tokenizer(folder, lambda: _sample(config, progress), wanted)
+
+
+def trained_tokenizer(folder: Path, texts: Callable[[], Iterator[str]], wanted: TokenizerConfig) -> Tokenizer:
+    """The tokenizer of this kind and size that is learned from the texts, or found in its `folder` of the cache."""
+
     def make(temporary: Path) -> None:
-        tokenizer = train_sentencepiece(_sample(config, progress), wanted.V, wanted.kind)
+        tokenizer = train_sentencepiece(texts(), wanted.V, wanted.kind)
         tokenizer.save(temporary)
         (temporary / "fingerprint").write_text(tokenizer.fingerprint)
 

@@ -81,6 +81,15 @@ def test_a_long_text_is_cut_and_what_ends_it_stays():
     assert first(ByteTokenizer(), "abc", 3) == [ByteTokenizer().eot, 97, 98]
 
 
+def test_a_tokenizer_is_trained_once(tmp_path):
+    path = write(tmp_path, ".tsv", [(f"a fine film of {i} minutes and no more", "good") for i in range(60)])
+    how = {"tokenizer": TokenizerConfig("bpe", V=300), "cache": str(tmp_path / "cache"), "heldout": str(path)}
+    one, again = (config(path, **how).prepare() for _ in range(2))
+    assert one.fingerprint == again.fingerprint and one.tokenizer.V == 300
+    ids = one.rows(one.train)[0]["tokens"]
+    assert ids[0] == one.tokenizer.eot and len(list((tmp_path / "cache" / "tokenizers").iterdir())) == 1
+
+
 def test_what_cannot_be(tmp_path):
     def said(kind, text, **changes):
         path = tmp_path / f"y{kind}"
@@ -100,7 +109,5 @@ def test_what_cannot_be(tmp_path):
     assert "no text is left" in said(".tsv", "sentence\tlabel\n")
     with pytest.raises(UserError, match=r"cannot read .*nowhere"):
         config("nowhere.tsv").prepare()
-    with pytest.raises(UserError, match="train no tokenizer"):
-        config("x.tsv", tokenizer=TokenizerConfig("bpe", V=1000))
     with pytest.raises(UserError, match="need a path and the names"):
         config("x.tsv", labels=())
