@@ -95,7 +95,8 @@ def bert_mlm() -> RunConfig:
 
         jaxlm train bert_mlm
 
-    MEASURED
+    Two CPU cores: about a second a step where they are shared. Nothing is learned but frequencies for 200 steps; the
+    held-out loss of hidden tokens, in nats, is 4.97 after 500 steps, 4.36 after 1000 and 3.81 after 1500.
     """
     block = BlockConfig(
         AttentionConfig(H=4, K=32, rope=None, causal=False, bias=True, bias_out=True),
