@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 
@@ -31,7 +30,7 @@ class Loaded:
         source: convert.Source | None = None,
     ):
         self.config, self.params, self.tokenizer, self.source = config, params, tokenizer, source
-        self.model: nn.Module = config.build()
+        self.model: Any = config.build()
 
     def to_hf(self, tree: Params | None = None) -> dict[str, np.ndarray]:
         """The parameters, or any tree like them (gradients), by Hugging Face's names and in its layout."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,12 +15,13 @@ from jaxlm import arguments, convert, models
 from jaxlm.api.base import Loaded
 from jaxlm.api.sentence import Sentence
 from jaxlm.axes import Array, Params
-from jaxlm.decode import check_mask, check_tokens
+from jaxlm.decode.checks import check_mask, check_tokens
 from jaxlm.errors import UserError
-from jaxlm.models import EncoderConfig, MaskedHead, ReplacedHead, SequenceHead, TokenHead
-from jaxlm.nn import LongformerConfig
+from jaxlm.models import EncoderConfig, MaskedHead, ReplacedHead, SequenceHead, TokenHead, flops
+from jaxlm.nn import BigBirdConfig, LongformerConfig
 from jaxlm.ops.pooling import pool
 from jaxlm.text import Tokenizer
+from jaxlm.text.truncate import truncated
 
 BATCH = 32  # texts at a time
 ROUND = 16  # lengths are rounded up to multiples of so many tokens: one compilation each
@@ -39,7 +41,8 @@ class Encoder(Loaded):
 
     Every call takes tokens (B, T), and `mask_BT`, 1 on real tokens; `types_BT`, 1 on those of a second text;
     `global_BT`, 1 on tokens with global attention (Longformer); and is differentiable in `params`, any tree like
-    `self.params`. Positions count real tokens, so padding changes nothing; what stands at padding means nothing.
+    `self.params`. Positions count real tokens, so padding changes nothing; what stands at padding means nothing. Pad on
+    the right where a text's vector is read from its first token, and for BigBird.
 
     They raise UserError for ids outside the vocabulary or the types, a mask with no real token in a row, more tokens
     than the model has positions, and a head that the model has not.
@@ -79,7 +82,8 @@ class Encoder(Loaded):
         """(B, D) of each text, by the pooler that the model was trained with."""
         if not self.config.pooler:
             raise UserError("this encoder has no pooler: take hidden(...), or embed(texts)")
-        return _forward(self.model, *self._inputs(tokens_BT, mask_BT, types_BT, global_BT, params)).encoded.pooled_BD
+        inputs = self._inputs(tokens_BT, mask_BT, types_BT, global_BT, params, first=True)
+        return _forward(self.model, *inputs).encoded.pooled_BD
 
     def logits(
         self,
@@ -91,8 +95,8 @@ class Encoder(Loaded):
     ) -> Array:
         """The head's float32 logits: (B, T, V) of hidden tokens, (B, T) that a token was replaced, (B, classes) of a
         text, (B, T, classes) of tokens, (B, T, 2) of where an answer begins and ends."""
-        self._needed_head()
-        inputs = self._inputs(tokens_BT, mask_BT, types_BT, global_BT, params)
+        of_text = self._needed_head().of_text
+        inputs = self._inputs(tokens_BT, mask_BT, types_BT, global_BT, params, first=of_text)
         found = _logits(self.model, *inputs)
         if isinstance(self.config.head, ReplacedHead):
             return found[..., 0]
@@ -109,7 +113,8 @@ class Encoder(Loaded):
         """float32 logits (B, 2): that the second text follows the first, and that it does not."""
         if not self.config.next_sentence:
             raise UserError("this encoder has no head for the next sentence")
-        return _forward(self.model, *self._inputs(tokens_BT, mask_BT, types_BT, global_BT, params)).encoded.next_B2
+        inputs = self._inputs(tokens_BT, mask_BT, types_BT, global_BT, params, first=True)
+        return _forward(self.model, *inputs).encoded.next_B2
 
     # Texts -----------------------------------------------------------------------------------------------------------
 
@@ -123,7 +128,7 @@ class Encoder(Loaded):
         """
         said = self.sentence or Sentence()
         most = said.max_length if max_length is None else arguments.integer(max_length, "max_length", 3)
-        rows = [self._cut(ids, text, most) for text, ids in self._encoded(texts)]
+        rows = self._encoded(texts, most)
         found = np.zeros((len(rows), self.config.D), np.float32)
         for at, tokens_BT, mask_BT in self._batches(rows):
             hidden_BTD = self.hidden(tokens_BT, mask_BT)
@@ -149,7 +154,7 @@ class Encoder(Loaded):
     def classify(self, texts: str | Sequence[str]) -> Classified:
         """The class of each text, by the head and the labels of the config."""
         head = self._needed_head(SequenceHead, "classes of texts")
-        rows = [ids for _, ids in self._encoded(texts)]
+        rows = self._encoded(texts)
         found = np.zeros((len(rows), len(head.labels)), np.float32)
         for at, tokens_BT, mask_BT in self._batches(rows):
             found[at] = np.asarray(jax.nn.softmax(self.logits(tokens_BT, mask_BT)))[: len(at)]
@@ -158,7 +163,7 @@ class Encoder(Loaded):
     def tag(self, texts: str | Sequence[str]) -> list[list[tuple[str, str]]]:
         """(token, label) of every token of each text, special tokens left out."""
         head, tokenizer = self._needed_head(TokenHead, "classes of tokens"), self._needed_tokenizer()
-        rows = [ids for _, ids in self._encoded(texts)]
+        rows = self._encoded(texts)
         found: list[list[tuple[str, str]]] = [[] for _ in rows]
         for at, tokens_BT, mask_BT in self._batches(rows):
             best_BT = np.asarray(self.logits(tokens_BT, mask_BT)).argmax(-1)
@@ -187,25 +192,19 @@ class Encoder(Loaded):
             raise UserError(f"this encoder has no head for {what}: its head is a {type(head).__name__}")
         return head
 
-    def _encoded(self, texts: Any) -> list[tuple[str, list[int]]]:
+    def _encoded(self, texts: Any, most: int | None = None) -> list[list[int]]:
         texts = arguments.texts([texts] if isinstance(texts, str) else texts)
         if not texts:
             raise UserError("no texts were given")
-        return list(zip(texts, self._needed_tokenizer().encode_batch(texts, special=True)))
-
-    def _cut(self, ids: list[int], text: str, most: int | None) -> list[int]:
-        """The ids without the end of the text, so that they are no more; special tokens around it stay."""
-        if most is None or len(ids) <= most:
-            return ids
-        plain = self._needed_tokenizer().encode(text)
-        first = next(i for i in range(len(ids)) if ids[i : i + len(plain)] == plain)
-        after = ids[first + len(plain) :]
-        return ids[: max(most - len(after), 0)] + after
+        tokenizer = self._needed_tokenizer()
+        rows = tokenizer.encode_batch(texts, special=True)
+        too_long = lambda row: most is not None and len(row) > most
+        return [truncated(tokenizer, text, most) if too_long(row) else row for text, row in zip(texts, rows)]
 
     def _batches(self, rows: list[list[int]]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Which rows, and their tokens and mask (B, T): rows of like length together, padded on the right."""
         order = np.argsort([len(row) for row in rows], kind="stable")
-        longest, pad = models.longest(self.config), self._needed_tokenizer().pad or 0
+        longest, pad = getattr(self.config.positions, "length", math.inf), self._needed_tokenizer().pad or 0
         for i in range(0, len(rows), BATCH):
             at = order[i : i + BATCH]
             T = max(len(rows[n]) for n in at)
@@ -219,8 +218,11 @@ class Encoder(Loaded):
                 tokens_BT[b, : len(rows[n])], mask_BT[b, : len(rows[n])] = rows[n], 1
             yield at, tokens_BT, mask_BT
 
-    def _inputs(self, tokens_BT: Any, mask_BT: Any, types_BT: Any, global_BT: Any, params: Params | None) -> tuple:
-        """Parameters, tokens, positions, segments, types and global places of a forward pass."""
+    def _inputs(
+        self, tokens_BT: Any, mask_BT: Any, types_BT: Any, global_BT: Any, params: Params | None, first: bool = False
+    ) -> tuple[Any, ...]:
+        """Parameters, tokens, positions, segments, types and global places of a forward pass, of which the `first`
+        tokens may be read."""
         params = self.params if params is None else self._alike(params, "params")
         if not isinstance(tokens_BT, jax.core.Tracer):
             tokens_BT = check_tokens(tokens_BT, self.config.V)
@@ -228,6 +230,8 @@ class Encoder(Loaded):
             mask_BT = check_mask(mask_BT, tokens_BT)
             if not mask_BT.any(-1).all():
                 raise UserError(f"row {int(mask_BT.any(-1).argmin())} of the mask has no real token")
+            if (first or self._has(BigBirdConfig)) and not mask_BT[:, 0].all():
+                raise UserError(f"pad on the right: row {int(mask_BT[:, 0].argmin())} begins with padding")
         if types_BT is not None and not isinstance(types_BT, jax.core.Tracer):
             types_BT = self._types(types_BT, tokens_BT)
         global_BA = self._global(global_BT, mask_BT, tokens_BT)
@@ -235,6 +239,10 @@ class Encoder(Loaded):
         tokens_BT, mask_BT, types_BT, global_BA = map(as_ints, (tokens_BT, mask_BT, types_BT, global_BA))
         positions_BT = None if mask_BT is None else jnp.maximum(jnp.cumsum(mask_BT, -1) - 1, 0)
         return params, tokens_BT, positions_BT, mask_BT, types_BT, global_BA
+
+    def _has(self, kind: type) -> bool:
+        """Whether a layer's mixer is of this kind."""
+        return any(isinstance(mixer, kind) for mixer in flops.mixers(self.config))
 
     def _types(self, types_BT: Any, tokens_BT: Any) -> np.ndarray:
         if not self.config.types:
@@ -247,13 +255,12 @@ class Encoder(Loaded):
     def _global(self, global_BT: Any, mask_BT: Any, tokens_BT: Any) -> Any:
         """The places of the tokens with global attention. A text's class is read from the first token, so that has it
         unless others are named."""
-        able = any(isinstance(mixer, LongformerConfig) for mixer in models.flops.mixers(self.config))
+        able = self._has(LongformerConfig)
         if global_BT is None:
             head = self.config.head
             if not able or head is None or not head.of_text:
                 return None
-            first = np.zeros(len(tokens_BT), int) if mask_BT is None else mask_BT.argmax(-1)
-            return first[:, None]
+            return np.zeros((len(tokens_BT), 1), np.int32)
         if not able:
             raise UserError("this encoder has no global attention: leave global_BT out")
         if isinstance(global_BT, jax.core.Tracer) or isinstance(mask_BT, jax.core.Tracer):
@@ -280,7 +287,7 @@ def _same_shape(x: np.ndarray, tokens_BT: Any, name: str) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _forward(model, params, *inputs):
-    return models.forward(model, params, *inputs).replace(states=None, statistics={})
+    return dataclasses.replace(models.forward(model, params, *inputs), states=None, statistics={})
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -59,12 +59,13 @@ def _tokenizer(folder: Path) -> Tokenizer | None:
 def _load_run(path: Path, dtype: str | None) -> Any:
     run, params = start.read_run(path)
     model: Any = run.model
-    config = dataclasses.replace(model, dtype=dtype or model.dtype)
-    kinds = {EncoderConfig: Encoder, Seq2SeqConfig: Seq2Seq}
-    kind = kinds.get(type(config), LanguageModel)
+    config: Any = dataclasses.replace(model, dtype=dtype or model.dtype)
     folder = path.parent.parent if path.name.isdecimal() else path
-    if kind is Seq2Seq:
+    if isinstance(config, Seq2SeqConfig):
         tokenizer = _tokenizer(folder / "tokenizer") if (folder / "tokenizer").is_dir() else None
         first, stops = (START, (END,)) if tokenizer is None else (tokenizer.eot, tokenizer.stops)
         return Seq2Seq(config, params, tokenizer, None, stops, Writing(first))
-    return kind(config, params, load_tokenizer(folder))
+    tokenizer = load_tokenizer(folder)
+    if isinstance(config, EncoderConfig):
+        return Encoder(config, params, tokenizer)
+    return LanguageModel(config, params, tokenizer)

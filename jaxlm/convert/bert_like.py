@@ -162,7 +162,7 @@ def attention(c: Fields) -> AttentionConfig:
     )
 
 
-def heads(c: Fields) -> dict[str, int]:
+def heads(c: Fields) -> dict[str, Any]:
     """How many, and how wide."""
     D, H = c.size("hidden_size"), c.size("num_attention_heads")
     if D % H:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.convert import (
+    albert,
     arcee,
     bart,
     bert,
@@ -76,7 +77,7 @@ FAMILIES = (
     qwen3_moe,
     smollm3,
 )
-ENCODERS = (bert, big_bird, distilbert, electra, longformer, roberta)
+ENCODERS = (bert, albert, big_bird, distilbert, electra, longformer, roberta)
 SEQ2SEQ = (bart, marian, switch_transformers, t5)
 
 Family = Any  # one of these modules; `jaxlm.convert` says what is in it

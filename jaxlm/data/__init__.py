@@ -11,6 +11,7 @@ shuffled training batches and as finite held-out batches. `pack` says what a bat
 from jaxlm.data.baselines import baselines, score_table
 from jaxlm.data.config import Data, DataConfig, Source, TokenizerConfig
 from jaxlm.data.dataset import Dataset, prepare
+from jaxlm.data.labelled import LabelledTexts
 from jaxlm.data.pack import Batch, pack
 from jaxlm.data.pairs import SyntheticPairs
 from jaxlm.data.prepared import Prepared
@@ -23,6 +24,7 @@ __all__ = [
     "Data",
     "DataConfig",
     "Dataset",
+    "LabelledTexts",
     "Prepared",
     "Source",
     "SyntheticPairs",

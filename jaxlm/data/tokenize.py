@@ -88,8 +88,14 @@ def from_config(
         return load_tokenizer(wanted.path or "")
     folder = root / "tokenizers" / _key(1, wanted.kind, wanted.V, *identity)
 
+    return trained_tokenizer(folder, sample, wanted)
+
+
+def trained_tokenizer(folder: Path, texts: Callable[[], Iterator[str]], wanted: TokenizerConfig) -> Tokenizer:
+    """The tokenizer of this kind and size that is learned from the texts, or found in its `folder` of the cache."""
+
     def make(temporary: Path) -> None:
-        tokenizer = train_sentencepiece(sample(), wanted.V, wanted.kind)
+        tokenizer = train_sentencepiece(texts(), wanted.V, wanted.kind)
         tokenizer.save(temporary)
         (temporary / "fingerprint").write_text(tokenizer.fingerprint)
 

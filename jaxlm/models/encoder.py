@@ -120,9 +120,10 @@ class Encoder(nn.Module):
         encoded = Encoded(x_BTD)
         if c.pooler:
             pooled_B1D = jnp.tanh(dense(self, "pooler", first(x_BTD), c.D))
-            encoded = encoded.replace(pooled_BD=pooled_B1D[:, 0])
+            next_B2 = None
             if c.next_sentence:
-                encoded = encoded.replace(next_B2=dense(self, "next_sentence", pooled_B1D, 2)[:, 0].astype(jnp.float32))
+                next_B2 = dense(self, "next_sentence", pooled_B1D, 2)[:, 0].astype(jnp.float32)
+            encoded = Encoded(x_BTD, pooled_B1D[:, 0], next_B2)
         read = x_BTD, table_VD, None
         if c.head is not None:
             read = c.head.read(self, x_BTD, encoded.pooled_BD, table_VD)

@@ -20,6 +20,7 @@ from jaxlm.nn.norm import LayerNormConfig, NormConfig
 from jaxlm.ops.activations import ACTIVATIONS
 from jaxlm.sharding import einsum, weight
 
+WEIGHTS = tuple(f"{name}{kind}" for name in ("transform", "head") for kind in ("", "_bias", "_norm"))  # of heads
 Read = tuple[Array, Array, Array | None]  # hidden (B, T, D), W (V, D), b (V,); of a text T is 1
 
 

@@ -21,6 +21,7 @@ from jaxlm.nn.norm import LayerNorm, LayerNormConfig, RMSNorm, RMSNormConfig
 from jaxlm.nn.pipeline import PipelineConfig
 from jaxlm.nn.rnn import GRU, LSTM, GRUConfig, LSTMConfig, RNNConfig
 from jaxlm.nn.rope import RopeConfig
+from jaxlm.nn.shared import Shared, SharedConfig
 from jaxlm.nn.sparse import SparseAttention, SparseAttentionConfig
 from jaxlm.nn.stack import SegmentConfig, Stack, segments, stack, unstack
 from jaxlm.nn.state import KVSlots, Memory, Recurrent, State
@@ -80,7 +81,9 @@ __all__ = [
     "Recurrent",
     "RopeConfig",
     "SegmentConfig",
+    "Shared",
     "SharedBucketsConfig",
+    "SharedConfig",
     "Sinusoidal",
     "SinusoidalConfig",
     "SparseAttention",

@@ -78,12 +78,14 @@ class BigBird(nn.Module):
     @nn.compact
     def __call__(self, x_BTD: Array, context: Context, past: Any = None) -> tuple[Array, Any]:
         c, T = self.c, x_BTD.shape[1]
-        qkv = tuple(split(self, name, x_BTD, c.H, c.K, c.bias) for name in "qkv")
+        q_BTHK, k_BTHK, v_BTHK = (split(self, name, x_BTD, c.H, c.K, c.bias) for name in "qkv")
         if c.whole >= T:
-            o_BTHK = attention(*qkv, context.segments_BT, causal=False)
+            o_BTHK = attention(q_BTHK, k_BTHK, v_BTHK, context.segments_BT, causal=False)
         else:
             pattern, bias_P = c.blocks(T)
             attend = functools.partial(block_sparse_attention, pattern=pattern, causal=False, bias_P=bias_P)
             with_segments = lambda q, k, v, segments_BT: attend(q, k, v, segments_BT=segments_BT)
-            o_BTHK = sharding.per_device(with_segments, [HEADS] * 3 + [PLACES], HEADS, *qkv, context.segments_BT)
+            o_BTHK = sharding.per_device(
+                with_segments, [HEADS] * 3 + [PLACES], HEADS, q_BTHK, k_BTHK, v_BTHK, context.segments_BT
+            )
         return merge(self, "o", o_BTHK, x_BTD.shape[-1], self.depth, c.bias_out), ()

@@ -74,7 +74,7 @@ def masked_attention(q_BTHK: Array, k_BSHK: Array, v_BSHK: Array, mask_BTS: Arra
 
 def take(x_BT: Array, at_BA: Array) -> Array:
     """What stands at these places of each row; anything at -1."""
-    return x_BT[_rows(at_BA), jnp.maximum(at_BA, 0)]
+    return jnp.asarray(x_BT)[_rows(at_BA), jnp.maximum(at_BA, 0)]
 
 
 def put(x_BT: Array, at_BA: Array, values_BA: Array) -> Array:

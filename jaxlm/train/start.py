@@ -13,7 +13,7 @@ from jaxlm import convert, sharding
 from jaxlm.axes import Params
 from jaxlm.convert.files import is_model
 from jaxlm.errors import UserError
-from jaxlm.models import abstract
+from jaxlm.models import EncoderConfig, abstract, heads, init_boxed
 from jaxlm.ops import leaves
 from jaxlm.paths import expand
 from jaxlm.sharding import MeshConfig
@@ -51,6 +51,8 @@ def load(setup: Setup) -> Params | None:
     folder = expand(setup.run.start)
     with sharding.use(setup.mesh):
         params = convert.load(folder)[1] if is_model(folder) else leaves.dense(read_run(folder, setup.mesh)[1])
+        if isinstance(setup.run.model, EncoderConfig):
+            params = _with_own_head(setup, params)
     shape = lambda tree: {spell(path): x.shape for path, x in jax.tree_util.tree_leaves_with_path(tree)}
     there, here = shape(params), shape(abstract(setup.run.model)[0])
     for name in [*here, *there]:
@@ -60,6 +62,20 @@ def load(setup: Setup) -> Params | None:
                 f"{here.get(name, 'absent')} in this run's model"
             )
     return params
+
+
+def _with_own_head(setup: Setup, params: Params) -> Params:
+    """An encoder's parameters with a fresh head, and pooler, where those that are there are of another kind: one that
+    restored hidden tokens learns to classify."""
+    shapes, axes = abstract(setup.run.model)
+    sizes = lambda tree, names: {name: jax.tree.map(lambda x: x.shape, tree[name]) for name in names if name in tree}
+    parts = heads.WEIGHTS, ("pooler", "pooler_bias"), ("next_sentence", "next_sentence_bias")
+    other = [name for part in parts if sizes(params, part) != sizes(shapes, part) for name in part]
+    new = [name for name in other if name in shapes]
+    where = {name: sharding.shardings(axes[name], shapes[name], setup.mesh) for name in new}
+    init = lambda key: {name: sharding.unbox(init_boxed(setup.run.model, key))[name] for name in new}
+    made = jax.jit(init, out_shardings=where)(jax.random.key(setup.run.seed))
+    return {name: tree for name, tree in params.items() if name not in other} | made
 
 
 def read_run(path: Path, mesh: Any = None) -> tuple[RunConfig, Params]:
