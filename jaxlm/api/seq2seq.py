@@ -28,10 +28,10 @@ ROUND = 32  # sources that are decoded from are padded to multiples of so many t
 class Writing:
     """How a model's files say that it writes: with which token it starts, which it must and must not choose."""
 
-    start: int | None = None
-    first: int | None = None
-    last: int | None = None
-    banned: tuple[int, ...] = ()
+    start: int | None = None  # the decoder's first token, which is not part of the text
+    first: int | None = None  # forced as the first new token
+    last: int | None = None  # forced at the last place of the longest text
+    banned: tuple[int, ...] = ()  # never chosen
 
 
 def read_writing(folder: Path) -> Writing:
@@ -122,7 +122,7 @@ class Seq2Seq(Loaded):
             raise UserError(
                 "the model's files name no decoder_start_token_id: give start=, the id that a text begins with"
             )
-        stops = [stop] if isinstance(stop, int) else list(stop or ())
+        stops = [] if stop is None else np.atleast_1d(np.asarray(stop)).tolist()
         stops = [arguments.integer(i, "a stop", 0, V - 1) for i in stops]
         if self.tokenizer is not None:
             sampler = decoding.within(sampler, self.tokenizer.V, V)

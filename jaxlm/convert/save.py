@@ -31,6 +31,7 @@ BESIDE = (  # that, and patterns of the files that a tokenizer may consist of
     GENERATION,
     *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "vocab.txt", "chat_template.jinja", "chat_template.json"),
+    *("source.spm", "target.spm", "sentencepiece.bpe.model"),
     *("spiece.model", "tiktoken.model", "*.tiktoken", "additional_chat_templates/*.jinja"),
     *("sentencepiece.bpe.model", "modules.json", "1_Pooling/config.json"),
     *("sentence_bert_config.json", "config_sentence_transformers.json"),

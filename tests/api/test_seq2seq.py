@@ -55,6 +55,8 @@ def test_bad_input_has_one_clear_line(model):
         model.encode("a text")
     with pytest.raises(UserError, match="name no decoder_start_token_id: give start="):
         Seq2Seq(model.config, model.params, None).generate(SOURCE, 4)
+    with pytest.raises(UserError, match="a stop must be an integer"):
+        model.generate(SOURCE, 4, stop="x", mask=MASK)
     with pytest.raises(UserError, match="first must be at least 0 and at most 29"):
         model.generate(SOURCE, 4, first=30)
 
@@ -64,7 +66,7 @@ def test_what_is_forced_and_banned(model):
     out = model.generate(SOURCE, 5, mask=MASK, first=3, last=7, banned=[int(free.tokens[0, 0])])
     assert (out.tokens[:, 0] == 3).all() and (out.tokens[:, -1] == 7).all()
     assert not (out.tokens[:, 1:-1] == free.tokens[0, 0]).any()
-    stopped = model.generate(SOURCE, 5, mask=MASK, stop=int(free.tokens[0, 0]))
+    stopped = model.generate(SOURCE, 5, mask=MASK, stop=free.tokens[0, 0])
     assert (stopped.tokens[0, 1:] == -1).all()
 
 
