@@ -15,7 +15,9 @@ def sst2() -> RunConfig:
 
         jaxlm train sst2 data.path=train.tsv data.heldout=dev.tsv
 
-    The files are GLUE's: a line of names, then "sentence TAB label". MEASURED
+    The files are GLUE's: a line of names, then "sentence TAB label". Two CPU cores that others share: 9 minutes, 1.6
+    epochs of 60,614 phrases, and 79.7 % of the 872 sentences of GLUE's dev set (the commoner label has 50.9 %).
+    With `start=FOLDER` the body of an encoder trained before is kept; its tokenizer must be the same.
     """
     block = BlockConfig(
         AttentionConfig(H=2, K=32, rope=None, causal=False, bias=True, bias_out=True, dropout=0.1),

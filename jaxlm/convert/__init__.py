@@ -9,6 +9,7 @@ a table); and where needed
 `DEFAULTS` (what a config.json without these keys means, where null means something else or files leave sizes out),
 `SPELLINGS` (other beginnings that names have in some files), `IGNORED` (patterns of tensors that nobody needs; {} is
 the number of a layer beyond the last) and `WRAPPERS` (model types whose "text_config" is this model).
+An encoder's family has `names` (config -> its table) instead, see `convert.bert_like`.
 `convert.families` lists them; there is no other registry. Models of none of them are written as `convert.ours` has it.
 """
 

@@ -27,22 +27,17 @@ from jaxlm.errors import UserError
 from jaxlm.models import ModelConfig
 
 GENERATION = "generation_config.json"  # where generation stops
-BESIDE = (  # that, and patterns of the files that a tokenizer may consist of
+ABOUT = (  # that, and what sentence-transformers says of a text's vector
     GENERATION,
+    *("modules.json", "1_Pooling/config.json", "sentence_bert_config.json", "config_sentence_transformers.json"),
+)
+BESIDE = (  # these, and patterns of the files that a tokenizer may consist of
+    *ABOUT,
     *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "vocab.txt", "chat_template.jinja", "chat_template.json"),
-    *("source.spm", "target.spm", "sentencepiece.bpe.model"),
-    *("spiece.model", "tiktoken.model", "*.tiktoken", "additional_chat_templates/*.jinja"),
-    *("sentencepiece.bpe.model", "modules.json", "1_Pooling/config.json"),
-    *("sentence_bert_config.json", "config_sentence_transformers.json"),
+    *("spiece.model", "sentencepiece.bpe.model", "source.spm", "target.spm", "tiktoken.model", "*.tiktoken"),
+    "additional_chat_templates/*.jinja",
 )
-ABOUT = (
-    GENERATION,
-    "modules.json",
-    "1_Pooling/config.json",
-    "sentence_bert_config.json",
-    "config_sentence_transformers.json",
-)  # of these none is a tokenizer
 OURS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|" + re.escape(INDEX))
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 

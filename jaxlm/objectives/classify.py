@@ -44,7 +44,8 @@ class Classify(Objective):
             smoothing = 0.0 if key is None else self.label_smoothing
             loss_B = (1 - smoothing) * nll_B - smoothing * jnp.mean(logprob_BC, -1)
             hit_B = (jnp.argmax(l_BC, -1) == label_B) * weight_B
-        return Sums(jnp.sum(loss_B * weight_B), jnp.sum(weight_B), {"accuracy": jnp.sum(hit_B)}), out.statistics
+        shown = {"nll": jnp.sum(nll_B * weight_B), "accuracy": jnp.sum(hit_B)}
+        return Sums(jnp.sum(loss_B * weight_B), jnp.sum(weight_B), shown), out.statistics
 
     @property
     def adds(self) -> bool:

@@ -34,6 +34,7 @@ def test_the_formula():
     np.testing.assert_allclose(found.total, nll.sum(), rtol=1e-5)
     assert found.weight == 6 and found.shown["accuracy"] == (l_BC.argmax(-1) == label).sum()
     smoothed, _ = Classify(0.3).loss(MODEL, PARAMS, BATCH, jax.random.key(0))
+    np.testing.assert_allclose(smoothed.shown["nll"], nll.sum(), rtol=1e-5)
     np.testing.assert_allclose(smoothed.total, 0.7 * nll.sum() - 0.3 * logp.mean(-1).sum(), rtol=1e-5)
     assert Classify(0.3).adds and not Classify().adds
 
