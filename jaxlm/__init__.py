@@ -19,7 +19,10 @@ if (trouble := compat.outdated()) is not None:
 
 _HOME = {
     "load": "jaxlm.api",
+    "Encoder": "jaxlm.api",
+    "Seq2Seq": "jaxlm.api",
     "load_tokenizer": "jaxlm.text",
+    "Beam": "jaxlm.decode",
     "Greedy": "jaxlm.decode",
     "Temperature": "jaxlm.decode",
     "TopK": "jaxlm.decode",
@@ -30,7 +33,10 @@ _HOME = {
 }
 
 if TYPE_CHECKING:
+    from jaxlm.api import Encoder as Encoder
+    from jaxlm.api import Seq2Seq as Seq2Seq
     from jaxlm.api import load as load
+    from jaxlm.decode import Beam as Beam
     from jaxlm.decode import Greedy as Greedy
     from jaxlm.decode import MinP as MinP
     from jaxlm.decode import RepetitionPenalty as RepetitionPenalty

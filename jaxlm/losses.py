@@ -38,10 +38,11 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
     softcap: float | None = None,
+    bias_V: Array | None = None,
     chunk: int | None = None,
     head_grad_dtype: Any = None,
 ) -> TokenLoss:
-    """Summed loss of logits l = hidden head^T against integer labels, computed in chunks of at most `chunk` tokens.
+    """Summed loss of logits l = hidden head^T + bias against integer labels, in chunks of at most `chunk` tokens.
 
     Per token, with p = softmax(l), Z = logsumexp(l), e = label_smoothing over V classes (Szegedy et al. 2016) and
     z_loss c (Chowdhery et al. 2022, arXiv:2204.02311):
@@ -57,7 +58,8 @@ def cross_entropy(
     tokens = _Tokens.of(hidden_BTD, head_VD, labels_BT, chunk)
     hidden_BTD = sharding.constrain(hidden_BTD, *sharding.rows(labels_BT.shape[1]))
     how = tokens, label_smoothing, z_loss, softcap, jnp.dtype(head_grad_dtype or _summable(hidden_BTD.dtype))
-    total, nll = cast(tuple[Array, Array], _summed(hidden_BTD, head_VD, labels_BT, weights_BT, how))
+    bias_V = None if bias_V is None else sharding.constrain(bias_V.astype(jnp.float32), "vocab")
+    total, nll = cast(tuple[Array, Array], _summed(hidden_BTD, head_VD, bias_V, labels_BT, weights_BT, how))
     return TokenLoss(total, nll, weights_BT.sum())
 
 
@@ -157,9 +159,12 @@ def _gathered(head_VD: Array, dtype: Any) -> Array:
     return sharding.constrain(head_VD.astype(dtype), "vocab", None)
 
 
-def _logits(x_CD: Array, head: Array, label_C: Array, softcap: float | None) -> tuple[Array, Array]:
+def _logits(
+    x_CD: Array, head: Array, label_C: Array, softcap: float | None, bias_V: Array | None = None
+) -> tuple[Array, Array]:
     """A chunk's logits, and which of them are the labels'."""
     l_CV = einsum("cd,vd->cv", x_CD, head, dtype=jnp.float32)
+    l_CV = l_CV if bias_V is None else l_CV + bias_V[None]
     ids_V = jnp.arange(head.shape[0], dtype=label_C.dtype, out_sharding=sharding.out_sharding("vocab"))
     hit_CV = label_C[:, None] == ids_V[None]
     return l_CV if softcap is None else soft_cap(l_CV, softcap), hit_CV
@@ -189,18 +194,19 @@ def _gradients(dx: Array, dhead_VD: Array, head_VD: Array, tokens: _Tokens) -> t
     return jax.lax.optimization_barrier((tokens.uncut(dx), dhead_VD))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _summed(hidden_BTD, head_VD, labels_BT, weights_BT, how):
-    return _summed_forward(hidden_BTD, head_VD, labels_BT, weights_BT, how)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _summed(hidden_BTD, head_VD, bias_V, labels_BT, weights_BT, how):
+    return _summed_forward(hidden_BTD, head_VD, bias_V, labels_BT, weights_BT, how)[0]
 
 
-def _summed_forward(hidden_BTD, head_VD, labels_BT, weights_BT, how):
+def _summed_forward(hidden_BTD, head_VD, bias_V, labels_BT, weights_BT, how):
     tokens, smoothing, z_loss, softcap, grad_dtype = how
     V, head = head_VD.shape[0], _gathered(head_VD, hidden_BTD.dtype)
 
-    def step(dhead_VD, piece):
+    def step(sums, piece):
+        dhead_VD, dbias_V1 = sums
         x_CD, label_C, weight_C = piece
-        l_CV, hit_CV = _logits(x_CD, head, label_C, softcap)
+        l_CV, hit_CV = _logits(x_CD, head, label_C, softcap, bias_V)
         lse_C1 = jax.nn.logsumexp(l_CV, -1, keepdims=True)
         nll_C = lse_C1[:, 0] - jnp.sum(jnp.where(hit_CV, l_CV, 0), -1)
         loss_C = nll_C
@@ -212,17 +218,23 @@ def _summed_forward(hidden_BTD, head_VD, labels_BT, weights_BT, how):
         p_CV = jnp.exp(l_CV - lse_C1) * (1 + 2 * z_loss * lse_C1)
         dl_CV = (p_CV - target_CV) * weight_C[:, None]
         dx_CD, more_VD = _pulled(dl_CV, l_CV, x_CD, head, softcap, tokens, grad_dtype)
-        return dhead_VD + more_VD, (jnp.sum(loss_C * weight_C), jnp.sum(nll_C * weight_C), dx_CD)
+        if dbias_V1 is not None:
+            dl_CV = dl_CV if softcap is None else dl_CV * (1 - jnp.square(l_CV / softcap))
+            ones_C1 = jnp.ones_like(weight_C, jnp.float32)[:, None]
+            dbias_V1 += sharding.partial_einsum("cv,cd->vd", dl_CV, ones_C1, over=tokens.spread, out=("vocab", None))
+        return (dhead_VD + more_VD, dbias_V1), (jnp.sum(loss_C * weight_C), jnp.sum(nll_C * weight_C), dx_CD)
 
     xs = tokens.cut(hidden_BTD), tokens.cut(labels_BT), tokens.cut(weights_BT)
-    dhead_VD, (total, nll, dx) = jax.lax.scan(step, _no_gradient(head, tokens, grad_dtype), xs)
-    return (total.sum(), nll.sum()), _gradients(dx, dhead_VD, head_VD, tokens)
+    no_bias = None if bias_V is None else sharding.partial_zeros((V, 1), over=tokens.spread, out=("vocab", None))
+    (dhead_VD, dbias_V1), (total, nll, dx) = jax.lax.scan(step, (_no_gradient(head, tokens, grad_dtype), no_bias), xs)
+    dbias_V = None if dbias_V1 is None else sharding.constrain(dbias_V1, "vocab", None)[:, 0]
+    return (total.sum(), nll.sum()), (*_gradients(dx, dhead_VD, head_VD, tokens), dbias_V)
 
 
 def _summed_backward(how, saved, cotangents):
-    dx_BTD, dhead_VD = saved
     scale = cotangents[0]  # nll is reported, not minimised
-    return (dx_BTD * scale).astype(dx_BTD.dtype), (dhead_VD * scale).astype(dhead_VD.dtype), None, None
+    dx_BTD, dhead_VD, dbias_V = (None if d is None else (d * scale).astype(d.dtype) for d in saved)
+    return dx_BTD, dhead_VD, dbias_V, None, None
 
 
 _summed.defvjp(_summed_forward, _summed_backward)

@@ -25,7 +25,7 @@ from jaxlm.config_check import check, within
 from jaxlm.errors import UserError, unknown
 from jaxlm.sharding import Axes
 
-SCHEDULES = ("constant", "cosine", "linear", "wsd")
+SCHEDULES = ("constant", "cosine", "linear", "noam", "wsd")
 MASKS = ("mask", "weight_decay_mask")  # optax's two names for "which weights decay"
 ADAM_LIKE = ("adam", "adamax", "adamaxw", "adamw", "amsgrad", "lion", "nadam", "nadamw", "radam")
 OPTIONS = {"b1": "[0, 1)", "b2": "[0, 1)", "b3": "[0, 1)", "momentum": "[0, 1)", "eps": ">= 0"}  # their ranges
@@ -38,7 +38,9 @@ class OptimizerConfig:
 
     name: str = "adamw"  # any factory of optax or optax.contrib: adamw, adafactor, lion, muon, sgd, ...
     learning_rate: float = 3e-4  # the peak
-    schedule: str = "cosine"  # after the warmup: constant, cosine, linear, or wsd (constant, then linear at the end)
+    schedule: str = (
+        "cosine"  # after the warmup: constant, cosine, linear, noam, or wsd (constant, then linear at the end)
+    )
     warmup: int = 0  # steps of linear warmup
     decay: float = 0.2  # wsd: fraction of all steps spent decaying
     final: float = 0.1  # learning rate at the end, as a fraction of the peak
@@ -63,7 +65,9 @@ def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
     """The learning rate as a function of the number of updates made, for a run of `steps` updates.
 
     Warmup is linear and starts above zero, at peak / (warmup + 1), so that the first step is not lost; the value after
-    `steps` updates is `final * peak`. Raises UserError when the warmup and the decay do not fit into the run.
+    `steps` updates is `final * peak`. "noam" is the Transformer's own (Vaswani et al. 2017, arXiv:1706.03762, 5.3):
+    update t, counted from 1, has peak min(t / warmup, sqrt(warmup / t)), where the paper's peak is (D warmup)^-0.5.
+    Raises UserError when the warmup and the decay do not fit into the run.
     """
     peak, rest = config.learning_rate, steps - config.warmup
     if config.schedule not in SCHEDULES:
@@ -73,6 +77,10 @@ def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
             f"optimizer warmup={config.warmup} must be at least 0 and less than the {steps} steps of the run",
             right=f"optimizer.warmup={steps // 10}",
         )
+    if config.schedule == "noam":
+        if not config.warmup:
+            raise UserError("optimizer schedule=noam falls from the end of its warmup on: set warmup, say to 4000")
+        return lambda done: peak * jnp.minimum((done + 1) / config.warmup, jnp.sqrt(config.warmup / (done + 1)))
     if config.schedule == "constant":
         parts, starts = [optax.constant_schedule(peak)], [0]
     elif config.schedule == "cosine":

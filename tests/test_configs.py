@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from jaxlm import config
+from jaxlm import config, convert
 from jaxlm.errors import UserError
 from jaxlm.models import flops
 from jaxlm.plan import plan
@@ -13,8 +13,10 @@ from jaxlm.plan import plan
 # The name; the parameters of transformers' model (5.23, meta device, tied ones once, text models only; DeepSeek V3 and
 # Kimi include e_score_correction_bias, a buffer there, but a parameter in their own code and here) and what its authors
 # or the Hub round them to ("-" where they count something else: GPT-3 medium is called 350M, Pythia 31M has 30.5M,
-# Llama 4 includes a vision encoder); with experts, those that work on one token, and their published number, which some
-# count without the embedding ("-": Qwen3 30B-A3B and DeepSeek-V2-Lite are rounded down).
+# Llama 4 includes a vision encoder; T5 1.1's head, which transformers 5 ties in new models, is one of its own; BART and
+# Marian include final_logits_bias, a buffer there, and Marian's fixed sinusoids are left out); with experts, those that
+# work on one token, and their published number, which some count without the embedding ("-": Qwen3 30B-A3B and
+# DeepSeek-V2-Lite are rounded down).
 SIZES = """
 gpt2_124m 124_439_808 124M
 gpt2_355m 354_823_168 355M
@@ -117,9 +119,37 @@ opt_13b 12_853_473_280 13B
 opt_30b 29_974_540_288 30B
 opt_66b 65_719_701_504 66B
 diffllama_375m 374_641_664 375M
+t5_small 60_506_624 60.5M
+t5_base 222_903_552 223M
+t5_large 737_668_096 738M
+t5_3b 2_851_598_336 2.85B
+t5_11b 11_307_321_344 11.3B
+t5_1_1_small 76_961_152 77M
+t5_1_1_base 247_577_856 248M
+t5_1_1_large 783_150_080 783M
+t5_1_1_xl 2_849_757_184 2.85B
+t5_1_1_xxl 11_135_332_352 11.1B
+bart_base 139_470_681 139M
+bart_large 406_341_721 406M
+mbart_large 611_101_867 611M
+marian_base 73_944_309 -
+switch_base_8 619_339_008 619M
+switch_base_16 1_072_397_568 1.07B
+switch_base_32 1_978_514_688 1.98B
+switch_base_64 3_790_748_928 3.79B
+switch_base_128 7_415_217_408 7.4B
+bert_base 110_106_428 110M
+bert_large 336_226_108 336M
+roberta_base 124_697_433 125M
+roberta_large 355_412_057 355M
+distilbert_base 66_985_530 67.0M
+longformer_base 148_711_257 149M
+longformer_large 434_653_273 435M
+bigbird_base 128_112_824 128M
+bigbird_large 360_228_024 360M
 """
 TABLE = {line.split()[0]: line.split()[1:] for line in SIZES.split("\n") if line}
-NO_SIZES = {"gpt", "quickstart", "shakespeare"}
+NO_SIZES = {"bert_mlm", "gpt", "multi30k_transformer", "quickstart", "shakespeare", "sst2"}
 
 
 def rounds_to(count: int, published: str) -> bool:
@@ -152,6 +182,54 @@ def test_a_published_size_has_its_parameters(name):
         active, published = int(experts[0]), experts[1]
         assert plan(run)["active_params"] == active
         assert published == "-" or any(rounds_to(n, published) for n in (active, active - run.model.V * run.model.D))
+
+
+# Models of other published configs; the parameters that transformers counts, what their authors say.
+ELECTRA = {"model_type": "electra", "vocab_size": 30_522, "max_position_embeddings": 512}
+SMALL = {"embedding_size": 128, "hidden_size": 256, "num_hidden_layers": 12, "num_attention_heads": 4}
+BASE = {"embedding_size": 768, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
+LARGE = {"embedding_size": 1024, "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16}
+
+
+@pytest.mark.parametrize(
+    "fields, bare, with_head, published",
+    [
+        (SMALL, 13_483_008, 13_549_057, "14M"),
+        (BASE, 108_891_648, 109_483_009, ""),
+        (LARGE, 334_092_288, 335_142_913, "335M"),
+    ],
+)
+def test_electra(fields, bare, with_head, published):
+    """Its base is called 110M."""
+    fields = ELECTRA | fields | {"intermediate_size": 4 * fields["hidden_size"]}
+    assert flops.parameters(convert.lm_config(fields)) == bare
+    found = flops.parameters(convert.lm_config(fields | {"architectures": ["ElectraForPreTraining"]}))
+    assert found == with_head and (not published or rounds_to(found, published))
+
+
+ALBERT = [
+    (768, 12, 12, 11_683_584),
+    (1024, 24, 16, 17_683_968),
+    (2048, 24, 16, 58_724_864),
+    (4096, 12, 64, 222_595_584),
+]
+
+
+@pytest.mark.parametrize("D, N, H, total", ALBERT)
+def test_albert(D, N, H, total):
+    """Base, large, xlarge and xxlarge, which its authors call 12M, 18M, 60M and 235M."""
+    fields = {"model_type": "albert", "vocab_size": 30_000, "embedding_size": 128, "intermediate_size": 4 * D}
+    fields |= {"hidden_size": D, "num_hidden_layers": N, "num_attention_heads": H, "max_position_embeddings": 512}
+    assert flops.parameters(convert.lm_config(fields)) == total
+
+
+def test_encoders_without_heads_as_they_are_published():
+    """BERT's 109.5M and DistilBERT's 66M."""
+    fields = {"vocab_size": 30_522, "max_position_embeddings": 512}
+    bert = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
+    assert flops.parameters(convert.lm_config({"model_type": "bert"} | fields | bert)) == 109_482_240
+    distilbert = {"model_type": "distilbert", "dim": 768, "n_layers": 6, "n_heads": 12, "hidden_dim": 3072}
+    assert flops.parameters(convert.lm_config(distilbert | fields)) == 66_362_880
 
 
 # The dial -------------------------------------------------------------------------------------------------------------

@@ -13,8 +13,18 @@ from jax.sharding import NamedSharding
 
 from jaxlm import compat, models, sharding
 from jaxlm.losses import cross_entropy, token_logprobs
-from jaxlm.models import LM, LMConfig
-from jaxlm.nn import AttentionConfig, BlockConfig, DifferentialConfig, LayersConfig, MLPConfig, MoEConfig
+from jaxlm.models import LM, EncoderConfig, LMConfig
+from jaxlm.nn import (
+    AttentionConfig,
+    BigBirdConfig,
+    BlockConfig,
+    DifferentialConfig,
+    LayerNormConfig,
+    LayersConfig,
+    LongformerConfig,
+    MLPConfig,
+    MoEConfig,
+)
 from jaxlm.ops import dispatch
 from jaxlm.sharding import MeshConfig, make_mesh
 from jaxlm.train.setup import Setup
@@ -109,6 +119,32 @@ def test_training_memory_is_linear_in_the_length():
     assert temporary(training(model(6), 1, long)) <= 2 * temporary(training(model(6), long // short, short))
     # A chunk of 128 queries of each head meets all keys, nothing more: no T x T, nor T x T over all chunks and bands.
     assert largest(training(model(6), 1, long)) <= BLOCK.mixer.H * 128 * long
+
+
+LONG = {
+    "longformer": LongformerConfig(H=2, K=16, reach=64),
+    "longformer, global": LongformerConfig(H=2, K=16, reach=64),
+    "bigbird": BigBirdConfig(H=2, K=16, C=64, random=3),
+}
+
+
+@pytest.mark.parametrize("kind", LONG)
+def test_training_memory_of_sparse_encoders_is_linear_in_the_length(kind):
+    block = dataclasses.replace(BLOCK, mixer=LONG[kind], norm=None, norm_sum=LayerNormConfig())
+    c = EncoderConfig(64, 32, (LayersConfig((block,), 2),), None, remat="attention")
+
+    def compiled(T):
+        def loss(params, tokens, at):
+            out = models.forward(c.build(), params, tokens, None, None, None, at if "global" in kind else None)
+            return cross_entropy(out.hidden_BTD, out.head_VD, tokens, jnp.ones(tokens.shape), bias_V=out.bias_V).total
+
+        ints = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((1, T), (1, 4)))
+        return jax.jit(jax.grad(loss)).lower(models.abstract(c)[0], *ints).compile()
+
+    short, long = 1024, 16384
+    slope = math.log(temporary(compiled(long)) / temporary(compiled(short))) / math.log(long / short)
+    assert slope <= 1.1
+    assert largest(compiled(long)) < long * long / 8  # no T x T, of no head
 
 
 LOSSES = [lambda *args: cross_entropy(*args, jnp.ones((2, 2048))).total, lambda *args: token_logprobs(*args)[0].sum()]

@@ -13,6 +13,7 @@ RNG = np.random.default_rng(0)
 HIDDEN = RNG.normal(size=(B, T, D)).astype(np.float32)
 HEAD = RNG.normal(size=(V, D)).astype(np.float32)
 LABELS = RNG.integers(0, V, (B, T)).astype(np.int32)
+BIAS = RNG.normal(size=V).astype(np.float32)
 WEIGHTS = (RNG.uniform(0, 2, (B, T)) * (RNG.uniform(size=(B, T)) > 0.3)).astype(np.float32)  # a third count nothing
 
 
@@ -277,3 +278,23 @@ def test_logprobs_alone_compute_no_gradient():
     products = lambda f: jax.jit(f).lower(HIDDEN, HEAD).compile().as_text().count(" dot(")
     counts = [products(g) for g in (f, jax.value_and_grad(f), jax.value_and_grad(f, (0, 1)))]
     assert counts == [1, 3, 4]
+
+
+@pytest.mark.parametrize("config", [None, *MESHES[4:6]], ids=name)
+def test_a_bias_of_the_logits(config):
+    """It is a column of the head that multiplies ones."""
+    how = SMOOTHING | Z_LOSS | SOFTCAP
+
+    def slow(head, bias, hidden):
+        wide = jnp.concatenate([hidden, jnp.ones((B, T, 1))], -1), jnp.concatenate([head, bias[:, None]], 1)
+        return naive(*wide, LABELS, WEIGHTS, **how).total
+
+    def fast(head, bias, hidden, labels, weights):
+        return cross_entropy(hidden, head, labels, weights, bias_V=bias, chunk=4, **how).total
+
+    expected = jax.value_and_grad(slow, (0, 1, 2))(HEAD, BIAS, HIDDEN)
+    with on(config) as put:
+        args = put(HEAD, "vocab", "embed"), put(BIAS, "vocab"), put(HIDDEN, "batch", "seq", None)
+        rows = put(LABELS, "batch", None), put(WEIGHTS, "batch", None)
+        found = jax.jit(jax.value_and_grad(fast, (0, 1, 2)))(*args, *rows)
+        chex.assert_trees_all_close(found, expected, atol=1e-4, rtol=1e-5)

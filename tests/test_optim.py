@@ -77,10 +77,17 @@ def test_wsd_is_constant_until_the_last_fraction():
     np.testing.assert_allclose(v[16:], [1, 0.75, 0.5, 0.25, 0], atol=1e-6)
 
 
+def test_noam_is_the_schedule_of_the_paper():
+    D, warmup = 512, 4
+    v = values(OptimizerConfig(learning_rate=(D * warmup) ** -0.5, schedule="noam", warmup=warmup), 20)
+    np.testing.assert_allclose(v, [D**-0.5 * min(t**-0.5, t * warmup**-1.5) for t in range(1, 22)], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     "change, says",
     [
         ({"schedule": "cosin"}, "cosine"),
+        ({"schedule": "noam"}, "set warmup"),
         ({"warmup": 10}, "warmup=10"),
         ({"warmup": -1}, "warmup=-1"),
         ({"schedule": "wsd", "warmup": 5, "decay": 0.9}, "decay=0.9"),

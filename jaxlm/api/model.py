@@ -5,8 +5,7 @@ import dataclasses
 import functools
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -17,12 +16,11 @@ import numpy as np
 from jaxlm import arguments, convert, models
 from jaxlm import decode as decoding
 from jaxlm.api import embeddings
+from jaxlm.api.base import Loaded
 from jaxlm.axes import Array, Params
 from jaxlm.decode import DecodeState, Greedy, Sampler
 from jaxlm.errors import UserError
 from jaxlm.losses import token_logprobs
-from jaxlm.ops import leaves
-from jaxlm.paths import expand
 from jaxlm.text import TextStream, Tokenizer
 
 STREAM = 8  # tokens decoded between two looks at them
@@ -37,9 +35,23 @@ class Generated:
     tokens: np.ndarray
     logprobs: np.ndarray
     texts: list[str] | None
+    scores: np.ndarray | None = None  # (B,), of beam search
+    alternatives: tuple[np.ndarray, np.ndarray] | None = None  # (B, A, new), (B, A), best first
 
 
-class LanguageModel:
+def written(
+    config: Any, layers: Params, tokens_BT: Any, key: Array | None, *, sampler: Sampler, **how: Any
+) -> Generated:
+    """What a model writes, token by token or by beam search; all else as `decode.generate` has it."""
+    if decoding.parted(sampler)[1] is None:
+        return Generated(*decoding.generate(config, layers, tokens_BT, sampler=sampler, key=key, **how), None)
+    texts = decoding.beam_search(config, layers, tokens_BT, sampler=sampler, **how)
+    tokens_BAT, logprobs_BAT, scores_BA = map(np.asarray, (texts.tokens_BAT, texts.logprobs_BAT, texts.score_BA))
+    tokens, logprobs = tokens_BAT[:, 0].copy(), logprobs_BAT[:, 0].copy()  # a stop text may cut them
+    return Generated(tokens, logprobs, None, scores_BA[:, 0], (tokens_BAT, scores_BA))
+
+
+class LanguageModel(Loaded):
     """A Flax module, its parameters, its config and its tokenizer (or None). Made by `load`.
 
     `source` tells how to write a model that came in Hugging Face's layout as it was, `stops` are the ids that end a
@@ -54,9 +66,9 @@ class LanguageModel:
         source: convert.Source | None = None,
         stops: tuple[int, ...] = (),
     ):
-        self.config, self.params, self.tokenizer, self.source = config, params, tokenizer, source
+        super().__init__(config, params, tokenizer, source)
+        self.config: models.LMConfig = config
         self.stops = stops if tokenizer is None else tokenizer.stops
-        self.model = models.LM(config)
         self._layers: tuple[Params, Any] | None = None
 
     def logits(self, tokens_BT: Any, mask_BT: Any = None, params: Params | None = None) -> Array:
@@ -112,25 +124,18 @@ class LanguageModel:
         tokens_BT, mask_BT = self._prompts(prompts, mask_BT)
         ids, stops, marks = self._stops(stop)
         config, layers = self._prepared()
-        tokens, logprobs = decoding.generate(
-            config,
-            layers,
-            tokens_BT,
-            mask_BT=mask_BT,
-            max_new_tokens=max_new_tokens,
-            sampler=self._within(sampler),
-            key=key,
-            stop=ids,
-        )
+        how = {"max_new_tokens": max_new_tokens, "sampler": self._within(sampler), "stop": ids}
+        found = written(config, layers, tokens_BT, key, mask_BT=mask_BT, **how)
         if self.tokenizer is None:
-            return Generated(tokens, logprobs, None)
+            return found
+        tokens, logprobs = found.tokens, found.logprobs
         tokens_BT, texts = np.asarray(tokens_BT), []
         mask_BT = np.ones(tokens_BT.shape) if mask_BT is None else np.asarray(mask_BT)
         for b, real_T in enumerate(mask_BT.astype(bool)):
             count, text = self._cut(tokens_BT[b][real_T], tokens[b][tokens[b] >= 0], stops, marks)
             tokens[b, count:], logprobs[b, count:] = -1, 0
             texts.append(text)
-        return Generated(tokens, logprobs, texts)
+        return dataclasses.replace(found, texts=texts)
 
     def stream(
         self,
@@ -186,46 +191,10 @@ class LanguageModel:
         """a - b + c: `analogy("king", "man", "woman")` asks what is to woman as king is to man. As `neighbours`."""
         return embeddings.analogy(self.params, self._needed_tokenizer(), a, b, c, k)
 
-    def to_hf(self, tree: Params | None = None) -> dict[str, np.ndarray]:
-        """The parameters, or any tree like them (gradients), by Hugging Face's names and in its layout."""
-        tree = self.params if tree is None else self._alike(tree, "the tree")
-        return dict(convert.to_hf(leaves.dense(tree), self.config, self._source()))
-
-    def save(
-        self,
-        folder: str | Path,
-        max_shard_size: int | str = "5GB",
-        dtype: str | None = None,
-        say: Callable[[str], None] = lambda line: None,
-    ) -> None:
-        """Write the model in Hugging Face's layout, which `load` and other libraries open; see `convert.save`."""
-        folder = expand(folder)
-        params = leaves.dense(self.params)
-        convert.save(folder, self.config, params, self._source(), self.tokenizer, max_shard_size, dtype, say)
-
-    def _source(self) -> convert.Source:
-        return self.source or convert.describe(self.config, self.tokenizer and self.tokenizer.eot)
-
     def _prepared(self) -> tuple[models.LMConfig, Params]:
         if self._layers is None or self._layers[0] is not self.params:
             self._layers = self.params, decoding.prepare(self.config, self.params)
         return self._layers[1]
-
-    def _needed_tokenizer(self) -> Tokenizer:
-        if self.tokenizer is None:
-            raise UserError("this model has no tokenizer: give tokens, not text")
-        return self.tokenizer
-
-    def _alike(self, tree: Any, name: str) -> Params:
-        """The tree. Raises UserError where it is not like the parameters."""
-        shapes = lambda tree: jax.tree.map(np.shape, tree)
-        try:
-            alike = isinstance(tree, Mapping) and shapes(tree) == shapes(self.params)
-        except ValueError:  # leaves that are ragged lists
-            alike = False
-        if not alike:
-            raise UserError(f"{name} must be a tree of arrays like lm.params, got {arguments.kind(tree)}")
-        return tree
 
     def _within(self, sampler: Sampler) -> Sampler:
         """The sampler kept from ids that the tokenizer has not."""

@@ -6,9 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm import convert
+from jaxlm.api.encoder import Encoder
 from jaxlm.api.model import LanguageModel
+from jaxlm.api.sentence import read_sentence, transformer_folder
+from jaxlm.api.seq2seq import Seq2Seq, Writing, read_writing
 from jaxlm.convert.files import WEIGHTS, check_dtype, is_model
+from jaxlm.data.pairs import END, START
 from jaxlm.errors import UserError
+from jaxlm.models import EncoderConfig, Seq2SeqConfig
 from jaxlm.paths import expand
 from jaxlm.text import Tokenizer, load_tokenizer
 from jaxlm.text.load import has_tokenizer
@@ -18,9 +23,10 @@ from jaxlm.train import start
 
 def load(
     path: str | Path, dtype: str | None = None, say: Callable[[str], None] = lambda line: None, verify: bool = True
-) -> LanguageModel:
+) -> Any:
     """The model in a run folder (its newest whole checkpoint), in one checkpoint of it, `run/checkpoints/<step>`, or
-    in a folder in Hugging Face's layout (config.json, safetensors).
+    in a folder in Hugging Face's layout (config.json, safetensors): a `LanguageModel`, an `Encoder`, or a
+    `Seq2Seq`.
 
     `dtype` is that of the computation, by default the run's own, or for other folders see `convert.load`; parameters
     keep the dtypes they are stored in. Of a run the weights are the moving average where it keeps one. `say` gets a
@@ -33,9 +39,13 @@ def load(
     try:
         if path.is_file():
             raise UserError(f"{path} is a file: give the folder of a run, or one with config.json and {WEIGHTS}")
-        if is_model(path):
-            config, params, source = convert.load(path, dtype, say, verify)
-            return LanguageModel(config, params, _tokenizer(path), source, read_stops(path))
+        if is_model(folder := transformer_folder(path)):
+            config, params, source = convert.load(folder, dtype, say, verify)
+            if isinstance(config, EncoderConfig):
+                return Encoder(config, params, _tokenizer(folder), source, read_sentence(path))
+            if isinstance(config, Seq2SeqConfig):
+                return Seq2Seq(config, params, _tokenizer(folder), source, read_stops(folder), read_writing(folder))
+            return LanguageModel(config, params, _tokenizer(folder), source, read_stops(folder))
         return _load_run(path, dtype)
     except OSError as error:
         raise UserError(f"cannot read {error.filename or path}: {error.strerror}") from error
@@ -46,8 +56,16 @@ def _tokenizer(folder: Path) -> Tokenizer | None:
     return load_tokenizer(folder) if has_tokenizer(folder) else None
 
 
-def _load_run(path: Path, dtype: str | None) -> LanguageModel:
+def _load_run(path: Path, dtype: str | None) -> Any:
     run, params = start.read_run(path)
     model: Any = run.model
-    config = dataclasses.replace(model, dtype=dtype or model.dtype)
-    return LanguageModel(config, params, load_tokenizer(path.parent.parent if path.name.isdecimal() else path))
+    config: Any = dataclasses.replace(model, dtype=dtype or model.dtype)
+    folder = path.parent.parent if path.name.isdecimal() else path
+    if isinstance(config, Seq2SeqConfig):
+        tokenizer = _tokenizer(folder / "tokenizer") if (folder / "tokenizer").is_dir() else None
+        first, stops = (START, (END,)) if tokenizer is None else (tokenizer.eot, tokenizer.stops)
+        return Seq2Seq(config, params, tokenizer, None, stops, Writing(first))
+    tokenizer = load_tokenizer(folder)
+    if isinstance(config, EncoderConfig):
+        return Encoder(config, params, tokenizer)
+    return LanguageModel(config, params, tokenizer)

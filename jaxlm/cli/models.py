@@ -60,7 +60,7 @@ def train(args: Args) -> None:
 
 def _with_data(error: UserError, run: Any, overrides: list[str]) -> UserError:
     """The error; where it says that the config's own text is not there, with how to name another."""
-    paths = [source.path for source in run.data.sources]
+    paths = [source.path for source in getattr(run.data, "sources", ())]
     if any(word.startswith("data.sources") for word in overrides) or not any(
         str(error).startswith(f"{p}: ") for p in paths
     ):
@@ -93,7 +93,7 @@ def configs(args: Args) -> None:
 def _generate_arguments(parser: Parser) -> None:
     parser.add_argument("path", help="a run, a checkpoint, or a folder in Hugging Face's layout")
     _verify_argument(parser)
-    parser.add_argument("--prompt", required=True, help="the text to continue")
+    parser.add_argument("--prompt", required=True, help="the text to continue, or the source of an encoder-decoder")
     parser.add_argument("--max-new-tokens", type=natural, default=64, metavar="N", help="default: 64")
     parser.add_argument("--greedy", action="store_true", help="always the likeliest token, instead of sampling")
     parser.add_argument("--temperature", type=float, metavar="X", help="default: 1.0; 0 is --greedy")
@@ -102,6 +102,7 @@ def _generate_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--min-p", type=float, metavar="P", help="... from those at least P times as likely as the first"
     )
+    parser.add_argument("--beams", type=natural, metavar="N", help="beam search with N beams, instead of sampling")
     parser.add_argument("--seed", type=natural, default=0, metavar="N", help="default: 0")
     parser.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may be repeated")
 
@@ -116,8 +117,17 @@ def generate(args: Args) -> None:
     sampler = _sampler(args)
     import jax
 
-    lm = jaxlm.load(args.path, verify=args.verify)
-    pieces = lm.stream(args.prompt, args.max_new_tokens, sampler, jax.random.key(args.seed), args.stop)
+    lm, key = jaxlm.load(args.path, verify=args.verify), jax.random.key(args.seed)
+    whole = isinstance(lm, jaxlm.Seq2Seq)
+    if not hasattr(lm, "generate"):
+        raise UserError(f"{args.path} is no language model, so it writes no text: use jaxlm.load in Python")
+    if whole or args.beams is not None:
+        out = lm.generate([args.prompt], args.max_new_tokens, sampler, key, args.stop)
+        if out.texts is None:
+            raise UserError(f"{args.path} has no tokenizer: use jaxlm.load and give tokens")
+        print("" if whole else args.prompt, out.texts[0], sep="")
+        return
+    pieces = lm.stream(args.prompt, args.max_new_tokens, sampler, key, args.stop)
     first = next(pieces, "")  # a mistake shows here, before anything is printed
     print(args.prompt, first, sep="", end="", flush=True)
     for piece in pieces:
@@ -128,6 +138,10 @@ def generate(args: Args) -> None:
 def _sampler(args: Args) -> Any:
     """Temperature first, then every filter that was asked for."""
     picked = [name for name in ("temperature", "top_k", "top_p", "min_p") if getattr(args, name) is not None]
+    if args.beams is not None:
+        if args.greedy or picked:
+            raise UserError("--beams searches, and neither samples nor is greedy: leave out the others")
+        return jaxlm.Beam(args.beams)
     if args.greedy and picked:
         raise UserError(f"--greedy does not sample: leave out --{picked[0].replace('_', '-')}")
     if args.greedy or args.temperature == 0:

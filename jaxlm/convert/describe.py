@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from jaxlm.config import diff
-from jaxlm.convert import ours
-from jaxlm.convert.families import FAMILIES, Source
+from jaxlm.convert import ours, spellings_encoder
+from jaxlm.convert.families import ENCODERS, FAMILIES, Source
 from jaxlm.convert.fields import Fields
 from jaxlm.convert.spellings import spellings
 from jaxlm.errors import UserError
-from jaxlm.models import LMConfig
+from jaxlm.models import EncoderConfig, LMConfig, ModelConfig
 
 COMPUTATION = ("dtype", "remat", "unroll", "implementation", "dropout")  # no part of what a model is
 
 
-def describe(config: LMConfig, eot: int | None = None) -> Source:
+def describe(config: ModelConfig, eot: int | None = None) -> Source:
     """How to write this model, whose texts end with token `eot`, in Hugging Face's layout: as the first family that has
     exactly such models, or as no other library opens it (`convert.ours`)."""
     model = _essence(config)
@@ -25,7 +25,7 @@ def describe(config: LMConfig, eot: int | None = None) -> Source:
     for family, kind, known in _attempts(config):
         fields = Fields({"model_type": kind, **known})
         try:
-            found = _essence(family.config(fields))
+            found = _essence(_with_extras(family, family.config(fields), config))
         except UserError:  # it needs what this model has not
             continue
         if not diff(found, model):
@@ -35,11 +35,27 @@ def describe(config: LMConfig, eot: int | None = None) -> Source:
     return Source(ours, {"model_type": ours.MODEL_TYPE, "dtype": "float32"} | ids | ours.fields(config))
 
 
-def _attempts(config: LMConfig) -> Iterator[tuple[Any, str, dict[str, Any]]]:
+def _attempts(config: ModelConfig) -> Iterator[tuple[Any, str, dict[str, Any]]]:
     """Every family and model type, with each way of spelling the model."""
+    if isinstance(config, EncoderConfig):
+        for family in ENCODERS:
+            for kind, architecture in family.MODEL_TYPES.items():
+                if known := spellings_encoder.spelling(config, architecture):
+                    yield family, kind, known
+    if not isinstance(config, LMConfig):
+        return
     for known, family in itertools.product(spellings(config), FAMILIES):
         for kind in family.MODEL_TYPES:
             yield family, kind, known
+
+
+def _with_extras(family: Any, found: Any, config: ModelConfig) -> Any:
+    """What config.json does not say of an encoder but its weights do: see `bert_like.as_stored`."""
+    if not isinstance(config, EncoderConfig):
+        return found
+    paths = {path for rule in family.names(config).values() for path in rule.paths}
+    extras = {"pooler": config.pooler, "next_sentence": config.next_sentence}
+    return dataclasses.replace(found, **{path: there for path, there in extras.items() if path in paths})
 
 
 def _essence(config: Any) -> Any:

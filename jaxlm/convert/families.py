@@ -8,11 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.convert import (
+    albert,
     arcee,
+    bart,
+    bert,
+    bert_like,
+    big_bird,
     bloom,
     cohere,
     deepseek,
     diffllama,
+    distilbert,
+    electra,
     gemma2,
     gemma3,
     glm,
@@ -22,6 +29,8 @@ from jaxlm.convert import (
     granite,
     llama,
     llama4,
+    longformer,
+    marian,
     mistral,
     mixtral,
     mpt,
@@ -32,12 +41,15 @@ from jaxlm.convert import (
     qwen2,
     qwen3,
     qwen3_moe,
+    roberta,
     smollm3,
+    switch_transformers,
+    t5,
 )
 from jaxlm.convert.fields import Fields
 from jaxlm.convert.names import Names, Tensor, tensors
 from jaxlm.errors import UserError, unknown
-from jaxlm.models import LMConfig
+from jaxlm.models import ModelConfig
 
 FAMILIES = (
     arcee,
@@ -65,9 +77,11 @@ FAMILIES = (
     qwen3_moe,
     smollm3,
 )
+ENCODERS = (bert, albert, big_bird, distilbert, electra, longformer, roberta)
+SEQ2SEQ = (bart, marian, switch_transformers, t5)
 
 Family = Any  # one of these modules; `jaxlm.convert` says what is in it
-Spelling = Mapping[str, str]  # how a file's names begin where they begin otherwise than ours: ours -> the file's
+Spelling = Mapping[str, str]  # how a file's names begin, or end, where they do otherwise than ours: ours -> the file's
 FEW = 3  # culprits that a message names
 READ_ELSEWHERE = (("dtype", "torch_dtype"), ("quantization_config",))
 OF_BOTH = ("tie_word_embeddings", "dtype", "torch_dtype", "quantization_config")  # a wrapper may say these for its text
@@ -83,17 +97,19 @@ class Source:
     folder: Path | None = None  # has the files beside the weights
     narrow: dict[str, str] = dataclasses.field(default_factory=dict)  # dtypes of tensors narrower than our weights
 
-    def tensors(self, config: LMConfig) -> Iterator[Tensor]:
+    def tensors(self, config: ModelConfig) -> Iterator[Tensor]:
         """The model's tensors under the names of this source."""
         return spelled(tensors(_names(self.family, config), config), self.spelling)
 
 
 def model_types() -> list[str]:
-    return [name for family in (*FAMILIES, ours) for name in (*family.MODEL_TYPES, *wrappers(family))]
+    return [
+        name for family in (*FAMILIES, *ENCODERS, *SEQ2SEQ, ours) for name in (*family.MODEL_TYPES, *wrappers(family))
+    ]
 
 
-def _names(family: Family, config: LMConfig) -> Names:
-    return ours.names(config) if family is ours else family.NAMES
+def _names(family: Family, config: Any) -> Names:
+    return family.names(config) if hasattr(family, "names") else family.NAMES
 
 
 def wrappers(family: Family) -> tuple[str, ...]:
@@ -105,7 +121,7 @@ def find(fields: dict[str, Any], where: str = "config.json") -> tuple[Family, di
     kind = fields.get("model_type")
     if not isinstance(kind, str):
         raise UserError(f"{where}: model_type must be a text, not {repr(kind)[:60]}")
-    for family in (*FAMILIES, ours):
+    for family in (*FAMILIES, *ENCODERS, *SEQ2SEQ, ours):
         if kind in family.MODEL_TYPES:
             return family, fields
         if kind in wrappers(family):
@@ -116,7 +132,7 @@ def find(fields: dict[str, Any], where: str = "config.json") -> tuple[Family, di
     raise UserError(f"{where}: {error}")
 
 
-def lm_config(fields: dict[str, Any], where: str = "config.json") -> LMConfig:
+def lm_config(fields: dict[str, Any], where: str = "config.json") -> Any:
     """The model that a config.json describes, computed in float32. Raises UserError, naming the file `where`, and warns
     of keys that are probably misspelt."""
     family, given = find(fields, where)
@@ -138,7 +154,13 @@ def spelled(found: Iterable[Tensor], spelling: Spelling) -> Iterator[Tensor]:
         yield dataclasses.replace(tensor, name=_spell(tensor.name, spelling)) if spelling else tensor
 
 
-def spelling_of(family: Family, config: LMConfig, stored: Mapping[str, Any]) -> tuple[Spelling, bool]:
+def as_stored(config: Any, source: Source, stored: Mapping[str, Any]) -> Any:
+    """An encoder with what the file has beside its head, see `bert_like.as_stored`."""
+    has = lambda name: _spell(name, source.spelling) in stored
+    return bert_like.as_stored(config, source.family.names(config), has)
+
+
+def spelling_of(family: Family, config: ModelConfig, stored: Mapping[str, Any]) -> tuple[Spelling, bool]:
     """The spelling by which most of the model's tensors are among the stored ones, and whether the family has it: any
     other has one more beginning, or one less, as when a wrapper (torch.compile) or a part of the model was saved."""
     names = [tensor.name for tensor in itertools.islice(tensors(_names(family, config), config), 2 * len(stored))]
@@ -163,7 +185,7 @@ def _other_spellings(names: list[str], stored: Iterable[str]) -> Iterator[Spelli
 
 
 def _spell(name: str, spelling: Spelling) -> str:
-    for usual, other in spelling.items():
-        if name.startswith(usual):
-            return other + name.removeprefix(usual)
-    return name
+    begin = next((usual for usual in spelling if name.startswith(usual)), None)
+    end = next((usual for usual in spelling if usual and name.endswith(usual)), None)
+    name = name if begin is None else spelling[begin] + name.removeprefix(begin)
+    return name if end is None else name.removesuffix(end) + spelling[end]

@@ -24,11 +24,11 @@ from jaxlm import compat, sharding
 from jaxlm.axes import Array, Params
 from jaxlm.convert import ours
 from jaxlm.convert.digests import Digests
-from jaxlm.convert.families import Family, Source, find, lm_config, spelling_of
+from jaxlm.convert.families import Family, Source, as_stored, find, lm_config, spelling_of
 from jaxlm.convert.files import CONFIG, DTYPES, Checkpoint, Stored, opened, quantisation, read_json
 from jaxlm.convert.names import Tensor, Weight
 from jaxlm.errors import UserError
-from jaxlm.models import LMConfig, abstract
+from jaxlm.models import EncoderConfig, LMConfig, ModelConfig, Seq2SeqConfig, abstract
 
 Say = Callable[[str], None]
 FEW = 3  # culprits that a message names
@@ -38,7 +38,7 @@ BEYOND = 1000  # absent tensors that are counted
 
 def load(
     folder: Path, dtype: str | None = None, say: Say = lambda line: None, verify: bool = True
-) -> tuple[LMConfig, Params, Source]:
+) -> tuple[Any, Params, Source]:
     """The model in `folder`: its config, its parameters in the dtypes they are stored in, and where it came from.
 
     `dtype` is that of the computation: unless given, float32 on CPU and elsewhere what config.json says (of a model of
@@ -61,7 +61,11 @@ def load(
             raise UserError(f"{where} says {config.depth} layers, but the weights are only {len(stored)} tensors")
         spelling, known = spelling_of(family, config, stored)
         source = Source(family, fields, spelling, folder)
-        config, renamed = _tied_as_stored(config, source, stored)
+        renamed: Mapping[str, str] = {}
+        if isinstance(config, LMConfig | Seq2SeqConfig):
+            config, renamed = _tied_as_stored(config, source, stored)
+        elif isinstance(config, EncoderConfig) and family is not ours:
+            config = as_stored(config, source, stored)
         wanted = list(itertools.islice(source.tensors(config), len(stored) + BEYOND))
         wanted = [dataclasses.replace(tensor, name=renamed.get(tensor.name, tensor.name)) for tensor in wanted]
         _check(wanted, stored, family, config.depth, folder)
@@ -85,13 +89,16 @@ def _dtype(fields: Mapping[str, Any]) -> str:
     return said if said in DTYPES.values() else "float32"
 
 
-def _tied_as_stored(config: LMConfig, source: Source, stored: Mapping[str, Stored]) -> tuple[LMConfig, dict[str, str]]:
+def _tied_as_stored(config: Any, source: Source, stored: Mapping[str, Stored]) -> tuple[Any, dict[str, str]]:
     """A head in the file is used, whatever config.json says: so does transformers. Where a tied model has only that, it
-    is the embedding too, under another name than the usual one: the second result is {usual: stored}."""
+    is the embedding too, under another name than the usual one: the second result is {usual: stored}. A bias of the
+    logits that the file has not, as one without the head, is none."""
     untied = dataclasses.replace(config, tied=False)
     top = itertools.takewhile(lambda tensor: not tensor.index, source.tensors(untied))
     names = {path: tensor.name for tensor in top for path in tensor.rule.paths}
     head, table = names["head"], names["embed.table"]
+    if isinstance(config, Seq2SeqConfig) and names.get("logit_bias", "") not in stored:
+        config, untied = (dataclasses.replace(one, logit_bias=False) for one in (config, untied))
     if head not in stored:
         return config, {}
     return (config, {table: head}) if config.tied and table not in stored else (untied, {})
@@ -151,7 +158,7 @@ def _dtypes(wanted: list[Tensor], stored: Mapping[str, Stored]) -> Dtypes:
 
 
 def _read(
-    config: LMConfig, wanted: list[Tensor], dtypes: Dtypes, checkpoint: Checkpoint, digests: Digests, say: Say
+    config: ModelConfig, wanted: list[Tensor], dtypes: Dtypes, checkpoint: Checkpoint, digests: Digests, say: Say
 ) -> Params:
     """The parameters: made empty, then filled tensor by tensor."""
     arrays = _empty(config, dtypes)
@@ -190,7 +197,7 @@ def _fill(arrays: dict[tuple[str, ...], Array], tensor: Tensor, read: np.ndarray
     return counts
 
 
-def _empty(config: LMConfig, dtypes: Dtypes) -> dict[tuple[str, ...], Array]:
+def _empty(config: ModelConfig, dtypes: Dtypes) -> dict[tuple[str, ...], Array]:
     shapes, axes = abstract(config)
     mesh = compat.concrete_mesh()
     where = None if mesh.empty else sharding.shardings(axes, shapes, mesh)

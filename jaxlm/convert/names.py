@@ -9,7 +9,8 @@
     }
 
 On the left stands a tensor's name; {} is the layer's number, {e} an expert's. On the right stand our weights, by
-their paths in the parameters of the model, or of one block where the name has {}; of several rules for a name the first
+their paths in the parameters of the model, or of one block where the name has {} (a model of several stacks has that
+path in front, as in "encoder.mixer.q", and numbers each one's layers from 0); of several rules for a name the first
 that finds its weights counts. A line holds for a layer that has all these weights (of two lines for one weight, the
 first), so dense and expert layers, biased and unbiased models share one table. `tensors` says which tensors one model
 has; the same lines serve loading, saving and gradients.
@@ -159,6 +160,34 @@ def flat(*paths: str, by: By = "weights", experts: bool = False) -> Rule:
     return Rows(paths, by, experts=experts, bias=True)
 
 
+@dataclasses.dataclass(frozen=True)
+class Turned(Rule):
+    """The tensor is the transpose of our matrix."""
+
+    def shape(self, weights: tuple[Weight, ...]) -> tuple[int, ...]:
+        return weights[0].shape[::-1]
+
+    def read(self, tensor: np.ndarray, weights: tuple[Weight, ...]) -> list[np.ndarray]:
+        return [tensor.T]
+
+    def write(self, ours: list[np.ndarray], weights: tuple[Weight, ...]) -> np.ndarray:
+        return ours[0].T
+
+
+@dataclasses.dataclass(frozen=True)
+class Row(Rule):
+    """The tensor is our vector as a matrix of one row."""
+
+    def shape(self, weights: tuple[Weight, ...]) -> tuple[int, ...]:
+        return (1, *weights[0].shape)
+
+    def read(self, tensor: np.ndarray, weights: tuple[Weight, ...]) -> list[np.ndarray]:
+        return [tensor[0]]
+
+    def write(self, ours: list[np.ndarray], weights: tuple[Weight, ...]) -> np.ndarray:
+        return ours[0][None]
+
+
 # The tensors of one model --------------------------------------------------------------------------------------------
 
 
@@ -189,7 +218,7 @@ def tensors(names: Names, config: models.ModelConfig) -> Iterator[Tensor]:
     known, stacked = apart(config)
     yield from _of(top, {".".join(w.key): w for w in known}, None, ())
     for one in models.layers(config):
-        weights = {".".join(w.key[len(one.path()) :]): w.one() for w in stacked[one.path()]}
+        weights = {".".join(one.stack + w.key[len(one.path()) :]): w.one() for w in stacked[one.path()]}
         yield from _of(layer, weights, one.number, (one.period,))
 
 

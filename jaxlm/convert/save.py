@@ -24,20 +24,25 @@ from jaxlm.convert.families import Source
 from jaxlm.convert.files import CONFIG, DIGESTS, INDEX, WEIGHTS, check_dtype, read_json
 from jaxlm.convert.names import Tensor
 from jaxlm.errors import UserError
-from jaxlm.models import LMConfig
+from jaxlm.models import ModelConfig
 
 GENERATION = "generation_config.json"  # where generation stops
-BESIDE = (  # that, and patterns of the files that a tokenizer may consist of
+ABOUT = (  # that, and what sentence-transformers says of a text's vector
     GENERATION,
+    *("modules.json", "1_Pooling/config.json", "sentence_bert_config.json", "config_sentence_transformers.json"),
+)
+BESIDE = (  # these, and patterns of the files that a tokenizer may consist of
+    *ABOUT,
     *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "vocab.txt", "chat_template.jinja", "chat_template.json"),
-    *("spiece.model", "tiktoken.model", "*.tiktoken", "additional_chat_templates/*.jinja"),
+    *("spiece.model", "sentencepiece.bpe.model", "source.spm", "target.spm", "tiktoken.model", "*.tiktoken"),
+    "additional_chat_templates/*.jinja",
 )
 OURS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|" + re.escape(INDEX))
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
-def to_hf(tree: Params, config: LMConfig, source: Source) -> Iterator[tuple[str, np.ndarray]]:
+def to_hf(tree: Params, config: ModelConfig, source: Source) -> Iterator[tuple[str, np.ndarray]]:
     """(name, contiguous array) of every tensor, in the leaves' dtypes; `tree` is parameters, or any tree like them.
 
     One layer's part of one weight is on the host at a time.
@@ -81,7 +86,7 @@ def _period(leaf: Array, period: Any) -> Array:
 
 def save(
     folder: Path,
-    config: LMConfig,
+    config: ModelConfig,
     params: Params,
     source: Source,
     tokenizer: Any = None,
@@ -169,11 +174,10 @@ def _cast(name: str, array: np.ndarray, source: Source, dtype: str | None) -> np
 def _copy_beside(folder: Path, source: Source, tokenizer: Any, temporary: Callable[[str], Path]) -> None:
     whence = source.folder
     beside = {path for name in BESIDE for path in whence.glob(name) if path.is_file()} if whence else set()
-    for path in sorted(beside):
-        temporary(path.relative_to(whence or path).as_posix()).write_bytes(path.read_bytes())
-    if tokenizer is not None and not any(
-        path.name != GENERATION for path in beside
-    ):  # made here, or its folder is gone
+    names = {path.relative_to(whence or path).as_posix(): path for path in sorted(beside)}
+    for name, path in names.items():
+        temporary(name).write_bytes(path.read_bytes())
+    if tokenizer is not None and names.keys() <= {*ABOUT}:  # made here, or its folder is gone
         tokenizer.save(folder)
 
 

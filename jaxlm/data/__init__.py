@@ -11,21 +11,25 @@ shuffled training batches and as finite held-out batches. `pack` says what a bat
 from jaxlm.data.baselines import baselines, score_table
 from jaxlm.data.config import Data, DataConfig, Source, TokenizerConfig
 from jaxlm.data.dataset import Dataset, prepare
+from jaxlm.data.labelled import LabelledTexts
 from jaxlm.data.pack import Batch, pack
 from jaxlm.data.pairs import Synthetic, SyntheticPairs
 from jaxlm.data.prepared import Prepared
 from jaxlm.data.sources import documents
 from jaxlm.data.summary import summary
+from jaxlm.data.text_pairs import TextPairs
 
 __all__ = [
     "Batch",
     "Data",
     "DataConfig",
     "Dataset",
+    "LabelledTexts",
     "Prepared",
     "Source",
     "Synthetic",
     "SyntheticPairs",
+    "TextPairs",
     "TokenizerConfig",
     "baselines",
     "documents",

@@ -38,11 +38,13 @@ class Windows:
 
 def windows(shards: Sequence[Shards], weights: Sequence[float], T: int, seed: int) -> Any:
     """The endless stream of rows of token streams: each shuffled anew every epoch, mixed by weight."""
-    streams = [
-        grain.MapDataset.source(Windows(shard, T)).seed((seed + 1_000_003 * i) % 2**32).shuffle().repeat()
-        for i, shard in enumerate(shards)
-    ]
+    streams = [shuffled(Windows(shard, T), seed + 1_000_003 * i) for i, shard in enumerate(shards)]
     return grain.MapDataset.mix(streams, weights=list(weights)) if len(streams) > 1 else streams[0]
+
+
+def shuffled(rows: Any, seed: int) -> Any:
+    """The endless stream of these rows, shuffled anew every epoch."""
+    return grain.MapDataset.source(rows).seed(seed % 2**32).shuffle().repeat()
 
 
 class Part:

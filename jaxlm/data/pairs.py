@@ -60,15 +60,19 @@ class SyntheticPairs(Synthetic):
     def row(self, split: int, index: int) -> Batch:
         rng = np.random.default_rng((self.seed, split, index))
         source = rng.integers(FIRST, self.V, rng.integers(1, self.T))
-        target = TASKS[self.task](source)
-        pad = lambda x: np.pad(x, (0, self.T - len(x))).astype(np.int32)
-        return {
-            "source": pad(source),
-            "source_segments": pad(np.ones_like(source)),
-            "tokens": pad(np.array([START, *target])),
-            "labels": pad(np.array([*target, END])),
-            "weights": pad(np.ones(len(target) + 1)).astype(np.float32),
-        }
+        return pair_row(source, TASKS[self.task](source), START, END, self.T)
+
+
+def pair_row(source: np.ndarray, target: np.ndarray, start: int, end: int, T: int) -> Batch:
+    """A training row of one pair: the source, the target after its start, and with its end as labels; T of each."""
+    pad = lambda x: np.pad(x, (0, T - len(x))).astype(np.int32)
+    return {
+        "source": pad(source),
+        "source_segments": pad(np.ones_like(source)),
+        "tokens": pad(np.array([start, *target])),
+        "labels": pad(np.array([*target, end])),
+        "weights": pad(np.ones(len(target) + 1)).astype(np.float32),
+    }
 
 
 @dataclasses.dataclass(frozen=True)

@@ -66,14 +66,15 @@ def passages(path: str, field: str = "text", progress: Progress | None = None) -
         if path == "embedded" or (files.kind(file) or ".txt").startswith((".jsonl", ".parquet")):
             records = ((text, at) for _, text, at in _records(path, name, file, field, None))
         else:
-            records = _text_blocks(file)
+            records = text_blocks(file)
         for text, at in records:
             yield text
             heard(done + at, total, "bytes read")
         done += files.size(file)
 
 
-def _text_blocks(file: Path) -> Iterator[tuple[str, int]]:
+def text_blocks(file: Path) -> Iterator[tuple[str, int]]:
+    """(text, bytes of the file read so far) of about BLOCK bytes each, cut at line ends where they can be."""
     with _open(file) as (stream, raw):
         for text, _ in _blocks(str(file), stream):
             yield text, raw.tell()

@@ -5,11 +5,12 @@ import heapq
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from jaxlm.data import cache, shards, sources
-from jaxlm.data.config import DataConfig, Source
+from jaxlm.data.config import DataConfig, Source, TokenizerConfig
 from jaxlm.errors import UserError
 from jaxlm.text import ByteTokenizer, SentencePieceTokenizer, Tokenizer, load_tokenizer, train_sentencepiece
 from jaxlm.text.formats.sentencepiece_train import LIMITS
@@ -70,17 +71,31 @@ def make_tokenizer(config: DataConfig, digests: list[str], progress: sources.Pro
     Raises:
         UserError: no tokenizer at the path, or V does not suit the text; also what `sources.documents` raises.
     """
-    wanted = config.tokenizer
+    content = [(digest, source.field, source.weight) for digest, source in zip(digests, config.sources)]
+    identity = [config.holdout, config.limit, content]
+    sample = lambda: _sample(config, progress)
+    return from_config(config.tokenizer, cache.cache_root(config.cache), identity, sample)
+
+
+def from_config(
+    wanted: TokenizerConfig, root: Path, identity: list[Any], sample: Callable[[], Iterator[str]]
+) -> Tokenizer:
+    """A tokenizer; one to be trained learns from the texts of `sample`, which `identity` tells apart from others, and
+    is kept below `root`."""
     if wanted.kind == "bytes":
         return ByteTokenizer()
     if wanted.kind == "file":
         return load_tokenizer(wanted.path or "")
-    content = [(digest, source.field, source.weight) for digest, source in zip(digests, config.sources)]
-    key = _key(1, wanted.kind, wanted.V, config.holdout, config.limit, content)
-    folder = cache.cache_root(config.cache) / "tokenizers" / key
+    folder = root / "tokenizers" / _key(1, wanted.kind, wanted.V, *identity)
+
+    return trained_tokenizer(folder, sample, wanted)
+
+
+def trained_tokenizer(folder: Path, texts: Callable[[], Iterator[str]], wanted: TokenizerConfig) -> Tokenizer:
+    """The tokenizer of this kind and size that is learned from the texts, or found in its `folder` of the cache."""
 
     def make(temporary: Path) -> None:
-        tokenizer = train_sentencepiece(_sample(config, progress), wanted.V, wanted.kind)
+        tokenizer = train_sentencepiece(texts(), wanted.V, wanted.kind)
         tokenizer.save(temporary)
         (temporary / "fingerprint").write_text(tokenizer.fingerprint)
 

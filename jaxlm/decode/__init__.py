@@ -1,9 +1,12 @@
 """Decoding: caches, samplers, generation."""
 
-from jaxlm.decode.checks import check_length, check_mask, check_tokens, left_pad
+from jaxlm.decode.beam import Beam, Texts, beam_search, parted
+from jaxlm.decode.checks import check_length, check_mask, check_tokens, left_pad, longest
+from jaxlm.decode.forced import Banned, Forced
 from jaxlm.decode.generate import decode, generate
 from jaxlm.decode.layout import prepare
 from jaxlm.decode.penalties import RepetitionPenalty
+from jaxlm.decode.plain_beam import explain, plain_beam_search
 from jaxlm.decode.prefill import prefill
 from jaxlm.decode.sampling import (
     Chain,
@@ -21,24 +24,33 @@ from jaxlm.decode.sampling import (
 from jaxlm.decode.state import DecodeState, results
 
 __all__ = [
+    "Banned",
+    "Beam",
     "Chain",
     "Choice",
     "DecodeState",
+    "Forced",
     "Greedy",
     "MinP",
     "RepetitionPenalty",
     "Sampler",
     "Temperature",
+    "Texts",
     "TopK",
     "TopP",
     "VocabularyMask",
+    "beam_search",
     "check_length",
     "check_mask",
     "check_tokens",
     "checked",
     "decode",
+    "explain",
     "generate",
     "left_pad",
+    "longest",
+    "parted",
+    "plain_beam_search",
     "prefill",
     "prepare",
     "results",

@@ -99,6 +99,6 @@ def check_key(key: Any) -> Array:
     raise UserError(f"key must be one key of jax.random, such as jax.random.key(0), got {several}")
 
 
-def longest(config: LMConfig) -> float:
+def longest(config: Any) -> float:
     """Positions that the model has."""
     return getattr(config.positions, "length", math.inf)

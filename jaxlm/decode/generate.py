@@ -1,5 +1,8 @@
 """Generation, from top to bottom: prefill, then one compiled loop of steps, interrupted where the text is read anew."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from jaxlm.axes import Array, Params
@@ -21,14 +24,15 @@ def generate(
     sampler: Sampler = Greedy(),
     key: Array | None = None,
     stop: tuple[int, ...] = (),
+    inputs: Mapping[str, Any] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """New tokens int32 (B, max_new_tokens) and their log probabilities float32; -1 and 0 after a row's stop token.
 
     `params` in either layout of `nn.stack` (see `prepare`). Prompts of different lengths are padded on the left and
-    `mask_BT` is 1 on their real tokens. The stop token itself is returned. A row depends on its own prompt, its
-    index and the key only.
+    `mask_BT` is 1 on their real tokens; `inputs` are what the model reads beside, see `prefill`. The stop token itself
+    is returned. A row depends on its own prompt, its index and the key only.
     """
-    state, how = prefill(config, params, tokens_BT, mask_BT, max_new_tokens, sampler, key, stop)
+    state, how = prefill(config, params, tokens_BT, mask_BT, max_new_tokens, sampler, key, stop, inputs)
     new_BT, logprobs_BT, _ = results(decode(how, params, state, max_new_tokens))
     B = np.shape(tokens_BT)[0]
     return np.array(new_BT)[:B, :max_new_tokens], np.array(logprobs_BT)[:B, :max_new_tokens]

@@ -9,11 +9,10 @@ import jax.numpy as jnp
 
 from jaxlm import sharding
 from jaxlm.axes import Params
-from jaxlm.models.lm import LMConfig
 from jaxlm.nn.stack import unstack
 
 
-def prepare(config: LMConfig, params: Params) -> tuple[LMConfig, Params]:
+def prepare(config: Any, params: Params) -> tuple[Any, Params]:
     """Config and parameters as they decode fastest: one tree a layer, weights in the dtype that matmuls read.
 
     On CPU that is float32: products with a bfloat16 matrix read it at a thirtieth of the speed.

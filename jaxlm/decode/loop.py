@@ -37,11 +37,16 @@ def forward(how: How, params: Params, *args: Any, **inputs: Any) -> Any:
     return how.config.build(how.stacked).apply({"params": params}, *args, method="forward", **inputs)
 
 
-def choose(how: How, state: DecodeState, out: Output) -> DecodeState:
-    """Choose the next token of every row from the model's last position."""
+def last_logits(how: How, out: Output) -> Array:
+    """Logits (B, V) of the model's last position."""
     last_B1D = sharding.constrain(out.hidden_BTD, "batch", None, None)[:, -1:]
     last = dataclasses.replace(out, hidden_BTD=last_B1D)
-    logits_BV = sharding.constrain(logits(how.config, last)[:, 0], "batch", None)
+    return sharding.constrain(logits(how.config, last)[:, 0], "batch", None)
+
+
+def choose(how: How, state: DecodeState, out: Output) -> DecodeState:
+    """Choose the next token of every row from the model's last position."""
+    logits_BV = last_logits(how, out)
     choice = how.sampler.choose(logits_BV, state.sampler_state, jax.random.fold_in(state.key, state.step))
     token_B = choice.token_B.astype(jnp.int32)
     picked_B = jnp.max(jnp.where(jnp.arange(logits_BV.shape[1])[None] == token_B[:, None], logits_BV, -jnp.inf), -1)

@@ -16,6 +16,7 @@ from jaxlm.decode.checks import check_key, check_length, check_mask, check_token
 from jaxlm.decode.loop import choose, forward
 from jaxlm.decode.sampling import Sampler, checked
 from jaxlm.decode.state import BUCKET, DecodeState, How
+from jaxlm.models import Output
 from jaxlm.models.lm import LMConfig
 from jaxlm.nn.stack import is_stacked
 
@@ -37,16 +38,32 @@ def prefill(
     output; steps go on without them. The state has more rows than asked for where the mesh would not divide them, and
     more columns; `decode` goes on.
     """
+    how, (tokens_BT, mask_BT, inputs) = ready(config, params, tokens_BT, mask_BT, max_new_tokens, sampler, stop, inputs)
+    return read(how, params, tokens_BT, mask_BT, check_key(key), inputs), how
+
+
+def ready(
+    config: LMConfig,
+    params: Params,
+    tokens_BT: np.ndarray | Array,
+    mask_BT: np.ndarray | Array | None,
+    max_new_tokens: int,
+    sampler: Sampler,
+    stop: tuple[int, ...],
+    inputs: Mapping[str, Any] | None,
+    copies: int = 1,
+) -> tuple[How, tuple[np.ndarray, np.ndarray, dict[str, Any]]]:
+    """What is compiled, and tokens, mask and inputs of as many rows as the mesh divides, checked; see `prefill`. There
+    will be `copies` caches of each."""
     tokens_BT = check_tokens(tokens_BT, config.V)
     mask_BT = np.ones(tokens_BT.shape, bool) if mask_BT is None else check_mask(mask_BT, tokens_BT)
-    max_new_tokens = check_length(config, mask_BT, max_new_tokens)
+    max_new_tokens = check_length(config, np.repeat(mask_BT, copies, 0), max_new_tokens)
     new = -(-max_new_tokens // BUCKET) * BUCKET
     how = How(config, checked(sampler), tuple(stop), new, is_stacked(params))
-    key = check_key(key)
     fill = -len(tokens_BT) % sharding.mesh_size("batch")
     below = lambda x: np.pad(x, ((0, fill), *((0, 0),) * (np.ndim(x) - 1))) if fill else x
-    inputs = {name: below(x) for name, x in (inputs or {}).items()}
-    return read(how, params, below(tokens_BT), below(mask_BT), key, inputs), how
+    inputs = {name: below(x) for name, x in (inputs or {}).items() if x is not None}
+    return how, (below(tokens_BT), below(mask_BT), inputs)
 
 
 def read(
@@ -59,10 +76,15 @@ def read(
     before: DecodeState | None = None,
 ) -> DecodeState:
     """`first_pass` of texts padded on the left to a bucket."""
+    return first_pass(how, params, *widened(how, tokens_BT, mask_BT), key, inputs, before)
+
+
+def widened(how: How, tokens_BT: np.ndarray, mask_BT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Texts padded on the left to a bucket, and their masks."""
     T = int(mask_BT.sum(1).max())
-    left = int(min(-T % BUCKET, longest(how.config) - T))
+    left = int(min(-T % getattr(how.config, "bucket", BUCKET), longest(how.config) - T))
     widen = lambda x_BT: np.pad(x_BT[:, -T:].astype(np.int32), ((0, 0), (left, 0)))
-    return first_pass(how, params, widen(tokens_BT), widen(mask_BT), key, inputs, before)
+    return widen(tokens_BT), widen(mask_BT)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -76,16 +98,24 @@ def first_pass(
     before: DecodeState | None = None,
 ) -> DecodeState:
     """The state after texts are read and one more token is chosen; all but the caches goes on from `before`."""
+    caches, start_B, out = opened(how, params, tokens_BT, mask_BT, inputs)
+    tokens_BT, mask_BT = (sharding.constrain(x_BT, "batch", None) for x_BT in (tokens_BT, mask_BT))
+    state = _fresh(how, tokens_BT, mask_BT, key, inputs) if before is None else before
+    end = jnp.asarray(tokens_BT.shape[1], jnp.int32)
+    return choose(how, dataclasses.replace(state, caches=caches, end=end, start_B=start_B), out)
+
+
+def opened(
+    how: How, params: Params, tokens_BT: Array, mask_BT: Array, inputs: Mapping[str, Array]
+) -> tuple[tuple, Array, Output]:
+    """Caches with texts in them, the first token of each, and what the model gives."""
     B, T = tokens_BT.shape
     tokens_BT, mask_BT = (sharding.constrain(x_BT, "batch", None) for x_BT in (tokens_BT, mask_BT))
     start_B = T - jnp.sum(mask_BT, -1)
     positions_BT = jnp.maximum(jnp.arange(T)[None] - start_B[:, None], 0)
     out = forward(how, params, tokens_BT, positions_BT, mask_BT, **inputs)
     caches = cache.empty(how.config, B, T + how.new, jnp.dtype(how.config.dtype), how.stacked)
-    caches = cache.write(caches, out.states, jnp.zeros((), jnp.int32))
-    state = _fresh(how, tokens_BT, mask_BT, key, inputs) if before is None else before
-    state = dataclasses.replace(state, caches=caches, end=jnp.asarray(T, jnp.int32), start_B=start_B)
-    return choose(how, state, out)
+    return cache.write(caches, out.states, jnp.zeros((), jnp.int32)), start_B, out
 
 
 def _fresh(how: How, tokens_BT: Array, mask_BT: Array, key: Array, inputs: Mapping[str, Array]) -> DecodeState:

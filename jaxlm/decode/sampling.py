@@ -47,7 +47,7 @@ class Sampler:
         return state
 
     def __or__(self, other: "Sampler") -> "Sampler":
-        return Chain((*_links(self), *_links(other)))
+        return Chain((*links(self), *links(other)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +78,8 @@ class Chain(Sampler):
         return tuple(sampler.after(own, choice) for sampler, own in zip(self.samplers, state, strict=True))
 
 
-def _links(sampler: Sampler) -> tuple[Sampler, ...]:
+def links(sampler: Sampler) -> tuple[Sampler, ...]:
+    """The samplers of a chain, in order, or the one that is no chain."""
     return sampler.samplers if isinstance(sampler, Chain) else (checked(sampler),)
 
 

@@ -1,20 +1,28 @@
 """Composition of modules into models; families and sizes are configs."""
 
-from jaxlm.models.encoder import Encoder, EncoderConfig
+from jaxlm.models.encoder import Encoded, Encoder, EncoderConfig
+from jaxlm.models.heads import HeadConfig, MaskedHead, ReplacedHead, SequenceHead, SpanHead, TokenHead
 from jaxlm.models.lm import LM, LMConfig
 from jaxlm.models.model import Layer, ModelConfig, Output, abstract, blocks, forward, home, init_boxed, layers, logits
 from jaxlm.models.seq2seq import Seq2Seq, Seq2SeqConfig
 
 __all__ = [
     "LM",
+    "Encoded",
     "Encoder",
     "EncoderConfig",
+    "HeadConfig",
     "LMConfig",
     "Layer",
+    "MaskedHead",
     "ModelConfig",
     "Output",
+    "ReplacedHead",
     "Seq2Seq",
     "Seq2SeqConfig",
+    "SequenceHead",
+    "SpanHead",
+    "TokenHead",
     "abstract",
     "blocks",
     "forward",

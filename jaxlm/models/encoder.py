@@ -6,30 +6,26 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from flax import struct
 
-from jaxlm import sharding
 from jaxlm.axes import Array
 from jaxlm.config_check import check
-from jaxlm.errors import UserError, unknown
+from jaxlm.errors import UserError
 from jaxlm.models import flops
+from jaxlm.models.heads import HeadConfig, MaskedHead, dense, first
 from jaxlm.models.model import ModelConfig, Output, Path, check_dtype, logits
-from jaxlm.nn import init
 from jaxlm.nn.branches import drop
 from jaxlm.nn.context import Context
 from jaxlm.nn.embed import AbsoluteConfig, Embed, LearnedConfig, Types
 from jaxlm.nn.norm import LayerNormConfig, NormConfig
 from jaxlm.nn.pipeline import PipelineConfig
 from jaxlm.nn.stack import LayersConfig, check_policy, run
-from jaxlm.ops.activations import ACTIVATIONS
-from jaxlm.sharding import einsum, weight
 
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig(ModelConfig):
-    """A Transformer encoder with a head for masked tokens (BERT; Devlin et al. 2019, arXiv:1810.04805).
-
-    Its layers' mixers are not causal. The head is act(x W + b), a norm, and the table of the embedding.
-    """
+    """A Transformer encoder with a head (BERT; Devlin et al. 2019, arXiv:1810.04805). Its layers' mixers are not
+    causal."""
 
     V: int  # vocabulary
     D: int  # model width
@@ -37,8 +33,12 @@ class EncoderConfig(ModelConfig):
     positions: AbsoluteConfig | None = LearnedConfig(512)  # added to the embedding
     types: int = 0  # kinds of token, such as first and second text, whose vectors are added too
     embed_norm: NormConfig | None = LayerNormConfig()  # of the sum
+    embed_width: int | None = None  # of all three; None: D, else a product leads to D after the norm
+    embed_scale: float = 1.0  # of the embedding
     norm: NormConfig | None = None  # after the last layer; post-norm layers need none
-    activation: str = "gelu"  # of the head
+    head: HeadConfig | None = MaskedHead()  # None: hidden states alone
+    pooler: bool = False  # whether the text has a vector tanh(x_0 W + b), of its first token
+    next_sentence: bool = False  # whether two logits of that vector say that the second text follows the first
     dropout: float = 0.0  # of the embedding
     dtype: str = "float32"  # of activations and matmuls; weights are float32
     remat: str = "none"  # what the backward pass computes again: a name of nn.stack.POLICIES
@@ -46,15 +46,15 @@ class EncoderConfig(ModelConfig):
     pipeline: PipelineConfig = PipelineConfig()  # where the mesh divides layers
 
     def __post_init__(self):
-        check(self, V=">= 1", D=">= 1", types=">= 0", unroll=">= 1", dropout="[0, 1)")
+        check(self, V=">= 1", D=">= 1", types=">= 0", embed_width=">= 1", unroll=">= 1", dropout="[0, 1)")
         if not self.layers:
             raise UserError("a model needs at least one group of layers")
-        if self.activation not in ACTIVATIONS:
-            raise unknown("activation", self.activation, ACTIVATIONS)
         check_dtype(self.dtype)
         check_policy(self.remat)
         if all(mixer.causal for mixer in flops.mixers(self)):
             raise UserError("an encoder's tokens see what follows: set causal=false in its mixers")
+        if not self.pooler and (self.next_sentence or (self.head is not None and self.head.pooled)):
+            raise UserError("the head reads the pooled text: set pooler=true")
 
     def build(self, stacked: bool = True) -> "Encoder":
         return Encoder(self, stacked)
@@ -66,30 +66,40 @@ class EncoderConfig(ModelConfig):
         return {(): self.layers}
 
     def flops(self, lengths: Mapping[str, int]) -> float:
-        return lengths["T"] * flops.train_flops(self, lengths["T"])
+        of_text = {"pooler", "next_sentence"}
+        if self.head is not None and self.head.of_text:
+            of_text |= {"transform", "head"}
+        once = sum(w.size for w in flops.weights(self) if w.axes.inputs and w.path[0] in of_text)
+        return lengths["T"] * flops.train_flops(self, lengths["T"]) - 6 * once * (lengths["T"] - 1)
 
     @property
     def tied_parameters(self) -> int:
-        return self.V * self.D
+        tied = isinstance(self.head, MaskedHead) and self.head.tied
+        return self.V * (self.embed_width or self.D) * tied
+
+
+@struct.dataclass
+class Encoded:
+    """What an encoder gives beside what its head reads."""
+
+    last_BTD: Array  # after the last layer (and norm)
+    pooled_BD: Array | None = None  # where there is a pooler
+    next_B2: Array | None = None  # float32 logits: the second text follows, or is any other
 
 
 class Encoder(nn.Module):
-    """`apply({"params": params}, tokens_BT)` gives float32 logits (B, T, V); `method="forward"` an `Output`.
-
-    A "dropout" key in `rngs` turns dropout on. `stacked` tells the layout of the parameters, see `nn.stack`.
+    """`apply({"params": params}, tokens_BT)` gives the head's float32 logits: (B, T, V) of a `MaskedHead`, (B, T, 1),
+    (B, 1, classes), (B, T, classes) or (B, T, 2) of the others; `method="forward"` an `Output`, whose `encoded` is an
+    `Encoded`. A "dropout" key in `rngs` turns dropout on. `stacked` tells the layout of the parameters, see `nn.stack`.
     """
 
     c: EncoderConfig
     stacked: bool = True
 
-    def __call__(
-        self,
-        tokens_BT: Array,
-        positions_BT: Array | None = None,
-        segments_BT: Array | None = None,
-        types_BT: Array | None = None,
-    ) -> Array:
-        return logits(self.c, self.forward(tokens_BT, positions_BT, segments_BT, types_BT))
+    def __call__(self, *args: Any, **more: Any) -> Array:
+        if self.c.head is None:
+            raise UserError("this encoder has no head, so no logits: it gives hidden states")
+        return logits(self.c, self.forward(*args, **more))
 
     @nn.compact
     def forward(
@@ -98,26 +108,42 @@ class Encoder(nn.Module):
         positions_BT: Array | None = None,
         segments_BT: Array | None = None,
         types_BT: Array | None = None,
+        global_BA: Array | None = None,
     ) -> Output:
-        """Positions count from 0, all tokens are one segment (0 is padding) and of type 0 unless given."""
+        """Positions count from 0, all tokens are one segment (0 is padding) and of type 0 unless given. `global_BA`
+        are the places of tokens that see all, see `nn.context.Context`."""
         c = self.c
-        x_BTD, table_VD, context = self.embed(tokens_BT, positions_BT, segments_BT, types_BT)
+        x_BTD, table_VD, context = self.embed(tokens_BT, positions_BT, segments_BT, types_BT, global_BA)
         x_BTD, states, statistics = run(c, c.layers, self.stacked, x_BTD, context)
         if c.norm is not None:
             x_BTD = c.norm.build("norm")(x_BTD)
-        w_DD = weight(self, "transform", (c.D, c.D), ("embed", None), init.fan_in((0,)), (0,))
-        x_BTD = einsum("btd,de->bte", x_BTD, w_DD.astype(x_BTD.dtype), out=sharding.stream(x_BTD.shape[1]))
-        x_BTD += weight(self, "transform_bias", (c.D,), (None,)).astype(x_BTD.dtype)[None, None]
-        x_BTD = LayerNormConfig().build("transform_norm")(ACTIVATIONS[c.activation](x_BTD))
-        return Output(x_BTD, table_VD, states, {(): statistics})
+        encoded = Encoded(x_BTD)
+        if c.pooler:
+            pooled_B1D = jnp.tanh(dense(self, "pooler", first(x_BTD), c.D))
+            next_B2 = None
+            if c.next_sentence:
+                next_B2 = dense(self, "next_sentence", pooled_B1D, 2)[:, 0].astype(jnp.float32)
+            encoded = Encoded(x_BTD, pooled_B1D[:, 0], next_B2)
+        read = x_BTD, table_VD, None
+        if c.head is not None:
+            read = c.head.read(self, x_BTD, encoded.pooled_BD, table_VD)
+        hidden_BTD, head_VD, bias_V = read
+        return Output(hidden_BTD, head_VD, states, {(): statistics}, bias_V, encoded)
 
     def embed(
-        self, tokens_BT: Array, positions_BT: Array | None, segments_BT: Array | None, types_BT: Array | None
+        self,
+        tokens_BT: Array,
+        positions_BT: Array | None,
+        segments_BT: Array | None,
+        types_BT: Array | None,
+        global_BA: Array | None,
     ) -> tuple[Array, Array, Context]:
         c = self.c
         if positions_BT is None:
             positions_BT = jnp.arange(tokens_BT.shape[1])[None]
-        x_BTD, table_VD = Embed(c.V, c.D, jnp.dtype(c.dtype), name="embed")(tokens_BT)
+        x_BTD, table_VD = Embed(c.V, c.embed_width or c.D, jnp.dtype(c.dtype), name="embed")(tokens_BT)
+        if c.embed_scale != 1:
+            x_BTD *= jnp.asarray(c.embed_scale, x_BTD.dtype)
         if c.positions is not None:
             x_BTD = c.positions.build("positions")(x_BTD, positions_BT)
         if c.types:
@@ -125,4 +151,7 @@ class Encoder(nn.Module):
             x_BTD = Types(c.types, name="types")(x_BTD, types_BT)
         if c.embed_norm is not None:
             x_BTD = c.embed_norm.build("embed_norm")(x_BTD)
-        return drop(self, x_BTD, c.dropout), table_VD, Context(positions_BT, segments_BT)
+        x_BTD = drop(self, x_BTD, c.dropout)
+        if c.embed_width is not None:
+            x_BTD = dense(self, "embed_in", x_BTD, c.D)
+        return x_BTD, table_VD, Context(positions_BT, segments_BT, global_BA=global_BA)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import jax
 
-from jaxlm.models.model import ModelConfig, abstract, layers
+from jaxlm.models.model import ModelConfig, abstract, home, layers
 from jaxlm.nn.mixer import MixerConfig
 from jaxlm.sharding import Axes
 
@@ -52,8 +52,11 @@ def active_parameters(config: ModelConfig) -> int:
 
 
 def matmul_parameters(config: ModelConfig) -> int:
-    """Active parameters that multiply activations: all with inputs, and the table where it is the head too."""
-    return round(sum(w.size * w.axes.active for w in weights(config) if w.axes.inputs)) + config.tied_parameters
+    """Active parameters that multiply activations: all with inputs, as often as a repeated layer has them do so, and
+    the table where it is the head too."""
+    times = lambda w: getattr(getattr(home(config, w.path), "config", None), "times", 1)
+    once = sum(w.size * w.axes.active * times(w) for w in weights(config) if w.axes.inputs)
+    return round(once) + config.tied_parameters
 
 
 def train_flops(config: ModelConfig, T: int) -> float:

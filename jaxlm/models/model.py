@@ -76,9 +76,11 @@ class Output:
     """What a forward pass computes before the head."""
 
     hidden_BTD: Array  # what the head multiplies: after the last norm
-    head_VD: Array  # the output projection, float32: logits = hidden head^T
+    head_VD: Array  # the output projection, float32: logits = hidden head^T + bias
     states: Any  # for each group, what its mixers hand to a cache
     statistics: dict[Path, tuple]  # of each stack, for each group, what its feed-forwards report
+    bias_V: Array | None = None  # of the logits
+    encoded: Any = None  # of an encoder, what else it gives: see `models.encoder.Encoded`
 
 
 class Layer(NamedTuple):
@@ -139,9 +141,11 @@ def forward(model: nn.Module, params: Params, *args: Any, dropout_key: Array | N
 
 
 def logits(config: ModelConfig, out: Output) -> Array:
-    """float32 (B, T, V) = hidden head^T, capped where the config says so."""
+    """float32 (B, T, V) = hidden head^T + bias, capped where the config says so."""
     rows = sharding.rows(out.hidden_BTD.shape[1])
     hidden_BTD = sharding.constrain(out.hidden_BTD, *rows)
     head_VD = out.head_VD.astype(hidden_BTD.dtype)
-    l_BTV = einsum("btd,vd->btv", hidden_BTD, head_VD, out=(*rows[:2], "vocab"), dtype=jnp.float32)
+    few = len(head_VD) % sharding.mesh_size("vocab") > 0  # classes, which no mesh divides
+    l_BTV = einsum("btd,vd->btv", hidden_BTD, head_VD, out=(*rows[:2], None if few else "vocab"), dtype=jnp.float32)
+    l_BTV = l_BTV if out.bias_V is None else l_BTV + out.bias_V.astype(jnp.float32)[None, None]
     return l_BTV if config.softcap is None else soft_cap(l_BTV, config.softcap)

@@ -6,6 +6,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import lax
 
 from jaxlm.axes import Array
 from jaxlm.config_check import check
@@ -13,6 +14,8 @@ from jaxlm.errors import UserError
 from jaxlm.models import flops
 from jaxlm.models.model import ModelConfig, Output, Path, check_dtype, layers, logits
 from jaxlm.nn import init
+from jaxlm.nn.attention import AttentionConfig
+from jaxlm.nn.bias import Buckets, SharedBucketsConfig
 from jaxlm.nn.branches import drop
 from jaxlm.nn.context import Context
 from jaxlm.nn.embed import AbsoluteConfig, Embed, SinusoidalConfig
@@ -26,7 +29,8 @@ from jaxlm.sharding import weight
 class Seq2SeqConfig(ModelConfig):
     """An encoder and a decoder over one vocabulary (Vaswani et al. 2017, arXiv:1706.03762).
 
-    The encoder's mixers are not causal; the decoder's layers are `nn.BranchesConfig` with a cross attention each.
+    The encoder's mixers are not causal; the decoder's layers are `nn.BranchesConfig` with a cross attention each. The
+    model owns the tables of `nn.SharedBucketsConfig`, one for each of both.
     """
 
     V: int  # vocabulary
@@ -36,9 +40,11 @@ class Seq2SeqConfig(ModelConfig):
     positions: AbsoluteConfig | None = SinusoidalConfig()  # added to both embeddings, each with weights of its own
     embed_scale: float = 1.0  # of the embedding
     embed_norm: NormConfig | None = None  # of each embedding
+    untrained: int | None = None  # a token whose vector gets no gradient where it is read (BART's padding)
     norm: NormConfig | None = None  # after the last layer of each; post-norm layers need none
     tied: bool = True  # the head is the embedding table
     logit_scale: float = 1.0
+    logit_bias: bool = False  # a bias of the logits, which is kept and not trained (BART)
     dropout: float = 0.0  # of the embeddings
     dtype: str = "float32"  # of activations and matmuls; weights are float32
     remat: str = "none"  # what the backward pass computes again: a name of nn.stack.POLICIES
@@ -60,6 +66,8 @@ class Seq2SeqConfig(ModelConfig):
     def example(self) -> tuple[Any, ...]:
         one = jnp.zeros((1, 1), jnp.int32)
         return one, None, None, None, None, None, one
+
+    bucket = 1  # prompts of the decoder are a token or two, and read as long as they are
 
     def stacks(self) -> dict[Path, tuple[LayersConfig, ...]]:
         return {("encoder",): self.encoder, ("decoder",): self.decoder}
@@ -104,6 +112,13 @@ class Seq2Seq(nn.Module):
         return logits(self.c, self.forward(tokens_BT, *args, **more))
 
     @nn.compact
+    def encode(self, source_BS: Array, source_segments_BS: Array | None = None) -> Array:
+        """What the encoder makes of a source, (B, S, D)."""
+        return self._encode(
+            Embed(self.c.V, self.c.D, jnp.dtype(self.c.dtype), name="embed"), source_BS, source_segments_BS
+        )[0]
+
+    @nn.compact
     def forward(
         self,
         tokens_BT: Array,
@@ -114,29 +129,57 @@ class Seq2Seq(nn.Module):
         start_B: Array | None = None,
         source_BS: Array | None = None,
         source_segments_BS: Array | None = None,
+        source_positions_BS: Array | None = None,
     ) -> Output:
-        """The source's segments are 0 on its padding. `pasts`, `end` and `start_B` belong to decoding, see
+        """The source's segments are 0 on its padding. Its positions are given where rows have several pairs: those of
+        one segment belong together. `pasts`, `end` and `start_B` belong to decoding, see
         `nn.context.Context`: there the pasts have the source."""
         c, statistics = self.c, {}
         embed = Embed(c.V, c.D, jnp.dtype(c.dtype), name="embed")
         memory_BSD = mask_BS = None
         if source_BS is not None:
-            place_BS = jnp.arange(source_BS.shape[1])[None]
-            if source_segments_BS is not None:
-                place_BS, mask_BS = jnp.broadcast_to(place_BS, source_BS.shape), source_segments_BS > 0
-            context = Context(place_BS[:1], source_segments_BS)
-            memory_BSD, _, statistics["encoder",] = Tower(c, c.encoder, self.stacked, name="encoder")(
-                embed(source_BS)[0], context
-            )
+            memory_BSD, statistics["encoder",] = self._encode(embed, source_BS, source_segments_BS, source_positions_BS)
+            mask_BS = None if source_segments_BS is None else source_segments_BS > 0
         if positions_BT is None:
             positions_BT = jnp.arange(tokens_BT.shape[1])[None]
         context = Context(positions_BT, segments_BT, end, start_B, memory_BSD=memory_BSD, memory_mask_BS=mask_BS)
-        x_BTD, table_VD = embed(tokens_BT)
+        if source_positions_BS is not None:
+            context = dataclasses.replace(context, memory_segments_BS=source_segments_BS)
+        x_BTD, table_VD = self._looked_up(embed, tokens_BT)
         x_BTD, states, statistics["decoder",] = Tower(c, c.decoder, self.stacked, name="decoder")(x_BTD, context, pasts)
         if c.logit_scale != 1:
             x_BTD *= jnp.asarray(c.logit_scale, x_BTD.dtype)
         head_VD = table_VD if c.tied else weight(self, "head", (c.V, c.D), ("vocab", "embed"), init.fan_in((1,)), (1,))
-        return Output(x_BTD, head_VD, states, statistics)
+        bias_V = lax.stop_gradient(weight(self, "logit_bias", (c.V,), ("vocab",))) if c.logit_bias else None
+        return Output(x_BTD, head_VD, states, statistics, bias_V)
+
+    def _looked_up(self, embed: Embed, ids_BT: Array) -> tuple[Array, Array]:
+        x_BTD, table_VD = embed(ids_BT)
+        if self.c.untrained is not None:
+            x_BTD = jnp.where((ids_BT == self.c.untrained)[..., None], lax.stop_gradient(x_BTD), x_BTD)
+        return x_BTD, table_VD
+
+    def _encode(
+        self, embed: Embed, source_BS: Array, segments_BS: Array | None, place_BS: Array | None = None
+    ) -> tuple[Array, tuple]:
+        """The encoder's output and statistics. Positions count from a row's first real token unless given."""
+        c = self.c
+        if place_BS is None:
+            place_BS = jnp.arange(source_BS.shape[1])[None]
+            if segments_BS is not None:
+                place_BS = jnp.maximum(place_BS - jnp.argmax(segments_BS > 0, 1)[:, None], 0)
+        tower = Tower(c, c.encoder, self.stacked, name="encoder")
+        memory_BSD, _, statistics = tower(self._looked_up(embed, source_BS)[0], Context(place_BS, segments_BS))
+        return memory_BSD, statistics
+
+
+def _shared_bias(segments: tuple[LayersConfig, ...]) -> tuple[SharedBucketsConfig, int] | None:
+    """The first attention's bias that layers share, and its heads."""
+    mixers = (mixer for segment in segments for block in segment.blocks for mixer in block.mixers)
+    for mixer in mixers:
+        if isinstance(mixer, AttentionConfig) and isinstance(mixer.position_bias, SharedBucketsConfig):
+            return mixer.position_bias, mixer.H
+    return None
 
 
 class Tower(nn.Module):
@@ -156,6 +199,9 @@ class Tower(nn.Module):
         if c.embed_norm is not None:
             x_BTD = c.embed_norm.build("embed_norm")(x_BTD)
         x_BTD = drop(self, x_BTD, c.dropout)
+        if shared := _shared_bias(self.layers):
+            table_HA = Buckets(*shared, name="position_bias").table()
+            context = dataclasses.replace(context, bias_1HA=table_HA[None])
         x_BTD, states, statistics = run(c, self.layers, self.stacked, x_BTD, context, pasts)
         x_BTD = x_BTD if c.norm is None else c.norm.build("norm")(x_BTD)
         return x_BTD, states, statistics

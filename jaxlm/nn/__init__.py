@@ -2,7 +2,8 @@
 
 from jaxlm.nn.additive import AdditiveAttention, AdditiveAttentionConfig
 from jaxlm.nn.attention import Attention, AttentionConfig, QKNormConfig, TemperatureConfig
-from jaxlm.nn.bias import AlibiConfig, BucketsConfig
+from jaxlm.nn.bias import AlibiConfig, BucketsConfig, SharedBucketsConfig
+from jaxlm.nn.big_bird import BigBird, BigBirdConfig
 from jaxlm.nn.block import Block, BlockConfig, Parallel, ParallelConfig
 from jaxlm.nn.branches import BranchConfig, Branches, BranchesConfig
 from jaxlm.nn.context import Context
@@ -11,6 +12,7 @@ from jaxlm.nn.differential import Differential, DifferentialConfig
 from jaxlm.nn.embed import Embed, Learned, LearnedConfig, Sinusoidal, SinusoidalConfig
 from jaxlm.nn.linear_attention import LinearAttention, LinearAttentionConfig
 from jaxlm.nn.linformer import Linformer, LinformerConfig
+from jaxlm.nn.longformer import Longformer, LongformerConfig
 from jaxlm.nn.mixer import FeedForwardConfig, LayerConfig, MixerConfig
 from jaxlm.nn.mla import MLA, MLAConfig
 from jaxlm.nn.mlp import MLP, MLPConfig
@@ -19,6 +21,7 @@ from jaxlm.nn.norm import LayerNorm, LayerNormConfig, RMSNorm, RMSNormConfig
 from jaxlm.nn.pipeline import PipelineConfig
 from jaxlm.nn.rnn import GRU, LSTM, GRUConfig, LSTMConfig, RNNConfig
 from jaxlm.nn.rope import RopeConfig
+from jaxlm.nn.shared import Shared, SharedConfig
 from jaxlm.nn.sparse import SparseAttention, SparseAttentionConfig
 from jaxlm.nn.stack import LayersConfig, Stack, group_layers, stack, unstack
 from jaxlm.nn.state import KVSlots, Memory, Recurrent, State
@@ -33,6 +36,8 @@ __all__ = [
     "AlibiConfig",
     "Attention",
     "AttentionConfig",
+    "BigBird",
+    "BigBirdConfig",
     "Block",
     "BlockConfig",
     "BranchConfig",
@@ -59,6 +64,8 @@ __all__ = [
     "LinearAttentionConfig",
     "Linformer",
     "LinformerConfig",
+    "Longformer",
+    "LongformerConfig",
     "MLAConfig",
     "MLPConfig",
     "Memory",
@@ -74,6 +81,9 @@ __all__ = [
     "RNNConfig",
     "Recurrent",
     "RopeConfig",
+    "Shared",
+    "SharedBucketsConfig",
+    "SharedConfig",
     "Sinusoidal",
     "SinusoidalConfig",
     "SparseAttention",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -11,7 +12,7 @@ from jaxlm import sharding
 from jaxlm.axes import Array
 from jaxlm.config_check import check
 from jaxlm.errors import UserError
-from jaxlm.nn.bias import BiasConfig
+from jaxlm.nn.bias import BiasConfig, SharedBucketsConfig
 from jaxlm.nn.context import Context
 from jaxlm.nn.heads import dropout_key, keep, merge, split
 from jaxlm.nn.mixer import MixerConfig
@@ -157,7 +158,7 @@ class Attention(nn.Module):
 
     def _attend(self, q_BTHK: Array, k_BTGK: Array, v_BTGK: Array, context: Context) -> Array:
         """To the tokens of this call."""
-        c, T, bias = self.c, q_BTHK.shape[1], self._bias()
+        c, T, bias = self.c, q_BTHK.shape[1], self._bias(context)
         return attention(
             q_BTHK,
             *self._read(k_BTGK, v_BTGK, 2),
@@ -174,7 +175,7 @@ class Attention(nn.Module):
     def _attend_past(self, past: KVSlots, q_BTHK: Array, k_BTGK: Array, v_BTGK: Array, context: Context) -> Array:
         """To the tokens of this call and those in the cache."""
         assert context.end is not None and context.start_B is not None, "a past needs its end and starts"
-        (past_k_BGSK, past_v_BGSK), bias = past.value, self._bias()
+        (past_k_BGSK, past_v_BGSK), bias = past.value, self._bias(context)
         at_BT, segments_BT = context.positions_BT, context.segments_BT
         past_at_BS, past_segments_BS = masks.cache_slots(past_k_BGSK.shape[2], context.end, context.start_B)
         see = lambda key_BS, of_BS: masks.visible(at_BT, key_BS, segments_BT, of_BS, **self._limits())
@@ -202,10 +203,12 @@ class Attention(nn.Module):
         sinks_H = weight(self, "sinks", (c.H,), ("heads",)) if c.sinks else None
         return {"scale": c.scale, "softcap": c.softcap, "sinks_H": sinks_H}
 
-    def _bias(self) -> nn.Module | None:
+    def _bias(self, context: Context) -> Callable[[Array], Array] | None:
         """Integer distances of any shape -> biases (H, *shape)."""
-        c = self.c
-        return None if c.position_bias is None else c.position_bias.build(c.H, "position_bias")
+        c = self.c.position_bias
+        if isinstance(c, SharedBucketsConfig):
+            return c.of(context)
+        return None if c is None else c.build(self.c.H, "position_bias")
 
     def _read(self, k: Array, v: Array, heads: int) -> tuple[Array, Array]:
         """Keys and values as they are attended to; key heads stand on the axis `heads`."""

@@ -1,12 +1,15 @@
 """Relative position biases of attention scores: a number for every head and every distance between query and key."""
 
 import dataclasses
+from collections.abc import Callable
 
 import flax.linen as nn
 
 from jaxlm.axes import Array
 from jaxlm.config_check import check
+from jaxlm.errors import UserError
 from jaxlm.nn import init
+from jaxlm.nn.context import Context
 from jaxlm.ops import relative
 from jaxlm.sharding import weight
 
@@ -40,7 +43,19 @@ class BucketsConfig:
         return Buckets(self, H, name=name)
 
 
-BiasConfig = AlibiConfig | BucketsConfig
+@dataclasses.dataclass(frozen=True)
+class SharedBucketsConfig(BucketsConfig):
+    """The same of one table for all layers of a stack, which their model owns and `context.bias_1HA` brings (T5)."""
+
+    def of(self, context: Context) -> Callable[[Array], Array]:
+        """Integer distances of any shape -> biases (H, *shape)."""
+        if context.bias_1HA is None:
+            raise UserError("a bias that layers share needs a model that owns its table, such as Seq2SeqConfig")
+        table_HA = context.bias_1HA[0]
+        return lambda distance: relative.bucket_bias_at(table_HA, distance, self.longest, self.bidirectional)
+
+
+BiasConfig = AlibiConfig | BucketsConfig | SharedBucketsConfig
 
 
 class Alibi(nn.Module):
@@ -62,5 +77,12 @@ class Buckets(nn.Module):
 
     @nn.compact
     def __call__(self, distance: Array) -> Array:
-        table_HA = weight(self, "table", (self.H, self.c.buckets), ("heads", None), init.EMBEDDING)
-        return relative.bucket_bias_at(table_HA, distance, self.c.longest, self.c.bidirectional)
+        return relative.bucket_bias_at(self._table(), distance, self.c.longest, self.c.bidirectional)
+
+    @nn.compact
+    def table(self) -> Array:
+        """The table (H, buckets) itself, for layers to share."""
+        return self._table()
+
+    def _table(self) -> Array:
+        return weight(self, "table", (self.H, self.c.buckets), ("heads", None), init.EMBEDDING)

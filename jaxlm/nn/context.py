@@ -15,7 +15,11 @@ class Context:
     Where a layer is given a past, `end` tokens stand in it, one number or one for each row (B,), and row b's text
     begins at its token `start_B[b]`.
     `memory_BSD` is what cross attention reads, such as an encoder's output, and may be of another width than the tokens
-    being computed; `memory_mask_BS` is False on its padding. Decoding needs neither: the past has the memory.
+    being computed; `memory_mask_BS` is False on its padding. Where rows have several texts, `memory_segments_BS` tells
+    which of the memory each of `segments_BT` sees. Decoding needs neither: the past has the memory.
+    `global_BA` are the places, in their row, of A tokens that see all and are seen by all where other attention is
+    local (Longformer); -1 is none.
+    `bias_1HA` is the table of a position bias that all layers share, see `nn.bias.SharedBucketsConfig`.
     `layer` is the number of the layer that reads it, from 0: few need it, and it may be traced.
     """
 
@@ -26,3 +30,6 @@ class Context:
     layer: Any = 0
     memory_BSD: Array | None = None
     memory_mask_BS: Array | None = None
+    memory_segments_BS: Array | None = None
+    bias_1HA: Array | None = None
+    global_BA: Array | None = None

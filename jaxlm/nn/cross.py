@@ -67,7 +67,7 @@ class CrossAttention(nn.Module):
     def __call__(self, x_BTD: Array, context: Context, past: Memory | None = None) -> tuple[Array, Memory]:
         c, dtype = self.c, x_BTD.dtype
         q_BTHK = split(self, "q", x_BTD, c.H, c.K, c.bias)
-        state = Memory()
+        state, segments_BT = Memory(), None
         if past is None or past.value is None:
             if context.memory_BSD is None:
                 raise UserError("cross attention needs a memory, or the past that an earlier call made of it")
@@ -76,11 +76,20 @@ class CrossAttention(nn.Module):
             k_BSGK, v_BSGK = whole_rows(*(split(self, name, memory_BSD, c.groups, c.K, c.bias) for name in "kv"))
             mask_BS = None if context.memory_mask_BS is None else sharding.replicated(context.memory_mask_BS, 1)
             state = Memory((k_BSGK.swapaxes(1, 2), v_BSGK.swapaxes(1, 2), mask_BS))
+            if context.memory_segments_BS is not None:
+                mask_BS, segments_BT = sharding.replicated(context.memory_segments_BS, 1), context.segments_BT
         else:
             k_BSGK, v_BSGK = (x_BGSK.swapaxes(1, 2).astype(dtype) for x_BGSK in past.value[:2])
             mask_BS = past.value[2]
         q_BTHK, k_BSGK, v_BSGK = keep(q_BTHK, k_BSGK, v_BSGK)
         o_BTHK = cross_attention(
-            q_BTHK, k_BSGK, v_BSGK, mask_BS, scale=c.scale, dropout=c.dropout, key=dropout_key(self, c.dropout)
+            q_BTHK,
+            k_BSGK,
+            v_BSGK,
+            mask_BS,
+            segments_BT,
+            scale=c.scale,
+            dropout=c.dropout,
+            key=dropout_key(self, c.dropout),
         )
         return merge(self, "o", o_BTHK, x_BTD.shape[-1], self.depth, c.bias_out), state

@@ -20,6 +20,7 @@ class SinusoidalConfig:
     """Sinusoidal position embeddings: fixed, no weights, any length."""
 
     base: float = 10_000.0
+    halves: bool = False  # all sines, then all cosines (Marian), instead of in turn
 
     def __post_init__(self):
         check(self, base="> 1")
@@ -52,7 +53,7 @@ class Sinusoidal(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTD: Array, positions_BT: Array) -> Array:
-        e_BTD = positions.sinusoidal(positions_BT, x_BTD.shape[-1], self.c.base).astype(x_BTD.dtype)
+        e_BTD = positions.sinusoidal(positions_BT, x_BTD.shape[-1], self.c.base, self.c.halves).astype(x_BTD.dtype)
         return x_BTD + jnp.broadcast_to(e_BTD, x_BTD.shape)
 
 

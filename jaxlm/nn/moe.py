@@ -46,11 +46,16 @@ class MoEConfig(MLPConfig):
     shared_gate: bool = False  # times sigmoid(x shared_gate)
     # An expert takes that many times its even share, on each device; None: everything.
     capacity_factor: float | None = None
+    row_capacity: int | None = None  # an expert takes the first so many choices of each row, padding included
 
     def __post_init__(self):
         super().__post_init__()
         check(
-            self, **dict.fromkeys(("E", "top_k", "groups", "topk_group"), ">= 1"), shared=">= 0", capacity_factor="> 0"
+            self,
+            **dict.fromkeys(("E", "top_k", "groups", "topk_group"), ">= 1"),
+            shared=">= 0",
+            capacity_factor="> 0",
+            row_capacity=">= 1",
         )
         if not 1 <= self.top_k <= self.E:
             raise UserError(f"top_k={self.top_k} experts of E={self.E}: top_k must be at least 1 and at most E")
@@ -103,6 +108,8 @@ class MoE(nn.Module):
             topk_group=c.topk_group,
             group_score=c.group_score,
         )
+        if c.row_capacity is not None:
+            weights_BTA = jnp.where(routing.within(ids_BTA, c.E, c.row_capacity), weights_BTA, 0)
         slots = c.slots(B * T // math.prod(sharding.mesh_size(name) for name in sharding.rows(T)))
         y_BTD = _experts(c, slots, self._expert_weights(D), x_BTD, weights_BTA, ids_BTA)
         if c.shared_mlp:

@@ -1,8 +1,20 @@
 """What a batch asks of a model."""
 
+from jaxlm.objectives.classify import Classify
 from jaxlm.objectives.masked_tokens import MaskedTokens
 from jaxlm.objectives.next_token import NextToken
 from jaxlm.objectives.objective import Batch, Objective, Spec, Sums
 from jaxlm.objectives.sequence_to_sequence import SequenceToSequence
+from jaxlm.objectives.spans import SpanCorruption
 
-__all__ = ["Batch", "MaskedTokens", "NextToken", "Objective", "SequenceToSequence", "Spec", "Sums"]
+__all__ = [
+    "Batch",
+    "Classify",
+    "MaskedTokens",
+    "NextToken",
+    "Objective",
+    "SequenceToSequence",
+    "SpanCorruption",
+    "Spec",
+    "Sums",
+]

@@ -10,7 +10,7 @@ from jaxlm import sharding
 from jaxlm.axes import Array, Params
 from jaxlm.config_check import check
 from jaxlm.losses import cross_entropy
-from jaxlm.models import Seq2SeqConfig, forward
+from jaxlm.models import EncoderConfig, MaskedHead, Seq2SeqConfig, forward
 from jaxlm.objectives.objective import Batch, Objective, Spec, Sums, is_causal, tokens, unfit
 
 
@@ -35,6 +35,8 @@ class MaskedTokens(Objective):
             raise unfit(self, model, "it reads a source beside the text; try SequenceToSequence")
         if is_causal(model):
             raise unfit(self, model, "its attention is causal, so no token sees what stands behind it; try NextToken")
+        if isinstance(model, EncoderConfig) and not isinstance(model.head, MaskedHead):
+            raise unfit(self, model, "it has no head for hidden tokens: give it head=MaskedHead()")
         if self.mask >= model.V:
             raise unfit(self, model, f"mask={self.mask} is no id of its vocabulary of {model.V}")
 
@@ -58,6 +60,11 @@ class MaskedTokens(Objective):
         out = forward(model.build(), params, shown_BT, batch["positions"], batch["segments"], dropout_key=drop)
         with jax.named_scope("loss"):
             found = cross_entropy(
-                out.hidden_BTD, out.head_VD, batch["tokens"], chosen_BT.astype(jnp.float32), softcap=model.softcap
+                out.hidden_BTD,
+                out.head_VD,
+                batch["tokens"],
+                chosen_BT.astype(jnp.float32),
+                softcap=model.softcap,
+                bias_V=out.bias_V,
             )
         return Sums(found.total, found.weight, {}), out.statistics

@@ -12,6 +12,8 @@ from jaxlm.losses import cross_entropy
 from jaxlm.models import ModelConfig, Seq2SeqConfig, forward
 from jaxlm.objectives.objective import Batch, Objective, Spec, Sums, unfit
 
+PACKED = ("source_positions", "positions", "segments")  # what a batch has besides where rows have several pairs
+
 
 @dataclasses.dataclass(frozen=True)
 class SequenceToSequence(Objective):
@@ -29,7 +31,8 @@ class SequenceToSequence(Objective):
 
     def spec(self, data: Any) -> dict[str, Spec]:
         row = lambda dtype: Spec((data.T,), dtype, ("positions",))
-        ids = dict.fromkeys(("source", "source_segments", "tokens", "labels"), row(jnp.int32))
+        more = PACKED if getattr(data, "packs", False) else ()
+        ids = dict.fromkeys(("source", "source_segments", "tokens", "labels", *more), row(jnp.int32))
         return ids | {"weights": row(jnp.float32)}
 
     def lengths(self, data: Any) -> dict[str, int]:
@@ -39,6 +42,9 @@ class SequenceToSequence(Objective):
         self, model: ModelConfig, params: Params, batch: Batch, key: Array | None = None
     ) -> tuple[Sums, dict[Any, tuple]]:
         source = {"source_BS": batch["source"], "source_segments_BS": batch["source_segments"]}
+        if "positions" in batch:  # rows of several pairs
+            source |= {"source_positions_BS": batch["source_positions"]}
+            source |= {"positions_BT": batch["positions"], "segments_BT": batch["segments"]}
         out = forward(model.build(), params, batch["tokens"], dropout_key=key, **source)
         smoothing = 0.0 if key is None else self.label_smoothing
         with jax.named_scope("loss"):
@@ -48,6 +54,7 @@ class SequenceToSequence(Objective):
                 batch["labels"],
                 batch["weights"],
                 softcap=model.softcap,
+                bias_V=out.bias_V,
                 label_smoothing=smoothing,
             )
         return Sums(found.total, found.weight, {"nll": found.nll}), out.statistics

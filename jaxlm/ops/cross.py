@@ -26,6 +26,7 @@ def cross_attention(
     k_BSGK: Array,
     v_BSGJ: Array,
     mask_BS: Array | None = None,
+    segments_BT: Array | None = None,
     *,
     scale: float | None = None,
     dropout: float = 0.0,
@@ -38,6 +39,8 @@ def cross_attention(
 
     Args:
         mask_BS: False on the memory's padding; may have one row. A row without any memory gives finite numbers.
+        segments_BT: of the queries, where rows have several texts: `mask_BS` then has the memory's segments, and a
+            query sees those of its own.
         scale: of the products q.k; K^-0.5 unless given.
         dropout: the share of probabilities set to zero, the others scaled up, where `key` is given.
         block: queries at a time.
@@ -47,32 +50,37 @@ def cross_attention(
     scale = float(K**-0.5 if scale is None else scale)
     if T == 1 and key is None:  # a step of decoding: one block in any case, without turning the values round
         mask_BTS = jnp.ones((1, 1, k_BSGK.shape[1]), bool) if mask_BS is None else mask_BS[:, None]
+        mask_BTS = mask_BTS if segments_BT is None else segments_BT[:, :, None] == mask_BTS
         return reference_attention(q_BTHK, k_BSGK, v_BSGJ, mask_BTS, scale)
     rule = Rule(causal=False, scale=scale, dropout=0.0 if key is None else dropout)
     extras = Extras(key=key).numbered(len(q_BTHK), H)
     memory = None if mask_BS is None else mask_BS.astype(jnp.int32)
 
-    def local(q_BTHK, k_BSGK, v_BSGJ, memory_BS, key, numbers_BH, first=None):
+    def local(q_BTHK, k_BSGK, v_BSGJ, segments_BT, memory_BS, key, numbers_BH, first=None):
         T, S = q_BTHK.shape[1], k_BSGK.shape[1]
         C = min(block, T)
         q_BTHK = jnp.pad(q_BTHK, ((0, 0), (0, -T % C), (0, 0), (0, 0)))  # what these see nobody reads
-        ones_1T = None if memory_BS is None else jnp.ones((1, q_BTHK.shape[1]), jnp.int32)
-        queries = Extras(segments_BT=ones_1T, key=key, numbers_BH=numbers_BH)
+        if segments_BT is not None:
+            segments_BT = jnp.pad(segments_BT, ((0, 0), (0, -T % C)))
+        elif memory_BS is not None:
+            segments_BT = jnp.ones((1, q_BTHK.shape[1]), jnp.int32)
+        queries = Extras(segments_BT=segments_BT, key=key, numbers_BH=numbers_BH)
         how = How(rule, C, [Band(0, q_BTHK.shape[1] // C, S, ahead=S)])
         o_BTHJ: Any = attend(q_BTHK, k_BSGK, v_BSGJ, queries, Extras(segments_BT=memory_BS), first, how)
         return o_BTHJ[:, :T]
 
-    given = q_BTHK, k_BSGK, v_BSGJ, memory, extras.key, extras.numbers_BH
+    given = q_BTHK, k_BSGK, v_BSGJ, segments_BT, memory, extras.key, extras.numbers_BH
     if sharding.mesh_size("positions") == 1 or sharding.rows(T)[1] is None:
         return local(*given)
 
-    def divided(q_BTHK, k_BSGK, v_BSGJ, memory_BS, key, numbers_BH):
+    def divided(q_BTHK, k_BSGK, v_BSGJ, segments_BT, memory_BS, key, numbers_BH):
         zero = jnp.zeros_like(q_BTHK[0, 0, 0, 0])
         first = lax.axis_index(AXIS) * q_BTHK.shape[1]
         # Keys and values vary over the devices as the queries do, so that their gradients are added up over these.
         k_BSGK, v_BSGJ = (x + zero.astype(x.dtype) for x in (k_BSGK, v_BSGJ))
-        return local(q_BTHK, k_BSGK, v_BSGJ, memory_BS, key, numbers_BH, first)
+        return local(q_BTHK, k_BSGK, v_BSGJ, segments_BT, memory_BS, key, numbers_BH, first)
 
     queries, keys = ("batch", "positions", "heads", None), ("batch", None, "heads", None)
     rows = (None if memory is not None and len(memory) == 1 else "batch", None)
-    return sharding.shard_map(divided, [queries, keys, keys, rows, (), ("batch", "heads")], queries, *given)
+    own = ("batch", "positions")
+    return sharding.shard_map(divided, [queries, keys, keys, own, rows, (), ("batch", "heads")], queries, *given)

@@ -24,12 +24,13 @@ def kept_pairs(rate: float, key: Array, numbers_BH: Array, query_T: Array, key_S
     So every implementation draws the same mask, in blocks of any size and on any mesh.
     """
     fold = jax.random.fold_in
-    bits = lambda number, s, t: jax.random.key_data(fold(fold(fold(key, number), t), s))[0]
 
-    def draw(numbers_BH, query_T, key_S):
+    def draw(key, numbers_BH, query_T, key_S):
+        bits = lambda number, s, t: jax.random.key_data(fold(fold(fold(key, number), t), s))[0]
         of_heads = jax.vmap(jax.vmap(jax.vmap(bits, (None, None, 0)), (None, 0, None)), (0, None, None))
         return jax.vmap(of_heads, (0, None, None))(numbers_BH, key_S, query_T)
 
     pairs = ("batch", "heads")
-    bits_BHST = sharding.shard_map(draw, [pairs, (None,), (None,)], (*pairs, None, None), numbers_BH, query_T, key_S)
+    ins, out = [(), pairs, (None,), (None,)], (*pairs, None, None)
+    bits_BHST = sharding.shard_map(draw, ins, out, key, numbers_BH, query_T, key_S)
     return bits_BHST >= np.uint32(round(rate * 2**32))

@@ -55,6 +55,15 @@ def one_hot(ids_BTA: Array, E: int) -> Array:
     return ids_BTA[..., None] == jnp.arange(E, dtype=ids_BTA.dtype)[None, None, None]
 
 
+def within(ids_BTA: Array, E: int, capacity: int) -> Array:
+    """Whether a choice is among the first `capacity` ones of its row that fell on its expert (Switch; Fedus et al.
+    2021, arXiv:2101.03961), bool (B, T, A)."""
+    chosen_BTAE = one_hot(sharding.replicated(ids_BTA, 1), E)
+    place_BTE = jnp.cumsum(chosen_BTAE.sum(2), 1)
+    first_BTAE = place_BTE[:, :, None] <= capacity
+    return (chosen_BTAE & first_BTAE).any(-1)
+
+
 def keep_groups(choice_BTE: Array, groups: int, kept: int, group_score: str) -> Array:
     """-inf for all experts but those of the best `kept` groups.
 

@@ -145,11 +145,13 @@ def block_sparse_attention(
     *,
     causal: bool = True,
     scale: float | None = None,
+    bias_P: np.ndarray | None = None,
 ) -> Array:
     """Exact attention under the pattern's mask; returns (B, T, H, K), zero for a query that sees nothing.
 
     Only the P listed pairs of blocks are gathered and multiplied: time and memory are P C^2, forward and backward.
-    The softmax of a query goes over all its pairs. `segments_BT` keeps packed documents and padding apart.
+    The softmax of a query goes over all its pairs. `segments_BT` keeps packed documents and padding apart; `bias_P` is
+    added to the scores of each of `pattern.pairs`: log 2 counts its keys twice.
     Raises UserError for a text longer than the pattern.
     """
     (B, T, H, K), G, C = q_BTHK.shape, k_BTGK.shape[2], pattern.C
@@ -175,7 +177,8 @@ def block_sparse_attention(
     q_BGRnCK = blocks(q_BTHK).reshape(B, -1, C, G, H // G, K).transpose(0, 3, 4, 1, 2, 5)
     k_BGPCK, v_BGPCK = (blocks(x).transpose(0, 3, 1, 2, 4)[:, :, column_P] for x in (k_BTGK, v_BTGK))
     s_BGRPCC = jnp.einsum("bgrpqk,bgpsk->bgrpqs", q_BGRnCK[:, :, :, row_P], k_BGPCK, preferred_element_type=jnp.float32)
-    s_BGRPCC = jnp.where(mask_B11PCC, s_BGRPCC * scale, MASKED)
+    s_BGRPCC = s_BGRPCC * scale if bias_P is None else s_BGRPCC * scale + bias_P[None, None, None, :, None, None]
+    s_BGRPCC = jnp.where(mask_B11PCC, s_BGRPCC, MASKED)
 
     # One softmax a query over all its pairs: sums and maxima over pairs of the same row of blocks.
     none_BGRnC = jnp.zeros_like(q_BGRnCK[..., 0], jnp.float32)

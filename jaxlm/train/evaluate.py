@@ -5,11 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from jaxlm.axes import Params
 from jaxlm.data import Prepared
 from jaxlm.decode import Temperature, TopP, generate, left_pad, prepare, within
+from jaxlm.models import Seq2SeqConfig
 from jaxlm.run import RunConfig
 from jaxlm.text import Tokenizer
 from jaxlm.train.batch import place, rows_here
@@ -43,6 +45,10 @@ def sample(run: RunConfig, params: Params, tokenizer: Tokenizer, step: int) -> l
     model: Any = run.model
     config, layers = prepare(model, params)
     tokens_BT, mask_BT = left_pad([tokenizer.encode(prompt, special=True) for prompt in run.prompts])
+    inputs = {}
+    if isinstance(model, Seq2SeqConfig):  # prompts are sources
+        inputs = {"source_BS": tokens_BT, "source_segments_BS": mask_BT}
+        tokens_BT, mask_BT = np.full((len(tokens_BT), 1), tokenizer.eot, np.int32), None
     new_BT, _ = generate(
         config,
         layers,
@@ -52,6 +58,7 @@ def sample(run: RunConfig, params: Params, tokenizer: Tokenizer, step: int) -> l
         sampler=within(SAMPLER, tokenizer.V, run.model.V),
         key=jax.random.fold_in(jax.random.key(run.seed), step),
         stop=tokenizer.stops,
+        inputs=inputs,
     )
     texts = (tokenizer.decode([int(i) for i in row if i >= 0], skip_special=True) for row in new_BT)
-    return [prompt + text for prompt, text in zip(run.prompts, texts, strict=True)]
+    return [prompt + " -> " * bool(inputs) + text for prompt, text in zip(run.prompts, texts, strict=True)]

@@ -16,7 +16,7 @@ from jaxlm.checkpoints.checkpoint import folders, load_params
 from jaxlm.checkpoints.digest import digest
 from jaxlm.convert.files import CONFIG, is_model, read_json
 from jaxlm.errors import UserError
-from jaxlm.models import ModelConfig, abstract
+from jaxlm.models import EncoderConfig, ModelConfig, abstract, heads, init_boxed
 from jaxlm.ops import leaves
 from jaxlm.paths import expand
 from jaxlm.run import RunConfig
@@ -52,6 +52,8 @@ def load(setup: Setup) -> Params | None:
     folder = expand(setup.run.start)
     with sharding.use(setup.mesh):
         params = convert.load(folder)[1] if is_model(folder) else leaves.dense(read_run(folder, setup.mesh)[1])
+        if isinstance(setup.run.model, EncoderConfig):
+            params = _with_own_head(setup, params)
     _compare(folder, params, setup.run.model)
     return params
 
@@ -63,9 +65,14 @@ def check(run: RunConfig) -> None:
     folder = expand(run.start)
     if is_model(folder):
         model: Any = convert.lm_config(read_json(folder / CONFIG), str(folder / CONFIG))
-        model = dataclasses.replace(model, tied=getattr(run.model, "tied", model.tied))  # as the weights have it
     else:
         model = _config(folder)[1].model
+    if isinstance(model, EncoderConfig) and isinstance(run.model, EncoderConfig):
+        model = dataclasses.replace(  # another head is begun anew
+            model, head=run.model.head, pooler=run.model.pooler, next_sentence=run.model.next_sentence
+        )
+    elif (tied := getattr(run.model, "tied", None)) is not None and hasattr(model, "tied"):
+        model = dataclasses.replace(model, tied=tied)  # the weights tell
     _compare(folder, abstract(model)[0], run.model)
 
 
@@ -78,6 +85,20 @@ def _compare(folder: Path, params: Params, model: ModelConfig) -> None:
                 f"start {folder} is another model: {name} is {there.get(name, 'absent')} there and "
                 f"{here.get(name, 'absent')} in this run's model"
             )
+
+
+def _with_own_head(setup: Setup, params: Params) -> Params:
+    """An encoder's parameters with a fresh head, and pooler, where those that are there are of another kind: one that
+    restored hidden tokens learns to classify."""
+    shapes, axes = abstract(setup.run.model)
+    sizes = lambda tree, names: {name: jax.tree.map(lambda x: x.shape, tree[name]) for name in names if name in tree}
+    parts = heads.WEIGHTS, ("pooler", "pooler_bias"), ("next_sentence", "next_sentence_bias")
+    other = [name for part in parts if sizes(params, part) != sizes(shapes, part) for name in part]
+    new = [name for name in other if name in shapes]
+    where = {name: sharding.shardings(axes[name], shapes[name], setup.mesh) for name in new}
+    init = lambda key: {name: sharding.unbox(init_boxed(setup.run.model, key))[name] for name in new}
+    made = jax.jit(init, out_shardings=where)(jax.random.key(setup.run.seed))
+    return {name: tree for name, tree in params.items() if name not in other} | made
 
 
 def read_run(path: Path, mesh: Any = None) -> tuple[RunConfig, Params]:

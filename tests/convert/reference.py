@@ -32,3 +32,17 @@ def learn(lm: LanguageModel, tokens_BT: np.ndarray) -> tuple[float, np.ndarray, 
 
     (value, logits_BTV), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(lm.params)
     return float(value), np.asarray(logits_BTV), lm.to_hf(gradients)
+
+
+def learn_pairs(
+    model: Any, source_BS: Any, mask_BS: Any, target_BT: np.ndarray, labels_BT: np.ndarray
+) -> tuple[float, np.ndarray, dict[str, np.ndarray]]:
+    """The mean loss of all labels of an encoder-decoder, the logits, and gradients by the names of tensors."""
+    labels_BT1 = jnp.asarray(labels_BT, jnp.int32)[..., None]
+
+    def loss(params: Any) -> tuple[Any, Any]:
+        logits_BTV = model.logits(source_BS, target_BT, mask_BS, params=params)
+        return -jnp.take_along_axis(jax.nn.log_softmax(logits_BTV), labels_BT1, -1).mean(), logits_BTV
+
+    (value, logits_BTV), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(model.params)
+    return float(value), np.asarray(logits_BTV), model.to_hf(gradients)

@@ -74,6 +74,23 @@ def test_decoding(lm, inputs, expected):
         continued(inputs["padded_prompt_ids"], inputs["padded_prompt_mask"], expected["padded_greedy"])
 
 
+def test_beam_search(lm, inputs, expected):
+    """Without an end token, and with one."""
+    prompts, wanted = inputs["prompt_ids"], expected["beam"]
+    T, stops, lm.stops = prompts.shape[1], lm.stops, ()
+    try:
+        for stop, name in ((None, "beam"), (int(expected["beam_eos_token_id"]), "beam_eos")):
+            out = lm.generate(prompts, wanted.shape[1] - T, sampler=jaxlm.Beam(3), stop=stop)
+            new = expected[name][:, T:]
+            np.testing.assert_array_equal(out.tokens[:, : new.shape[1]], new)
+            assert (out.tokens[:, new.shape[1] :] == -1).all()
+            np.testing.assert_allclose(out.scores, expected[f"{name}_scores"], rtol=0, atol=1e-4)
+            assert (np.diff(out.alternatives[1]) <= 0).all()
+            np.testing.assert_array_equal(out.alternatives[0][:, 0], out.tokens)
+    finally:
+        lm.stops = stops
+
+
 def test_the_older_spelling_of_the_config_is_the_same_model(lm, folder, tmp_path):
     if not (folder / "config_legacy.json").exists():
         pytest.skip("its config has one spelling only")

@@ -26,7 +26,7 @@ from jaxlm.decode import (
 from jaxlm.decode.prefill import first_pass
 from jaxlm.decode.state import BUCKET
 from jaxlm.errors import UserError
-from jaxlm.models import LM
+from jaxlm.models import LM, abstract
 from jaxlm.models import lm as models
 from jaxlm.nn import AttentionConfig, BlockConfig, Context, CrossAttentionConfig, Memory, MLPConfig
 from jaxlm.sharding import MeshConfig
@@ -257,7 +257,7 @@ def test_a_model_may_read_more_than_tokens_once(model, monkeypatch):
 def test_the_same_on_a_mesh_that_does_not_divide_the_rows(config):
     expected = run("windows")
     with on(config):
-        mesh, (shapes, axes) = compat.concrete_mesh(), models.abstract(MODELS["windows"])
+        mesh, (shapes, axes) = compat.concrete_mesh(), abstract(MODELS["windows"])
         tree = jax.device_put(params("windows"), sharding.shardings(axes, shapes, mesh))
         layout, layers = prepare(MODELS["windows"], tree)
         found = generate(layout, layers, TOKENS, mask_BT=MASK, max_new_tokens=NEW, sampler=Sampler(), key=KEY)

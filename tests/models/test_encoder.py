@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxlm.errors import UserError
-from jaxlm.models import EncoderConfig, flops
+from jaxlm.models import EncoderConfig, MaskedHead, SequenceHead, flops
 from jaxlm.nn import AttentionConfig, BlockConfig, LayerNormConfig, LayersConfig, LearnedConfig, MLPConfig
 from jaxlm.nn.stack import unstack
 from tests.weights import weights
@@ -50,7 +50,7 @@ def slow(p, tokens_T, types_T):
         y = gelu(x @ m["up"] + m["up_bias"]) @ m["down"] + m["down_bias"]
         x = layer_norm(block["norm2_sum"], x + y)
     x = layer_norm(p["transform_norm"], gelu(x @ p["transform"] + p["transform_bias"]))
-    return x @ p["embed"]["table"].T
+    return x @ p["embed"]["table"].T + p["head_bias"]
 
 
 def test_it_is_the_formulas():
@@ -80,4 +80,10 @@ def test_what_cannot_be():
     with pytest.raises(UserError, match="at least one group"):
         EncoderConfig(V, D, ())
     with pytest.raises(UserError, match="unknown activation 'gelo': did you mean 'gelu'"):
-        EncoderConfig(V, D, BERT.layers, activation="gelo")
+        MaskedHead("gelo")
+    with pytest.raises(UserError, match="the head reads the pooled text: set pooler=true"):
+        EncoderConfig(V, D, BERT.layers, head=SequenceHead(("a", "b")))
+    with pytest.raises(UserError, match="labels must differ, and 'a' is there twice"):
+        SequenceHead(("a", "b", "a"))
+    with pytest.raises(UserError, match="this encoder has no head"):
+        EncoderConfig(V, D, BERT.layers, head=None).build().apply({"params": {}}, TOKENS)

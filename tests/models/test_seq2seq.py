@@ -109,3 +109,51 @@ def test_what_cannot_be():
         dataclasses.replace(MODEL, encoder=())
     with pytest.raises(UserError, match="cross attention needs a memory"):
         MODEL.build().apply({"params": PARAMS}, TARGET)
+
+
+def test_padding_on_the_left_changes_nothing():
+    turn = lambda x: np.stack([np.roll(row, S - n) for row, n in zip(x, LENGTHS)])
+    logits = lambda source, segments: MODEL.build().apply(
+        {"params": PARAMS}, TARGET, source_BS=source, source_segments_BS=segments
+    )
+    np.testing.assert_allclose(logits(turn(SOURCE), turn(SEGMENTS)), logits(SOURCE, SEGMENTS), atol=2e-5)
+
+
+def test_the_encoder_alone_is_that_of_the_whole():
+    """And a bias of the logits and an untrained token have their say, but no gradient."""
+    model = dataclasses.replace(MODEL, logit_bias=True, untrained=int(SOURCE[0, 0]))
+    params = weights(model.build(), TARGET, **MORE)
+    run = lambda params: model.build().apply({"params": params}, TARGET, **MORE)
+    without = {name: x for name, x in params.items() if name != "logit_bias"}
+    plain = MODEL.build().apply({"params": without}, TARGET, **MORE)
+    np.testing.assert_allclose(run(params) - plain, np.broadcast_to(params["logit_bias"], plain.shape), atol=1e-5)
+    gradient = jax.grad(lambda params: run(params)[..., :1].sum())(params)  # of a token that no text has
+    assert not gradient["logit_bias"].any()
+    assert not gradient["embed"]["table"][SOURCE[0, 0]].any() and gradient["embed"]["table"][SOURCE[0, 1]].any()
+    memory = model.build().apply({"params": params}, SOURCE, SEGMENTS, method="encode")
+    for b in range(B):
+        alone = model.build().apply({"params": params}, SOURCE[b : b + 1, : LENGTHS[b]], method="encode")
+        np.testing.assert_allclose(memory[b, : LENGTHS[b]], alone[0], atol=2e-5)
+
+
+def test_packed_pairs_do_not_see_each_other():
+    """Two pairs in a row against each alone: logits, and gradients of a sum of them."""
+    first, second = (SOURCE[:1, :4], TARGET[:1, :3]), (SOURCE[1:2, :2], TARGET[1:2, :2])
+    at = lambda *sizes: np.concatenate([np.arange(n) for n in sizes])[None]
+    of = lambda *sizes: np.concatenate([np.full(n, i) for i, n in enumerate(sizes, 1)])[None]
+    row = {
+        "source_BS": np.concatenate([first[0], second[0], [[0]]], 1),
+        "source_segments_BS": np.append(of(4, 2), [[0]], 1),
+        "source_positions_BS": np.append(at(4, 2), [[0]], 1),
+        "positions_BT": at(3, 2),
+        "segments_BT": of(3, 2),
+    }
+    tokens = np.concatenate([first[1], second[1]], 1)
+    together = lambda p: MODEL.build().apply({"params": p}, tokens, **row)
+    alone = lambda p: jax.numpy.concatenate(
+        [MODEL.build().apply({"params": p}, target, source_BS=source) for source, target in (first, second)], 1
+    )
+    np.testing.assert_allclose(together(PARAMS), alone(PARAMS), atol=2e-5)
+    mix = np.random.default_rng(1).normal(size=(1, 5, V))
+    found, wanted = (jax.grad(lambda p, f=f: (f(p) * mix).sum())(PARAMS) for f in (together, alone))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3), found, wanted)

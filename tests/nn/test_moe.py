@@ -46,6 +46,7 @@ CONFIGS = {
     "plain": MoEConfig(F=F, E=E, top_k=3, activation="relu", gated=False, bias=True),
     "switch": MoEConfig(F=F, E=E, top_k=1, activation="relu", gated=False, norm_topk_prob=False, capacity_factor=1.0),
     "capped": MoEConfig(F=F, E=E, top_k=k, bias=True, capacity_factor=0.75),
+    "rows": MoEConfig(F=F, E=3, top_k=1, activation="relu", gated=False, norm_topk_prob=False, row_capacity=2),
 }
 
 
@@ -71,10 +72,13 @@ def loop(c: MoEConfig, p: dict, x_BTD):
         group_score=c.group_score,
     )
     taken, rows = dict.fromkeys(range(c.E), 0), []
+    most = c.slots(len(x_MD)) if c.row_capacity is None else c.row_capacity
     for m, ids in enumerate(np.asarray(ids_BTA[0])):
         y = jnp.zeros(D)
+        if c.row_capacity is not None and m % T == 0:
+            taken = dict.fromkeys(range(c.E), 0)
         for a, e in enumerate(ids.tolist()):
-            if taken[e] == c.slots(len(x_MD)):
+            if taken[e] == most:
                 continue
             taken[e] += 1
             own = {part: w[e] for part, w in p.items() if part.split("_")[0] in ("gate", "up", "down")}

@@ -106,3 +106,16 @@ def test_memory_is_linear_in_both_lengths():
         sizes = [temporary(program(*(n * 2 if n == long else n for n in shape))), temporary(program(*shape))]
         assert math.log2(sizes[0] / sizes[1]) <= 1.1, shape
     assert temporary(program(long, long)) <= 10 * temporary(program(short, short))
+
+
+@pytest.mark.parametrize("config", [None, *CONTEXT], ids=name)
+def test_a_query_sees_the_memory_of_its_own_segment(config):
+    segments, memory = np.sort(RNG.integers(1, 4, (B, T)), 1), np.sort(RNG.integers(0, 4, (B, S)), 1)
+    memory[:, :4] = [0, 1, 2, 3]  # each has some
+    mask_BTS = segments[:, :, None] == memory[:, None]
+    wanted = with_gradients(lambda q, k, v: reference_attention(q, k, v, mask_BTS, SCALE))(*QKV_DO)
+    run = lambda q, k, v, memory, segments: cross_attention(q, k, v, memory, segments, scale=SCALE, block=4)
+    with on(config) as put:
+        args = [put(x, *names) for x, names in zip(QKV_DO, NAMES)]
+        found = with_gradients(run)(*args, put(memory, "batch", None), put(segments, "batch", "positions"))
+    chex.assert_trees_all_close(found, wanted, atol=2e-5)

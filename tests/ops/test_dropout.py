@@ -3,7 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxlm import compat
 from jaxlm.ops import dropout
+from jaxlm.ops.dropout import kept_pairs
 from jaxlm.sharding import MeshConfig
 from tests.meshes import MESHES, name, on
 
@@ -52,3 +54,14 @@ def test_the_mask_does_not_depend_on_the_mesh(config: MeshConfig):
     with on(config) as put:
         y = jax.jit(lambda x, key: dropout(x, 0.5, key, *NAMES))(put(X, *NAMES), KEY)
     np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize("config", MESHES[4:6], ids=name)
+def test_the_pairs_that_are_kept_do_not_depend_on_the_mesh(config: MeshConfig):
+    numbers, places = np.arange(32).reshape(8, 4), np.arange(6)
+    keep = jax.jit(lambda key, numbers: kept_pairs(0.3, key, numbers, places, places))
+    expected = keep(KEY, numbers)
+    assert 0.2 < 1 - np.mean(expected) < 0.4
+    with on(config) as put:
+        key = jax.device_put(KEY, jax.sharding.NamedSharding(compat.concrete_mesh(), jax.sharding.PartitionSpec()))
+        np.testing.assert_array_equal(keep(key, put(numbers, "batch", "heads")), expected)

@@ -20,6 +20,8 @@ def test_sinusoids(base):
     e = sinusoidal(POSITIONS, D, base)
     assert e.dtype == jnp.float32
     np.testing.assert_allclose(e, expected, atol=2e-5)
+    halves = np.concatenate([expected[..., 0::2], expected[..., 1::2]], -1)
+    np.testing.assert_allclose(sinusoidal(POSITIONS, D, base, halves=True), halves, atol=2e-5)
 
 
 @pytest.mark.parametrize("scale, step", [(0.1, 8192.0), (0.5, 3.0)])

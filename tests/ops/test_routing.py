@@ -102,3 +102,16 @@ def test_an_even_router_has_balance_loss_one():
     ids = jnp.arange(B * 6 * 2).reshape(B, 6, 2) % E
     found = routing.statistics(jnp.zeros((B, 6, E)), ids, "softmax")
     np.testing.assert_allclose([found["balance_loss"], found["z_loss"]], [1, np.log(E) ** 2], rtol=1e-6)
+
+
+@pytest.mark.parametrize("capacity", [1, 2, 5])
+def test_an_expert_takes_the_first_choices_of_a_row(capacity):
+    ids = RNG.integers(0, 3, (B, T, 2))
+    ids[..., 1] = ids[..., 0] + 3  # a token's choices are different experts
+    found = routing.within(jnp.asarray(ids), 6, capacity)
+    for b in range(B):
+        taken = dict.fromkeys(range(6), 0)
+        for t in range(T):
+            for a in range(2):
+                taken[ids[b, t, a]] += 1
+                assert bool(found[b, t, a]) == (taken[ids[b, t, a]] <= capacity)

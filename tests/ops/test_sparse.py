@@ -160,3 +160,13 @@ def test_what_makes_no_sense():
     ]:
         with pytest.raises(UserError, match=words):
             make()
+
+
+def test_a_bias_of_log_2_counts_the_keys_of_a_pair_twice():
+    q, k, v, *_ = Case(T=8).arrays()
+    pattern = Pattern(4, ((0, 1), (0, 1)))
+    twice = np.log(np.where(pattern.pairs(8, False)[1] == 0, 2, 1)).astype(np.float32)
+    found = block_sparse_attention(q, k, v, pattern, causal=False, bias_P=twice)
+    again = [jnp.concatenate([x, x[:, :4]], 1) for x in (k, v)]
+    mask = np.ones((2, 8, 12), bool)
+    np.testing.assert_allclose(found, reference_attention(q, *again, mask, 8**-0.5), atol=1e-5)

@@ -1,0 +1,69 @@
+"""What every loaded model has and can do, whatever it computes: parameters, config, tokenizer; saving."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxlm import arguments, convert
+from jaxlm.axes import Params
+from jaxlm.errors import UserError
+from jaxlm.models import ModelConfig
+from jaxlm.ops import leaves
+from jaxlm.paths import expand
+from jaxlm.text import Tokenizer
+
+
+class Loaded:
+    """The base of `LanguageModel` and its like: a Flax module, its parameters, its config and its tokenizer (or None).
+
+    `source` tells how to write a model that came in Hugging Face's layout as it was.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        params: Params,
+        tokenizer: Tokenizer | None,
+        source: convert.Source | None = None,
+    ):
+        self.config, self.params, self.tokenizer, self.source = config, params, tokenizer, source
+        self.model: Any = config.build()
+
+    def to_hf(self, tree: Params | None = None) -> dict[str, np.ndarray]:
+        """The parameters, or any tree like them (gradients), by Hugging Face's names and in its layout."""
+        tree = self.params if tree is None else self._alike(tree, "the tree")
+        return dict(convert.to_hf(leaves.dense(tree), self.config, self._source()))
+
+    def save(
+        self,
+        folder: str | Path,
+        max_shard_size: int | str = "5GB",
+        dtype: str | None = None,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """Write the model in Hugging Face's layout, which `load` and other libraries open; see `convert.save`."""
+        folder = expand(folder)
+        params = leaves.dense(self.params)
+        convert.save(folder, self.config, params, self._source(), self.tokenizer, max_shard_size, dtype, say)
+
+    def _source(self) -> convert.Source:
+        return self.source or convert.describe(self.config, self.tokenizer and self.tokenizer.eot)
+
+    def _needed_tokenizer(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise UserError("this model has no tokenizer: give tokens, not text")
+        return self.tokenizer
+
+    def _alike(self, tree: Any, name: str) -> Params:
+        """The tree. Raises UserError where it is not like the parameters."""
+        shapes = lambda tree: jax.tree.map(np.shape, tree)
+        try:
+            alike = isinstance(tree, Mapping) and shapes(tree) == shapes(self.params)
+        except ValueError:  # leaves that are ragged lists
+            alike = False
+        if not alike:
+            raise UserError(f"{name} must be a tree of arrays like lm.params, got {arguments.kind(tree)}")
+        return tree

@@ -1,0 +1,41 @@
+"""Spans of a text at random: which tokens they cover, and the text with a mark in place of each.
+
+All counts follow from the length alone, so that shapes are known before anything is drawn.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxlm.axes import Array
+
+
+def counts(T: int, rate: float, mean: float) -> tuple[int, int]:
+    """How many of T tokens are in spans, and in how many, of `mean` tokens on average: at least one each, and as many
+    tokens outside as there are spans. T is at least 2."""
+    noise = min(max(round(T * rate), 1), T - 1)
+    return noise, min(max(round(noise / mean), 1), noise, T - noise)
+
+
+def cut(key: Array, n: int, parts: int) -> Array:
+    """Lengths (parts,), each at least 1, of a random cut of n into parts, all cuts alike."""
+    first_n = jnp.concatenate([jnp.zeros(1, int), jax.random.permutation(key, jnp.arange(n - 1) < parts - 1)])
+    part_n = jnp.cumsum(first_n)
+    return jnp.sum(part_n[None] == jnp.arange(parts)[:, None], 1)
+
+
+def random_spans(key: Array, T: int, rate: float, mean: float) -> Array:
+    """Where a text's spans lie, bool (T,): it begins outside of one and ends in one (T5; Raffel et al. 2019,
+    arXiv:1910.10683, 3.1.4)."""
+    noise, parts = counts(T, rate, mean)
+    inside, outside = jax.random.split(key)
+    lengths = jnp.stack([cut(outside, T - noise, parts), cut(inside, noise, parts)], 1).reshape(-1)
+    return jnp.searchsorted(jnp.cumsum(lengths), jnp.arange(T), side="right") % 2 == 1
+
+
+def replaced(tokens_T: Array, span_T: Array, marks_P: Array, length: int) -> Array:
+    """The first `length` tokens of the text with the mark of its number in place of each of its spans."""
+    first_T = span_T & ~jnp.pad(span_T, (1, 0))[:-1]
+    number_T = jnp.clip(jnp.cumsum(first_T) - 1, 0, len(marks_P) - 1)
+    marked_T = jnp.where(first_T, marks_P[number_T], tokens_T)
+    order_T = jnp.argsort(span_T & ~first_T, stable=True)  # what stays comes first
+    return marked_T[order_T][:length]
