@@ -40,6 +40,9 @@ def _attempts(config: LMConfig) -> Iterator[tuple[Any, str, dict[str, Any]]]:
     for known, family in itertools.product(spellings(config), FAMILIES):
         for kind in family.MODEL_TYPES:
             yield family, kind, known
+    for family in FAMILIES:  # those whose layers no other family has
+        if (known := getattr(family, "fields", lambda config: None)(config)) is not None:
+            yield from ((family, kind, known) for kind in family.MODEL_TYPES)
 
 
 def _essence(config: Any) -> Any:

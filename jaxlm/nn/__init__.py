@@ -11,6 +11,7 @@ from jaxlm.nn.differential import Differential, DifferentialConfig
 from jaxlm.nn.embed import Embed, Learned, LearnedConfig, Sinusoidal, SinusoidalConfig
 from jaxlm.nn.linear_attention import LinearAttention, LinearAttentionConfig
 from jaxlm.nn.linformer import Linformer, LinformerConfig
+from jaxlm.nn.mamba import Mamba, MambaConfig
 from jaxlm.nn.mixer import FeedForwardConfig, LayerConfig, MixerConfig
 from jaxlm.nn.mla import MLA, MLAConfig
 from jaxlm.nn.mlp import MLP, MLPConfig
@@ -61,6 +62,8 @@ __all__ = [
     "LinformerConfig",
     "MLAConfig",
     "MLPConfig",
+    "Mamba",
+    "MambaConfig",
     "Memory",
     "MixerConfig",
     "MoE",

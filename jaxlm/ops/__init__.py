@@ -4,6 +4,7 @@ from jaxlm.ops.activations import ACTIVATIONS, glu
 from jaxlm.ops.additive import additive_attention
 from jaxlm.ops.attention import attention, attention_with_past, reference_attention
 from jaxlm.ops.blockwise import blockwise_attention
+from jaxlm.ops.conv import causal_conv
 from jaxlm.ops.cross import cross_attention
 from jaxlm.ops.dropout import dropout
 from jaxlm.ops.embedding import lookup, one_hot_lookup
@@ -34,6 +35,7 @@ from jaxlm.ops.relative import (
 from jaxlm.ops.ring import ring_attention
 from jaxlm.ops.rnn import gru, gru_step, lstm, lstm_step
 from jaxlm.ops.rope import rotate
+from jaxlm.ops.selective_scan import selective_scan, selective_scan_step
 from jaxlm.ops.similarity import analogy, cosine_similarity, nearest_neighbours
 from jaxlm.ops.sparse import Fixed, Local, Pattern, Strided, block_sparse_attention, dense_mask, pattern_mask
 from jaxlm.ops.ulysses import ulysses_attention
@@ -56,6 +58,7 @@ __all__ = [
     "bucket_bias",
     "bucket_bias_at",
     "cache_slots",
+    "causal_conv",
     "causal_linear_attention",
     "cosine_similarity",
     "cross_attention",
@@ -84,6 +87,8 @@ __all__ = [
     "ring_attention",
     "rms_norm",
     "rotate",
+    "selective_scan",
+    "selective_scan_step",
     "shaw_attention",
     "sinusoidal",
     "t5_bucket",
