@@ -14,7 +14,7 @@ from jaxlm.convert.spellings import spellings
 from jaxlm.errors import UserError
 from jaxlm.models import LMConfig
 
-COMPUTATION = ("dtype", "remat", "unroll", "implementation", "dropout")  # no part of what a model is
+COMPUTATION = ("dtype", "remat", "unroll", "implementation", "chunk_size", "dropout")  # no part of what a model is
 
 
 def describe(config: LMConfig, eot: int | None = None) -> Source:

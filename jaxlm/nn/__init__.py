@@ -12,6 +12,7 @@ from jaxlm.nn.embed import Embed, Learned, LearnedConfig, Sinusoidal, Sinusoidal
 from jaxlm.nn.linear_attention import LinearAttention, LinearAttentionConfig
 from jaxlm.nn.linformer import Linformer, LinformerConfig
 from jaxlm.nn.mamba import Mamba, MambaConfig
+from jaxlm.nn.mamba2 import Mamba2, Mamba2Config
 from jaxlm.nn.mixer import FeedForwardConfig, LayerConfig, MixerConfig
 from jaxlm.nn.mla import MLA, MLAConfig
 from jaxlm.nn.mlp import MLP, MLPConfig
@@ -63,6 +64,8 @@ __all__ = [
     "MLAConfig",
     "MLPConfig",
     "Mamba",
+    "Mamba2",
+    "Mamba2Config",
     "MambaConfig",
     "Memory",
     "MixerConfig",

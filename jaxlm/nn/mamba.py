@@ -38,10 +38,10 @@ class MambaConfig(MixerConfig):
     bias: bool = False  # of the projections in and out
     conv_bias: bool = True
     eps: float | None = None  # of RMS norms without weights over what step sizes, B and C come from (Falcon Mamba)
-    chunk: int = CHUNK  # positions that are computed in parallel
+    chunk_size: int = CHUNK  # positions that are computed in parallel
 
     def __post_init__(self):
-        check(self, F=">= 1", Z=">= 1", W=">= 2", L=">= 1", eps="> 0", chunk=">= 1")
+        check(self, F=">= 1", Z=">= 1", W=">= 2", L=">= 1", eps="> 0", chunk_size=">= 1")
 
     def build(self, depth: int, name: str) -> nn.Module:
         return Mamba(self, depth, name=name)
@@ -84,7 +84,7 @@ class Mamba(nn.Module):
         a_FZ = -jnp.exp(weight(self, "a_log", (c.F, c.Z), ("mlp", None), _rates))
         skip_F = weight(self, "skip", (c.F,), ("mlp",), nn.initializers.ones_init())
         y_BTF, state = selective_scan(
-            x_BTF, jax.nn.softplus(delta_BTF), a_FZ, b_BTZ, c_BTZ, skip_F, state, segments_BT, c.chunk
+            x_BTF, jax.nn.softplus(delta_BTF), a_FZ, b_BTZ, c_BTZ, skip_F, state, segments_BT, c.chunk_size
         )
         y_BTF = sharding.constrain(y_BTF * jax.nn.silu(gate_BTF), *sharding.rows(T)[:2], "mlp")
         w_FD = weight(self, "o", (c.F, D), ("mlp", "embed"), init.residual((0,), self.depth), (0,))

@@ -38,6 +38,7 @@ from jaxlm.ops.rope import rotate
 from jaxlm.ops.selective_scan import selective_scan, selective_scan_step
 from jaxlm.ops.similarity import analogy, cosine_similarity, nearest_neighbours
 from jaxlm.ops.sparse import Fixed, Local, Pattern, Strided, block_sparse_attention, dense_mask, pattern_mask
+from jaxlm.ops.ssd import ssd, ssd_step
 from jaxlm.ops.ulysses import ulysses_attention
 
 __all__ = [
@@ -91,6 +92,8 @@ __all__ = [
     "selective_scan_step",
     "shaw_attention",
     "sinusoidal",
+    "ssd",
+    "ssd_step",
     "t5_bucket",
     "temperature",
     "ulysses_attention",

@@ -15,8 +15,8 @@ from tests.weights import boxed
 F, Z = 12, 4
 CONFIGS = {
     "plain": MambaConfig(F, Z),
-    "falcon": MambaConfig(F, Z, L=3, W=3, conv_bias=False, eps=1e-3, chunk=2),
-    "biased": MambaConfig(F, Z, bias=True, chunk=3),
+    "falcon": MambaConfig(F, Z, L=3, W=3, conv_bias=False, eps=1e-3, chunk_size=2),
+    "biased": MambaConfig(F, Z, bias=True, chunk_size=3),
 }
 ALL = pytest.mark.parametrize("c", CONFIGS.values(), ids=CONFIGS)
 
@@ -86,13 +86,13 @@ def test_how_the_weights_begin():
 def test_what_makes_no_sense():
     with pytest.raises(UserError, match="W=1 must be at least 2"):
         MambaConfig(12, W=1)
-    with pytest.raises(UserError, match="chunk=0 must be at least 1"):
-        MambaConfig(12, chunk=0)
+    with pytest.raises(UserError, match="chunk_size=0 must be at least 1"):
+        MambaConfig(12, chunk_size=0)
 
 
 # A language model of them --------------------------------------------------------------------------------------------
 
-MODEL = mixers.model(BlockConfig(MambaConfig(32, Z, chunk=8), None))
+MODEL = mixers.model(BlockConfig(MambaConfig(32, Z, chunk_size=8), None))
 
 
 def test_generating_is_the_full_forward():
