@@ -34,6 +34,7 @@ from jaxlm.convert import (
     qwen2,
     qwen3,
     qwen3_moe,
+    recurrent_gemma,
     smollm3,
 )
 from jaxlm.convert.fields import Fields
@@ -67,6 +68,7 @@ FAMILIES = (
     qwen2,
     qwen3,
     qwen3_moe,
+    recurrent_gemma,
     smollm3,
 )
 

@@ -19,6 +19,7 @@ from jaxlm.nn.mlp import MLP, MLPConfig
 from jaxlm.nn.moe import MoE, MoEConfig
 from jaxlm.nn.norm import LayerNorm, LayerNormConfig, RMSNorm, RMSNormConfig
 from jaxlm.nn.pipeline import PipelineConfig
+from jaxlm.nn.rg_lru import RGLRU, RGLRUConfig
 from jaxlm.nn.rnn import GRU, LSTM, GRUConfig, LSTMConfig, RNNConfig
 from jaxlm.nn.rope import RopeConfig
 from jaxlm.nn.sparse import SparseAttention, SparseAttentionConfig
@@ -30,6 +31,7 @@ __all__ = [
     "LSTM",
     "MLA",
     "MLP",
+    "RGLRU",
     "AdditiveAttention",
     "AdditiveAttentionConfig",
     "AlibiConfig",
@@ -75,6 +77,7 @@ __all__ = [
     "ParallelConfig",
     "PipelineConfig",
     "QKNormConfig",
+    "RGLRUConfig",
     "RMSNorm",
     "RMSNormConfig",
     "RNNConfig",

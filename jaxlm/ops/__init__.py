@@ -19,7 +19,7 @@ from jaxlm.ops.linear_attention import (
 from jaxlm.ops.linformer import linformer_attention
 from jaxlm.ops.masks import cache_slots, visible
 from jaxlm.ops.mla import latent_attention_with_past
-from jaxlm.ops.norms import layer_norm, rms_norm
+from jaxlm.ops.norms import grouped_rms_norm, layer_norm, rms_norm
 from jaxlm.ops.pipeline import pipeline
 from jaxlm.ops.positions import sinusoidal, temperature
 from jaxlm.ops.relative import (
@@ -32,6 +32,7 @@ from jaxlm.ops.relative import (
     shaw_attention,
     t5_bucket,
 )
+from jaxlm.ops.rg_lru import rg_lru, rg_lru_step
 from jaxlm.ops.ring import ring_attention
 from jaxlm.ops.rnn import gru, gru_step, lstm, lstm_step
 from jaxlm.ops.rope import rotate
@@ -68,6 +69,7 @@ __all__ = [
     "dropout",
     "elu_features",
     "glu",
+    "grouped_rms_norm",
     "gru",
     "gru_step",
     "latent_attention_with_past",
@@ -85,6 +87,8 @@ __all__ = [
     "pipeline",
     "positive_features",
     "reference_attention",
+    "rg_lru",
+    "rg_lru_step",
     "ring_attention",
     "rms_norm",
     "rotate",
