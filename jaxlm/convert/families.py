@@ -35,6 +35,7 @@ from jaxlm.convert import (
     qwen3,
     qwen3_moe,
     recurrent_gemma,
+    rwkv,
     smollm3,
 )
 from jaxlm.convert.fields import Fields
@@ -69,6 +70,7 @@ FAMILIES = (
     qwen3,
     qwen3_moe,
     recurrent_gemma,
+    rwkv,
     smollm3,
 )
 

@@ -22,6 +22,7 @@ from jaxlm.nn.pipeline import PipelineConfig
 from jaxlm.nn.rg_lru import RGLRU, RGLRUConfig
 from jaxlm.nn.rnn import GRU, LSTM, GRUConfig, LSTMConfig, RNNConfig
 from jaxlm.nn.rope import RopeConfig
+from jaxlm.nn.rwkv import ChannelMix, ChannelMixConfig, TimeMix, TimeMixConfig, rwkv_layer
 from jaxlm.nn.sparse import SparseAttention, SparseAttentionConfig
 from jaxlm.nn.stack import LayersConfig, Stack, group_layers, stack, unstack
 from jaxlm.nn.state import KVSlots, Memory, Recurrent, State
@@ -43,6 +44,8 @@ __all__ = [
     "Branches",
     "BranchesConfig",
     "BucketsConfig",
+    "ChannelMix",
+    "ChannelMixConfig",
     "Context",
     "CrossAttention",
     "CrossAttentionConfig",
@@ -90,7 +93,10 @@ __all__ = [
     "Stack",
     "State",
     "TemperatureConfig",
+    "TimeMix",
+    "TimeMixConfig",
     "group_layers",
+    "rwkv_layer",
     "stack",
     "unstack",
 ]

@@ -41,6 +41,7 @@ from jaxlm.ops.similarity import analogy, cosine_similarity, nearest_neighbours
 from jaxlm.ops.sparse import Fixed, Local, Pattern, Strided, block_sparse_attention, dense_mask, pattern_mask
 from jaxlm.ops.ssd import ssd, ssd_step
 from jaxlm.ops.ulysses import ulysses_attention
+from jaxlm.ops.wkv import wkv, wkv_step
 
 __all__ = [
     "ACTIVATIONS",
@@ -102,4 +103,6 @@ __all__ = [
     "temperature",
     "ulysses_attention",
     "visible",
+    "wkv",
+    "wkv_step",
 ]
