@@ -38,7 +38,7 @@ def config(c: Fields) -> LMConfig:
     if len(limit) != 2 or limit[0] != 0 or limit[1] not in INFINITE:
         raise c.error("time_step_limit", f"other than from 0 to infinity is not supported, not {str(limit)[:60]}")
     D, H, K = c.size("hidden_size"), c.size("num_heads", default=128), c.size("head_dim", default=64)
-    if H * K != D * c.size("expand", default=2):
+    if D * c.size("expand", default=2) != H * K:
         raise c.error("num_heads", f"{H} of width {K} are not expand times hidden_size {D}")
     eps = c.positive("layer_norm_epsilon", default=1e-5)
     mixer = Mamba2Config(

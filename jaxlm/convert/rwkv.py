@@ -59,9 +59,7 @@ NAMES = {
 
 def config(c: Fields) -> LMConfig:
     D, eps = c.size("hidden_size"), c.positive("layer_norm_epsilon", default=1e-5)
-    layer = rwkv_layer(
-        D, c.size("attention_hidden_size", default=D), c.size("intermediate_size", default=4 * D), eps
-    )
+    layer = rwkv_layer(D, c.size("attention_hidden_size", default=D), c.size("intermediate_size", default=4 * D), eps)
     return LMConfig(
         V=c.size("vocab_size"),
         D=D,

@@ -77,9 +77,7 @@ class RGLRU(nn.Module):
         gate_BTHK = rows(split(self, "gate", x_BTD, H, K, bias=True))
         x_BTHK = rows(split(self, "x", x_BTD, H, K, bias=True))
         w_WHK = weight(self, "conv", (c.W, H, K), (None, "heads", None), init.fan_in((0,)))
-        x_BTHK, conv = causal_conv(
-            x_BTHK, w_WHK, weight(self, "conv_bias", (H, K), ("heads", None)), conv, segments_BT
-        )
+        x_BTHK, conv = causal_conv(x_BTHK, w_WHK, weight(self, "conv_bias", (H, K), ("heads", None)), conv, segments_BT)
         input_BTHK, recurrent_BTHK = self._gate("input", x_BTHK), self._gate("recurrent", x_BTHK)
         lambda_HK = weight(self, "lambda", (H, K), ("heads", None), _remembering)
         first_BT = sharding.replicated(context.positions_BT, 1) == 0

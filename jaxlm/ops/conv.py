@@ -24,8 +24,8 @@ def causal_conv(
         w_WF: weights, the newest token's last (as PyTorch's Conv1d has them).
         bias_F: added.
         past_BWF: the W - 1 inputs before the first token, as part of its text; None: zeros.
-        segments_BT: a text begins where the segment changes; segment 0 is padding before or behind texts, which no token
-            sees and the state does not. None: each row is one text.
+        segments_BT: a text begins where the segment changes; segment 0 is padding before or behind texts, which neither
+            tokens nor the state see. None: each row is one text.
 
     Returns:
         y_BTF in the dtype of x, sums taken in float32, and the last W - 1 inputs of the last text, float32.

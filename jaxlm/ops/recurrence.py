@@ -35,9 +35,7 @@ def linear_scan(a_BC: Array, b_BC: Array, h_B: Array) -> Array:
     return b_BC + a_BC * h_B[:, None]
 
 
-def over_chunks(
-    f: Callable, consts: Any, state: Any, xs: Any, fresh_BT: Array | None, chunk: int
-) -> tuple[Array, Any]:
+def over_chunks(f: Callable, consts: Any, state: Any, xs: Any, fresh_BT: Array | None, chunk: int) -> tuple[Array, Any]:
     """y_BT... and the last state of `f(consts, state, xs, fresh_BC) -> state, y_BC...`, called for a chunk at a time.
 
     Trees of floating-point arrays: `xs` (B, T, ...); `state`, kept between chunks, and `consts` (B, ...), the same for

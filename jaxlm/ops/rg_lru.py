@@ -1,8 +1,8 @@
 """The real-gated linear recurrent unit of Griffin (De et al. 2024, arXiv:2402.19427): a diagonal recurrence.
 
-log a_t = -8 sigmoid(r_t) softplus(Lambda), h_t = a_t h_(t-1) + sqrt(1 - a_t^2) sigmoid(i_t) x_t: what a unit takes in is
-what it lets go, so that its size stays. At the first token of a text, which has nothing to let go, the root is 1.
-A scan over chunks of positions; states are float32.
+log a_t = -8 sigmoid(r_t) softplus(Lambda), h_t = a_t h_(t-1) + sqrt(1 - a_t^2) sigmoid(i_t) x_t: a unit takes in as much
+as it lets go, so that its size stays. At the first token of a text, which has nothing to let go, the root is 1. A scan
+over chunks of positions; states are float32.
 """
 
 import jax
@@ -49,8 +49,8 @@ def rg_lru(
         log_BTHK, in_BTHK = (jnp.where(real_BT[..., None, None], x, 0) for x in (log_BTHK, in_BTHK))
     if state_BHK is None:
         state_BHK = jnp.zeros_like(x_BTHK[:, 0], jnp.float32)
-    h_BTHK, state_BHK = over_chunks(_chunk, (), state_BHK, (log_BTHK, in_BTHK), fresh_BT, chunk)
-    return h_BTHK.astype(x_BTHK.dtype), state_BHK
+    h_BTHK, last_BHK = over_chunks(_chunk, (), state_BHK, (log_BTHK, in_BTHK), fresh_BT, chunk)
+    return h_BTHK.astype(x_BTHK.dtype), last_BHK
 
 
 def rg_lru_step(

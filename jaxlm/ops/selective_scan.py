@@ -1,7 +1,7 @@
 """The selective state space of Mamba (Gu & Dao 2023, arXiv:2312.00752): a diagonal recurrence that its input steers.
 
-h_t = exp(delta_t A) h_(t-1) + delta_t B_t x_t, y_t = C_t h_t + D x_t: each of F channels has Z states; step size delta, B
-and C come from the input. A token of step size zero changes nothing, so padding is that. States are float32.
+h_t = exp(delta_t A) h_(t-1) + delta_t B_t x_t, y_t = C_t h_t + D x_t: each of F channels has Z states; the step size
+delta, B and C come from the input. A token of step size zero changes nothing, so padding is that. States are float32.
 """
 
 import jax.numpy as jnp
@@ -49,9 +49,9 @@ def selective_scan(
     a_BFZ = sharding.constrain(a_BFZ, "batch", "mlp", None)
     if state_BFZ is None:
         state_BFZ = jnp.zeros_like(x_BTF[:, 0, :, None], jnp.float32) * jnp.zeros((1, *a_FZ.shape), jnp.float32)
-    y_BTF, state_BFZ = over_chunks(_chunk, a_BFZ, state_BFZ, (x_BTF, delta_BTF, b_BTZ, c_BTZ), fresh_BT, chunk)
+    y_BTF, last_BFZ = over_chunks(_chunk, a_BFZ, state_BFZ, (x_BTF, delta_BTF, b_BTZ, c_BTZ), fresh_BT, chunk)
     y_BTF += d_F.astype(jnp.float32)[None, None] * x_BTF.astype(jnp.float32)
-    return y_BTF.astype(x_BTF.dtype), state_BFZ
+    return y_BTF.astype(x_BTF.dtype), last_BFZ
 
 
 def selective_scan_step(

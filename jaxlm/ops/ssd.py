@@ -1,9 +1,9 @@
 """State space duality, the recurrence of Mamba-2 (Dao & Gu 2024, arXiv:2405.21060), by products of matrices.
 
-S_t = exp(delta_t a) S_(t-1) + delta_t x_t B_t^T, y_t = S_t C_t + d x_t: each of H heads has a state (K, Z) and one rate of
-decay, and G groups of heads share B and C. Within a chunk that is y = (L * C B^T) (delta x), attention without softmax
-whose mask L_ij = exp(sum_(j < l <= i) delta_l a) decays with distance; between chunks the state is handed on. A token of
-step size zero changes nothing, so padding is that. States, and all of a chunk, are float32.
+S_t = exp(delta_t a) S_(t-1) + delta_t x_t B_t^T, y_t = S_t C_t + d x_t: each of H heads has a state (K, Z) and one rate
+of decay, and G groups of heads share B and C. Within a chunk that is y = (L * C B^T) (delta x), attention without
+softmax whose mask L_ij = exp(sum_(j < l <= i) delta_l a) decays with distance; between chunks the state is handed on. A
+token of step size zero changes nothing, so padding is that. States, and all of a chunk, are float32.
 """
 
 import jax.numpy as jnp
@@ -54,9 +54,9 @@ def ssd(
         zeros_Z = jnp.zeros((1, 1, 1, b_BTGZ.shape[-1]), jnp.float32)
         state_BHKZ = jnp.zeros_like(x_BTHK[:, 0, ..., None], jnp.float32) * zeros_Z
     xs = x_BTHK, delta_BTH, b_BTGZ, c_BTGZ
-    y_BTHK, state_BHKZ = over_chunks(_chunk, a_BH, state_BHKZ, xs, fresh_BT, chunk)
+    y_BTHK, last_BHKZ = over_chunks(_chunk, a_BH, state_BHKZ, xs, fresh_BT, chunk)
     y_BTHK += d_H.astype(jnp.float32)[None, None, :, None] * x_BTHK.astype(jnp.float32)
-    return y_BTHK.astype(x_BTHK.dtype), state_BHKZ
+    return y_BTHK.astype(x_BTHK.dtype), last_BHKZ
 
 
 def ssd_step(

@@ -1,7 +1,7 @@
 """The weighted key-value average of RWKV-4 (Peng et al. 2023, arXiv:2305.13048).
 
-wkv_t = (sum_(i < t) exp(k_i - (t - 1 - i) w) v_i + exp(k_t + u) v_t) / (the same without v): an average of all values so
-far, weighted by their keys and, channel by channel, by distance. The two sums are p e^m and q e^m with m the largest
+wkv_t = (sum_(i < t) exp(k_i - (t - 1 - i) w) v_i + exp(k_t + u) v_t) / (the same without v): an average of all values
+so far, weighted by their keys and, channel by channel, by distance. The two sums are p e^m and q e^m with m the largest
 exponent, as in a running log-sum-exp, so that keys of any size are safe. A scan over chunks; states are float32.
 """
 
@@ -35,8 +35,8 @@ def wkv(
         w_Z: positive rates of decay.
         u_Z: the bonus of the newest token.
         state: (m, p, q) before the first token, as part of its text; None: of no token.
-        segments_BT: a text begins without a past where the segment changes. At segment 0, padding, the state stays as it
-            is, so texts may be padded on the left. None: each row is one text.
+        segments_BT: a text begins without a past where the segment changes. At segment 0, padding, the state stays as
+            it is, so texts may be padded on the left. None: each row is one text.
         chunk: positions at a time; T is the parallel form, 1 the recurrent one. It need not divide T.
 
     Returns:
@@ -46,12 +46,13 @@ def wkv(
     if segments_BT is not None:
         real_BT, fresh_BT = marks(segments_BT)
         real_BT = real_BT.astype(jnp.float32)
-    each_row = lambda x: sharding.constrain(jnp.broadcast_to(x.astype(jnp.float32)[None], (B, *x.shape)), "batch", "heads")
+    w_BZ, u_BZ = (jnp.broadcast_to(x.astype(jnp.float32)[None], (B, *x.shape)) for x in (w_Z, u_Z))
+    consts = tuple(sharding.constrain(x, "batch", "heads") for x in (w_BZ, u_BZ))
     if state is None:
         zero_BZ = jnp.zeros_like(k_BTZ[:, 0], jnp.float32)
         state = zero_BZ + EMPTY, zero_BZ, zero_BZ
-    y_BTZ, state = over_chunks(_chunk, (each_row(w_Z), each_row(u_Z)), state, (k_BTZ, v_BTZ, real_BT), fresh_BT, chunk)
-    return y_BTZ.astype(v_BTZ.dtype), state
+    y_BTZ, last = over_chunks(_chunk, consts, state, (k_BTZ, v_BTZ, real_BT), fresh_BT, chunk)
+    return y_BTZ.astype(v_BTZ.dtype), last
 
 
 def wkv_step(k_BZ: Array, v_BZ: Array, w_Z: Array, u_Z: Array, state: State) -> tuple[Array, State]:

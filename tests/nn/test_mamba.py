@@ -9,7 +9,7 @@ from jaxlm.nn import BlockConfig, MambaConfig
 from jaxlm.sharding import Axes, MeshConfig
 from tests.meshes import name
 from tests.nn import mixers
-from tests.nn.mixers import CONTEXT, D, X
+from tests.nn.mixers import CONTEXT, X
 from tests.weights import boxed
 
 F, Z = 12, 4

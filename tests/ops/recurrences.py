@@ -13,6 +13,10 @@ ROWS, T = SEGMENTS.shape
 Op = Callable[..., tuple[Any, Any]]  # (xs, params, state, segments_BT, chunk) -> y_BT..., state
 
 
+def _at(tree: Any, index: Any) -> Any:
+    return jax.tree.map(lambda x: x[index], tree)
+
+
 def alone(op: Op, xs: Any, params: Any, chunk: int) -> list[tuple[slice, int, Any, Any]]:
     """Each text of `SEGMENTS` in a row of its own: where it stands, y and the state behind it."""
     found = []
@@ -20,8 +24,8 @@ def alone(op: Op, xs: Any, params: Any, chunk: int) -> list[tuple[slice, int, An
         for text in dict.fromkeys(SEGMENTS[row][SEGMENTS[row] > 0].tolist()):
             at = np.flatnonzero(SEGMENTS[row] == text)
             here = slice(int(at[0]), int(at[-1]) + 1)
-            y, state = op(jax.tree.map(lambda x: x[row : row + 1, here], xs), params, None, None, chunk)
-            found.append((here, row, y[0], jax.tree.map(lambda s: s[0], state)))
+            y, state = op(_at(xs, np.s_[row : row + 1, here]), params, None, None, chunk)
+            found.append((here, row, y[0], _at(state, 0)))
     return found
 
 
@@ -33,7 +37,7 @@ def packed_texts_are_each_alone(op: Op, xs: Any, params: Any, chunk: int, atol: 
         np.testing.assert_allclose(y[row, here], wanted, atol=atol)
         last[row] = behind
     for row, wanted in last.items():
-        chex.assert_trees_all_close(jax.tree.map(lambda s: s[row], state), wanted, atol=atol)
+        chex.assert_trees_all_close(_at(state, row), wanted, atol=atol)
 
 
 def chunks_change_nothing(op: Op, xs: Any, params: Any, chunks: tuple[int, ...], tolerance: float = 1e-5) -> None:
@@ -53,7 +57,7 @@ def chunks_change_nothing(op: Op, xs: Any, params: Any, chunks: tuple[int, ...],
 
 
 def gradients_are_those_of(plain: Op, op: Op, xs: Any, params: Any, chunk: int, tolerance: float = 1e-5) -> None:
-    """Our own gradient against jax's of the same equations, one token after the other; of arrays at most one in size."""
+    """Our own gradient against jax's of the same equations, token by token; of arrays scaled to at most one."""
 
     def grads(f):
         def of(xs, params):

@@ -22,8 +22,7 @@ FIRST = (SEGMENTS > 0) & (np.pad(SEGMENTS, ((0, 0), (1, 0)))[:, :-1] != SEGMENTS
 
 
 def op(xs, params, state, segments, chunk):
-    rows, length = xs[0].shape[:2]
-    first = FIRST if segments is not None else np.arange(length)[None] == 0
+    first = FIRST if segments is not None else np.arange(xs[0].shape[1])[None] == 0
     return rg_lru(*xs, params, first, state, segments, chunk)
 
 

@@ -73,7 +73,7 @@ def test_packed_texts_are_each_alone():
 def test_steps_of_any_size():
     """The state forgets all, or keeps all."""
     xs = inputs(size=30.0)
-    y, state = op(xs, P, None, None, 3)
+    y, _ = op(xs, P, None, None, 3)
     np.testing.assert_allclose(y, plain(xs, P, None, None, 1)[0], rtol=1e-5, atol=1e-4)
     recurrences.gradients_are_those_of(plain, op, xs, P, 3)
 
