@@ -1,8 +1,8 @@
 """The real-gated linear recurrent unit of Griffin (De et al. 2024, arXiv:2402.19427): a diagonal recurrence.
 
-log a_t = -8 sigmoid(r_t) softplus(Lambda), h_t = a_t h_(t-1) + sqrt(1 - a_t^2) sigmoid(i_t) x_t: a unit takes in as much
-as it lets go, so that its size stays. At the first token of a text, which has nothing to let go, the root is 1. A scan
-over chunks of positions; states are float32.
+log a_t = -8 sigmoid(r_t) softplus(Lambda), h_t = a_t h_(t-1) + sqrt(1 - a_t^2) sigmoid(i_t) x_t: a unit takes in as
+much as it lets go, so that its size stays. At the first token of a text, which has nothing to let go, the root is 1. A
+scan over chunks of positions; states are float32.
 """
 
 import jax

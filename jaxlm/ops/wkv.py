@@ -42,10 +42,12 @@ def wkv(
     Returns:
         wkv_BTZ in the dtype of v, and the state behind the last token, float32.
     """
-    B, real_BT, fresh_BT = len(k_BTZ), jnp.ones_like(k_BTZ[..., 0], jnp.float32), None
-    if segments_BT is not None:
+    (B, T, _), fresh_BT = k_BTZ.shape, None
+    if segments_BT is None:
+        real_BT = jnp.ones((B, T), bool, out_sharding=sharding.out_sharding("batch", None))
+    else:
         real_BT, fresh_BT = marks(segments_BT)
-        real_BT = real_BT.astype(jnp.float32)
+    real_BT = real_BT.astype(jnp.float32)
     w_BZ, u_BZ = (jnp.broadcast_to(x.astype(jnp.float32)[None], (B, *x.shape)) for x in (w_Z, u_Z))
     consts = tuple(sharding.constrain(x, "batch", "heads") for x in (w_BZ, u_BZ))
     if state is None:
