@@ -65,11 +65,7 @@ def test_a_config_that_is_none(folder, refused, text, message):
 
 def test_a_model_type_that_is_not_known(folder, refused):
     config(folder, model_type="llamma")
-    line = refused()
-    assert (
-        line.startswith(f"{folder}/config.json: unknown model_type 'llamma': did you mean 'llama'? (")
-        and "gpt2" in line
-    )
+    assert refused().startswith(f"{folder}/config.json: unknown model_type 'llamma': did you mean 'llama'?")
 
 
 @pytest.mark.parametrize(
