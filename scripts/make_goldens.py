@@ -25,7 +25,9 @@ sys.path.insert(0, str(ROOT))
 from tests.convert import golden  # noqa: E402 (found by the path above)
 
 KNOWN_AS = {"kimi_k2": "deepseek_v3"}  # published with code of its own, the same as DeepSeek's
-RECOMPUTED = ("llama4", "llama_dynamic")  # decoding counts the padding; keys stay as they were rotated in shorter texts
+# Decoding counts or reads the padding; or keys stay as they were rotated in shorter texts.
+RECOMPUTED = ("llama4", "llama_dynamic", "recurrent_gemma", "rwkv")
+ALONE = ("llama4_text", "recurrent_gemma", "rwkv")  # a temperature would count the padding, a recurrence read it
 ROWS, LENGTH = 2, 20
 PROMPT, NEW = 7, LENGTH - 7
 
@@ -66,7 +68,7 @@ def gradients(model: Any) -> dict[str, np.ndarray]:
 
 
 def logits(model: Any, tokens: np.ndarray, mask: np.ndarray | None = None) -> torch.Tensor:
-    if mask is not None and model.config.model_type == "llama4_text":  # its temperature would count the padding
+    if mask is not None and model.config.model_type in ALONE:
         each = [logits(model, row[None, real == 1])[0] for row, real in zip(tokens, mask)]
         return torch.stack([torch.nn.functional.pad(x, (0, 0, tokens.shape[1] - len(x), 0)) for x in each])
     inputs = {"input_ids": torch.tensor(tokens, dtype=torch.long)}

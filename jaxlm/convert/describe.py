@@ -14,7 +14,7 @@ from jaxlm.convert.spellings import spellings
 from jaxlm.errors import UserError
 from jaxlm.models import EncoderConfig, LMConfig, ModelConfig
 
-COMPUTATION = ("dtype", "remat", "unroll", "implementation", "dropout")  # no part of what a model is
+COMPUTATION = ("dtype", "remat", "unroll", "implementation", "chunk_size", "dropout")  # no part of what a model is
 
 
 def describe(config: ModelConfig, eot: int | None = None) -> Source:
@@ -47,6 +47,9 @@ def _attempts(config: ModelConfig) -> Iterator[tuple[Any, str, dict[str, Any]]]:
     for known, family in itertools.product(spellings(config), FAMILIES):
         for kind in family.MODEL_TYPES:
             yield family, kind, known
+    for family in FAMILIES:  # those whose layers no other family has
+        if (known := getattr(family, "fields", lambda config: None)(config)) is not None:
+            yield from ((family, kind, known) for kind in family.MODEL_TYPES)
 
 
 def _with_extras(family: Any, found: Any, config: ModelConfig) -> Any:

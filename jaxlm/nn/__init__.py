@@ -13,14 +13,18 @@ from jaxlm.nn.embed import Embed, Learned, LearnedConfig, Sinusoidal, Sinusoidal
 from jaxlm.nn.linear_attention import LinearAttention, LinearAttentionConfig
 from jaxlm.nn.linformer import Linformer, LinformerConfig
 from jaxlm.nn.longformer import Longformer, LongformerConfig
+from jaxlm.nn.mamba import Mamba, MambaConfig
+from jaxlm.nn.mamba2 import Mamba2, Mamba2Config
 from jaxlm.nn.mixer import FeedForwardConfig, LayerConfig, MixerConfig
 from jaxlm.nn.mla import MLA, MLAConfig
 from jaxlm.nn.mlp import MLP, MLPConfig
 from jaxlm.nn.moe import MoE, MoEConfig
 from jaxlm.nn.norm import LayerNorm, LayerNormConfig, RMSNorm, RMSNormConfig
 from jaxlm.nn.pipeline import PipelineConfig
+from jaxlm.nn.rg_lru import RGLRU, RGLRUConfig
 from jaxlm.nn.rnn import GRU, LSTM, GRUConfig, LSTMConfig, RNNConfig
 from jaxlm.nn.rope import RopeConfig
+from jaxlm.nn.rwkv import ChannelMix, ChannelMixConfig, TimeMix, TimeMixConfig, rwkv_layer
 from jaxlm.nn.shared import Shared, SharedConfig
 from jaxlm.nn.sparse import SparseAttention, SparseAttentionConfig
 from jaxlm.nn.stack import LayersConfig, Stack, group_layers, stack, unstack
@@ -31,6 +35,7 @@ __all__ = [
     "LSTM",
     "MLA",
     "MLP",
+    "RGLRU",
     "AdditiveAttention",
     "AdditiveAttentionConfig",
     "AlibiConfig",
@@ -44,6 +49,8 @@ __all__ = [
     "Branches",
     "BranchesConfig",
     "BucketsConfig",
+    "ChannelMix",
+    "ChannelMixConfig",
     "Context",
     "CrossAttention",
     "CrossAttentionConfig",
@@ -68,6 +75,10 @@ __all__ = [
     "LongformerConfig",
     "MLAConfig",
     "MLPConfig",
+    "Mamba",
+    "Mamba2",
+    "Mamba2Config",
+    "MambaConfig",
     "Memory",
     "MixerConfig",
     "MoE",
@@ -76,6 +87,7 @@ __all__ = [
     "ParallelConfig",
     "PipelineConfig",
     "QKNormConfig",
+    "RGLRUConfig",
     "RMSNorm",
     "RMSNormConfig",
     "RNNConfig",
@@ -91,7 +103,10 @@ __all__ = [
     "Stack",
     "State",
     "TemperatureConfig",
+    "TimeMix",
+    "TimeMixConfig",
     "group_layers",
+    "rwkv_layer",
     "stack",
     "unstack",
 ]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 
 EMBEDDING = jax.nn.initializers.normal(0.02)
 
@@ -23,3 +24,9 @@ def fan_in(inputs: tuple[int, ...], scale: float = 1.0) -> Callable:
 def residual(inputs: tuple[int, ...], depth: int) -> Callable:
     """`fan_in` for the last projection of a branch: the sum of `2 * depth` branches keeps variance one (GPT-2)."""
     return fan_in(inputs, 1 / (2 * depth))
+
+
+def step_size(key, shape, dtype, low: float = 1e-3, high: float = 1e-1):
+    """Biases whose softplus is a step size between `low` and `high`, uniform in its logarithm (Mamba)."""
+    size = jnp.exp(jax.random.uniform(key, shape, dtype, jnp.log(low), jnp.log(high)))
+    return size + jnp.log(-jnp.expm1(-size))

@@ -4,6 +4,7 @@ from jaxlm.ops.activations import ACTIVATIONS, glu
 from jaxlm.ops.additive import additive_attention
 from jaxlm.ops.attention import attention, attention_with_past, reference_attention
 from jaxlm.ops.blockwise import blockwise_attention
+from jaxlm.ops.conv import causal_conv
 from jaxlm.ops.cross import cross_attention
 from jaxlm.ops.dropout import dropout
 from jaxlm.ops.embedding import lookup, one_hot_lookup
@@ -18,7 +19,7 @@ from jaxlm.ops.linear_attention import (
 from jaxlm.ops.linformer import linformer_attention
 from jaxlm.ops.masks import cache_slots, visible
 from jaxlm.ops.mla import latent_attention_with_past
-from jaxlm.ops.norms import layer_norm, rms_norm
+from jaxlm.ops.norms import grouped_rms_norm, layer_norm, rms_norm
 from jaxlm.ops.pipeline import pipeline
 from jaxlm.ops.positions import sinusoidal, temperature
 from jaxlm.ops.relative import (
@@ -31,12 +32,16 @@ from jaxlm.ops.relative import (
     shaw_attention,
     t5_bucket,
 )
+from jaxlm.ops.rg_lru import rg_lru, rg_lru_step
 from jaxlm.ops.ring import ring_attention
 from jaxlm.ops.rnn import gru, gru_step, lstm, lstm_step
 from jaxlm.ops.rope import rotate
+from jaxlm.ops.selective_scan import selective_scan, selective_scan_step
 from jaxlm.ops.similarity import analogy, cosine_similarity, nearest_neighbours
 from jaxlm.ops.sparse import Fixed, Local, Pattern, Strided, block_sparse_attention, dense_mask, pattern_mask
+from jaxlm.ops.ssd import ssd, ssd_step
 from jaxlm.ops.ulysses import ulysses_attention
+from jaxlm.ops.wkv import wkv, wkv_step
 
 __all__ = [
     "ACTIVATIONS",
@@ -56,6 +61,7 @@ __all__ = [
     "bucket_bias",
     "bucket_bias_at",
     "cache_slots",
+    "causal_conv",
     "causal_linear_attention",
     "cosine_similarity",
     "cross_attention",
@@ -64,6 +70,7 @@ __all__ = [
     "dropout",
     "elu_features",
     "glu",
+    "grouped_rms_norm",
     "gru",
     "gru_step",
     "latent_attention_with_past",
@@ -81,13 +88,21 @@ __all__ = [
     "pipeline",
     "positive_features",
     "reference_attention",
+    "rg_lru",
+    "rg_lru_step",
     "ring_attention",
     "rms_norm",
     "rotate",
+    "selective_scan",
+    "selective_scan_step",
     "shaw_attention",
     "sinusoidal",
+    "ssd",
+    "ssd_step",
     "t5_bucket",
     "temperature",
     "ulysses_attention",
     "visible",
+    "wkv",
+    "wkv_step",
 ]

@@ -4,6 +4,7 @@ dtype."""
 import jax.numpy as jnp
 from jax import lax
 
+from jaxlm import sharding
 from jaxlm.axes import Array
 
 
@@ -35,3 +36,13 @@ def _scaled(x32: Array, scale_D: Array | None, bias_D: Array | None, eps: float,
 def _like(weight: Array, x: Array) -> Array:
     """A weight of the last dimensions, with as many dimensions as x, in float32."""
     return weight.astype(jnp.float32).reshape((1,) * (x.ndim - weight.ndim) + weight.shape)
+
+
+def grouped_rms_norm(x_BTHK: Array, scale_HK: Array, G: int, eps: float = 1e-6) -> Array:
+    """`rms_norm` over the H / G heads of a group and their width at once; of heads that are divided over devices only
+    the mean squares are exchanged."""
+    x32, H = x_BTHK.astype(jnp.float32), x_BTHK.shape[2]
+    square_BTH = sharding.replicated(jnp.mean(jnp.square(x32), -1), 2)
+    square_BTG = jnp.mean(square_BTH.reshape(*square_BTH.shape[:2], G, H // G), -1)
+    square_BTH = sharding.constrain(jnp.repeat(square_BTG, H // G, 2), "batch", None, "heads")
+    return (x32 * lax.rsqrt(square_BTH + eps)[..., None] * _like(scale_HK, x32)).astype(x_BTHK.dtype)

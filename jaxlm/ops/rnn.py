@@ -19,6 +19,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from jaxlm.axes import Array
+from jaxlm.ops.recurrence import marks
 
 
 def lstm(
@@ -100,18 +101,10 @@ def _zeros(x_BTnHK: Array, n: int) -> Any:
 
 
 def _recur(cell: Callable, x_BTnHK: Array, weights: Any, state: Any, segments_BT: Array | None) -> tuple[Array, Any]:
-    marks = None if segments_BT is None else tuple(jnp.moveaxis(x, 1, 0) for x in _marks(segments_BT))
-    out: Any = _scan(cell, jnp.moveaxis(x_BTnHK, 1, 0), weights, state, marks)
+    texts = None if segments_BT is None else tuple(jnp.moveaxis(x, 1, 0) for x in marks(segments_BT))
+    out: Any = _scan(cell, jnp.moveaxis(x_BTnHK, 1, 0), weights, state, texts)
     h_TBHK, last = out
     return jnp.moveaxis(h_TBHK, 0, 1).astype(x_BTnHK.dtype), last
-
-
-def _marks(segments_BT: Array) -> tuple[Array, Array]:
-    """Which tokens are no padding, and which begin a text behind another one."""
-    last_BT = lax.associative_scan(lambda a, b: jnp.where(b > 0, b, a), segments_BT, axis=1)
-    before_BT = jnp.pad(last_BT[:, :-1], ((0, 0), (1, 0)))  # the newest text before each token; 0: none
-    real_BT = segments_BT > 0
-    return real_BT, real_BT & (before_BT > 0) & (before_BT != segments_BT)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm.ops import layer_norm, rms_norm
+from jaxlm.ops import grouped_rms_norm, layer_norm, rms_norm
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(1.0, 3.0, (2, 5, 16)).astype(np.float32)
@@ -83,3 +83,11 @@ def test_gradients_at_zero_are_finite():
     zero, one = jnp.zeros((1, 8)), jnp.ones(8)
     for f in (rms_norm, layer_norm):
         assert np.isfinite(jax.grad(lambda x, f=f: f(x, one).sum())(zero)).all()
+
+
+def test_groups_of_heads_are_normed_together():
+    x, scale = np.random.default_rng(0).normal(size=(2, 3, 4, 5)), np.random.default_rng(1).normal(size=(4, 5))
+    wanted = x.reshape(2, 3, 2, 10)
+    wanted = wanted / np.sqrt(np.mean(wanted**2, -1, keepdims=True) + 0.1)
+    found = grouped_rms_norm(x.astype(np.float32), scale.astype(np.float32), 2, 0.1)
+    np.testing.assert_allclose(found, wanted.reshape(x.shape) * scale, atol=1e-5)

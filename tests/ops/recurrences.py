@@ -1,0 +1,82 @@
+"""What every recurrence over a row must be, whatever it computes: for the tests of each."""
+
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+SEGMENTS = np.array([[0, 0, 1, 1, 1, 2, 2, 2, 2, 0], [1, 1, 1, 1, 1, 1, 1, 1, 1, 1], [3, 3, 1, 5, 5, 5, 2, 2, 0, 0]])
+ROWS, T = SEGMENTS.shape
+Op = Callable[..., tuple[Any, Any]]  # (xs, params, state, segments_BT, chunk) -> y_BT..., state
+
+
+def _at(tree: Any, index: Any) -> Any:
+    return jax.tree.map(lambda x: x[index], tree)
+
+
+def alone(op: Op, xs: Any, params: Any, chunk: int) -> list[tuple[slice, int, Any, Any]]:
+    """Each text of `SEGMENTS` in a row of its own: where it stands, y and the state behind it."""
+    found = []
+    for row in range(ROWS):
+        for text in dict.fromkeys(SEGMENTS[row][SEGMENTS[row] > 0].tolist()):
+            at = np.flatnonzero(SEGMENTS[row] == text)
+            here = slice(int(at[0]), int(at[-1]) + 1)
+            y, state = op(_at(xs, np.s_[row : row + 1, here]), params, None, None, chunk)
+            found.append((here, row, y[0], _at(state, 0)))
+    return found
+
+
+def packed_texts_are_each_alone(op: Op, xs: Any, params: Any, chunk: int, atol: float = 1e-5) -> None:
+    """Also those padded on the left and right; the state is the last one's."""
+    y, state = op(xs, params, None, SEGMENTS, chunk)
+    last = {}
+    for here, row, wanted, behind in alone(op, xs, params, chunk):
+        np.testing.assert_allclose(y[row, here], wanted, atol=atol)
+        last[row] = behind
+    for row, wanted in last.items():
+        chex.assert_trees_all_close(_at(state, row), wanted, atol=atol)
+
+
+def chunks_change_nothing(op: Op, xs: Any, params: Any, chunks: tuple[int, ...], tolerance: float = 1e-5) -> None:
+    """The first is compared with all others: values, states and gradients, of packed rows that go on from a state."""
+    state = op(xs, params, None, None, T)[1]
+
+    def loss(xs, params, state, chunk):
+        y, last = op(xs, params, state, SEGMENTS, chunk)
+        real = jnp.asarray(SEGMENTS > 0).reshape(*SEGMENTS.shape, *(1,) * (y.ndim - 2))
+        total = jnp.sum(jnp.sin(jnp.where(real, y, 0)))
+        return total + sum(jnp.sum(jnp.cos(s)) for s in jax.tree.leaves(last)), (y, last)
+
+    learn = jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True), static_argnums=3)
+    found = [learn(xs, params, state, chunk) for chunk in chunks]
+    for other in found[1:]:
+        chex.assert_trees_all_close(other, found[0], atol=tolerance, rtol=tolerance)
+
+
+def gradients_are_those_of(plain: Op, op: Op, xs: Any, params: Any, chunk: int, tolerance: float = 1e-5) -> None:
+    """Our own gradient against jax's of the same equations, token by token; of arrays scaled to at most one."""
+
+    def grads(f):
+        def of(xs, params):
+            y, last = f(xs, params, None, None, chunk)
+            return sum(jnp.sum(x * jnp.cos(jnp.arange(x.size)).reshape(x.shape)) for x in (y, *jax.tree.leaves(last)))
+
+        found = jax.jit(jax.value_and_grad(of, (0, 1)))(xs, params)
+        return jax.tree.map(lambda x: np.asarray(x) / (1 + np.abs(np.asarray(x)).max()), found)
+
+    chex.assert_trees_all_close(grads(op), grads(plain), atol=tolerance)
+
+
+def training_bytes(op: Op, xs: Any, params: Any, chunk: int) -> int:
+    """Temporary memory of the gradient, by compilation."""
+    grad = jax.jit(jax.grad(lambda xs, params: jnp.sum(op(xs, params, None, None, chunk)[0]), (0, 1)))
+    return grad.lower(xs, params).compile().memory_analysis().temp_size_in_bytes
+
+
+def memory_is_linear(op: Op, xs_of: Callable[[int], Any], params: Any, chunk: int) -> None:
+    """Four times the positions take no more than four times the memory (and a tenth)."""
+    short, long = (training_bytes(op, xs_of(T), params, chunk) for T in (1024, 4096))
+    assert long <= 4.4 * short, (short, long)
