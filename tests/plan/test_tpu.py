@@ -99,6 +99,18 @@ def test_a_deeper_model_is_no_longer_program():
     assert turns(few) == 2 and turns(many) == 24
 
 
+@pytest.mark.parametrize("topology", ["v5e:1x1", "v5p:1x1x1", "v6e:1x1"])
+def test_blocks_of_splash_fit_the_vector_memory(topology):
+    """The largest of one backward kernel, those of wide heads, and two kernels behind a window."""
+    config = run(MeshConfig(), batch=1)
+    kinds = AttentionConfig(H=2, G=1, K=128), AttentionConfig(H=1, K=256), AttentionConfig(H=2, K=128, window=4096)
+    blocks = tuple(BlockConfig(kind, MLPConfig(F=256)) for kind in kinds)
+    model = dataclasses.replace(config.model, layers=(LayersConfig(blocks, 1),))
+    config = dataclasses.replace(config, model=model, data=dataclasses.replace(config.data, T=8192))
+    program = compiled(config, topology)
+    assert program.compiled and program.fits and program.collectives == ()
+
+
 def test_what_does_not_fit_says_what_it_needs():
     config = run(MeshConfig(data=1, fsdp=4), batch=2**20)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, remat="none"))
