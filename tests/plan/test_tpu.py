@@ -75,12 +75,7 @@ def larger(
 @pytest.mark.parametrize(
     "config",
     [
-        pytest.param(  # nearly all vocabulary, in half tiles
-            larger(MeshConfig(data=1, fsdp=8), V=65_536, D=512, batch=32),
-            marks=pytest.mark.xfail(
-                strict=True, reason="389 MiB estimated, 577 compiled; 641 before the loss took less"
-            ),
-        ),
+        larger(MeshConfig(data=1, fsdp=8), V=65_536, D=512, batch=32),  # nearly all vocabulary, in half tiles
         larger(MeshConfig(data=1, fsdp=4, stage=2)),
         larger(MeshConfig(data=2, fsdp=4), windows=(128, 256, 384, None)),
     ],
