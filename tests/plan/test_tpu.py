@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import importlib.util
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -15,7 +17,7 @@ from jaxlm.models import LMConfig
 from jaxlm.nn import AttentionConfig, BlockConfig, LayersConfig, MLPConfig
 from jaxlm.plan import topology as topologies
 from jaxlm.plan.facts import Program
-from jaxlm.plan.program import decode_program, train_program
+from jaxlm.plan.program import decode_program, environment, train_program
 from jaxlm.plan.unexpected_collectives import unexpected_collectives
 from jaxlm.plan.walk import estimate_train
 from jaxlm.run import RunConfig
@@ -94,16 +96,13 @@ def test_a_deeper_model_is_no_longer_program():
     assert turns(few) == 2 and turns(many) == 24
 
 
-@pytest.mark.parametrize("topology", ["v5e:1x1", "v5p:1x1x1", "v6e:1x1"])
-def test_blocks_of_splash_fit_the_vector_memory(topology):
+@pytest.mark.parametrize("name", ["v5e:1x1", "v5p:1x1x1", "v6e:1x1"])
+def test_blocks_of_splash_fit_the_vector_memory(name):
     """The largest of one backward kernel, those of wide heads, and two kernels behind a window."""
-    config = run(MeshConfig(), batch=1)
-    kinds = AttentionConfig(H=2, G=1, K=128), AttentionConfig(H=1, K=256), AttentionConfig(H=2, K=128, window=4096)
-    blocks = tuple(BlockConfig(kind, MLPConfig(F=256)) for kind in kinds)
-    model = dataclasses.replace(config.model, layers=(LayersConfig(blocks, 1),))
-    config = dataclasses.replace(config, model=model, data=dataclasses.replace(config.data, T=8192))
-    program = compiled(config, topology)
-    assert program.compiled and program.fits and program.collectives == ()
+    command = [sys.executable, "-m", "tests.plan.splash_compiled", name]
+    env = environment(topologies.parse(name))
+    child = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr[-2000:]
 
 
 def test_what_does_not_fit_says_what_it_needs():
