@@ -77,7 +77,7 @@ def larger(
 @pytest.mark.parametrize(
     "config",
     [
-        larger(MeshConfig(data=1, fsdp=8), V=65_536, D=512, batch=32),  # nearly all vocabulary, in half tiles
+        larger(MeshConfig(data=1, fsdp=8), V=131_072, D=512, batch=32),  # nearly all vocabulary, in half tiles
         larger(MeshConfig(data=1, fsdp=4, stage=2)),
         larger(MeshConfig(data=2, fsdp=4), windows=(128, 256, 384, None)),
     ],
