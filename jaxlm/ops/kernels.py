@@ -94,10 +94,15 @@ def splash_blocks(T: int, K: int, window: int | None) -> kernel.BlockSizes:
     block, keys = (fit(min(most, max(TILE, seen // 4))) for most in (2 * TILE if K <= 128 else TILE, 4 * TILE))
     forward: dict[str, Any] = {"block_q": block, "block_kv": block, "block_kv_compute": fit(min(block, TILE))}
     if window is None and T // keys <= PARTS:
-        both = {"block_q_dkv": fit(TILE), "block_kv_dkv": keys, "block_kv_dkv_compute": fit(min(keys, TILE))}
+        both: dict[str, Any] = {
+            "block_q_dkv": fit(TILE),
+            "block_kv_dkv": keys,
+            "block_kv_dkv_compute": fit(min(keys, TILE)),
+        }
         return kernel.BlockSizes(**forward, **both, use_fused_bwd_kernel=True)
     names = ("q_dkv", "kv_dkv", "kv_dkv_compute", "q_dq", "kv_dq")
-    return kernel.BlockSizes(**forward, **{f"block_{name}": fit(TILE) for name in names})
+    apart: dict[str, Any] = {f"block_{name}": fit(TILE) for name in names}
+    return kernel.BlockSizes(**forward, **apart)
 
 
 @functools.lru_cache(maxsize=64)
