@@ -19,6 +19,8 @@ from jaxlm.axes import Array
 from jaxlm.ops.rule import Extras, Rule
 
 CUDNN_DENSE_MASK = 4096  # what needs a T x T mask there goes blockwise when it is longer
+TILE = 512  # positions of a tile of splash attention's scores
+PARTS = 4  # of the queries' gradient that its one backward kernel may leave to be summed
 
 
 def cudnn_lacks(q_BTHK: Array, k_BTGK: Array, v_BTGJ: Array, extras: Extras, rule: Rule) -> str:
@@ -76,12 +78,36 @@ def splash_lacks(q_BTHK: Array, k_BTGK: Array, v_BTGJ: Array, extras: Extras, ru
     return next((what for what, lacks in lacking.items() if lacks), "")
 
 
+def splash_blocks(T: int, K: int, window: int | None) -> kernel.BlockSizes:
+    """Blocks of T positions for heads of width K (the wider of keys and values), and one backward kernel or two.
+
+    Larger blocks read keys and values less often and have fewer steps; but all of a block is computed that the mask
+    leaves a part of, half a block more a row than causal attention needs: at most a quarter of the positions that are
+    seen, or TILE. The programs of larger tiles, or of wider heads in them, take seconds longer to compile.
+
+    One kernel computes scores once for all three gradients: five products instead of seven. It writes a gradient of the
+    queries for every block of keys, to be summed: about the bytes that the second kernel would read, but as many times
+    the queries' memory as there are blocks, at most PARTS, and for the blocks that a window skips too.
+    """
+    seen = T if window is None else min(T, window)
+    fit = lambda most: next(b for b in (2048, 1024, 512, 256, 128) if T % b == 0 and b <= most)
+    block, keys = (fit(min(most, max(TILE, seen // 4))) for most in (2 * TILE if K <= 128 else TILE, 4 * TILE))
+    forward: dict[str, Any] = {"block_q": block, "block_kv": block, "block_kv_compute": fit(min(block, TILE))}
+    if window is None and T // keys <= PARTS:
+        both: dict[str, Any] = {
+            "block_q_dkv": fit(TILE),
+            "block_kv_dkv": keys,
+            "block_kv_dkv_compute": fit(min(keys, TILE)),
+        }
+        return kernel.BlockSizes(**forward, **both, use_fused_bwd_kernel=True)
+    names = ("q_dkv", "kv_dkv", "kv_dkv_compute", "q_dq", "kv_dq")
+    apart: dict[str, Any] = {f"block_{name}": fit(TILE) for name in names}
+    return kernel.BlockSizes(**forward, **apart)
+
+
 @functools.lru_cache(maxsize=64)
-def _splash(T: int, H: int, causal: bool, window: int | None, softcap: float | None, interpret: bool):
+def _splash(T: int, H: int, K: int, causal: bool, window: int | None, softcap: float | None, interpret: bool):
     # The mask is walked in Python (35 s at T = 131072): once per shape, not once per trace.
-    block = next(b for b in (512, 256, 128) if T % b == 0)
-    names = ("q", "kv", "kv_compute", "q_dkv", "kv_dkv", "kv_dkv_compute", "q_dq", "kv_dq")
-    sizes: dict[str, Any] = {f"block_{name}": block for name in names}
     if window is not None:
         one = mask.LocalMask((T, T), (window - 1, 0 if causal else window - 1), 0)
     else:
@@ -91,7 +117,7 @@ def _splash(T: int, H: int, causal: bool, window: int | None, softcap: float | N
         mask.MultiHeadMask([one] * H),
         head_shards=1,
         q_seq_shards=1,
-        block_sizes=kernel.BlockSizes(**sizes),
+        block_sizes=splash_blocks(T, K, window),
         attn_logits_soft_cap=softcap,
         residual_checkpoint_name="attention",  # for rematerialisation, as in `blockwise`
         interpret=interpret,
@@ -107,8 +133,8 @@ def splash_attention(
     """Pallas splash attention, one kernel per device over its own rows and heads."""
 
     def local(q_BHTK, k_BGTK, v_BGTJ, segments_BT, sinks_H):
-        H, T = q_BHTK.shape[1:3]
-        splash = _splash(T, H, rule.causal, rule.reach, rule.softcap, interpret)
+        H, T, K = q_BHTK.shape[1:]
+        splash = _splash(T, H, max(K, v_BGTJ.shape[3]), rule.causal, rule.reach, rule.softcap, interpret)
         ids = None if segments_BT is None else kernel.SegmentIds(segments_BT, segments_BT)
         one_row = lambda q, k, v, ids: splash(q, k, v, ids, sinks_H)
         return jax.vmap(one_row)(q_BHTK * np.asarray(rule.scale, q_BHTK.dtype), k_BGTK, v_BGTJ, ids)

@@ -2,8 +2,8 @@
 
 Arrays are in memory from the step that writes them to the last that reads them (`plan.fusion` says which are). A loop
 holds what it scans over, what it carries and what it stacks, and in it the height of its body. A result may take the
-place of an operand of its size that is read for the last time: so carries, and state that is given away, stay in
-place.
+place of an operand of its size that is read for the last time, a carry only of what it begins as: so carries, and
+state that is given away, stay in place.
 """
 
 import sys
@@ -30,12 +30,15 @@ def height(block: Block, compiler: Compiler, free: Collection[int] = ()) -> tupl
     copied = 0 if compiler.siblings else _copied(f, places)
     for t, step in enumerate(f.steps):
         op, dying = step.op, [v for v in step.reads if last[id(v)] == t]
-        outside = [places.pop(id(v)) for v in dying if id(v) in places]
-        inside = [v.nbytes for v in dying if id(v) in live]
+        taken = dying if op.body is None else _carried(f, op, dying)
+        outside = [places[id(v)] for v in taken if id(v) in places]
+        inside = [v.nbytes for v in taken if id(v) in live]
         inner, within, in_place = 0, [], step.writes if op.kind in ("fused", "update") else []
         if op.body is not None:
             in_place = op.outs[: op.body.carries]
             inner, within = height(op.body, compiler, {id(v) for v in op.body.ins[: op.body.carries]})
+        for v in dying:
+            places.pop(id(v), None)
         for v in early.get(t, ()):
             live[id(v)] = v
             now += v.nbytes
@@ -57,6 +60,15 @@ def height(block: Block, compiler: Compiler, free: Collection[int] = ()) -> tupl
             live.pop(id(v), None)
         now = sum(v.nbytes for v in live.values())
     return top + copied, there
+
+
+def _carried(f: Fusions, op: Op, dying: list[Value]) -> list[Value]:
+    """Those of `dying` where a loop's carries begin. What else it reads, it reads until its last turn."""
+    assert op.body is not None
+    constants = len(op.ins) - len(op.body.ins)
+    roots = lambda xs: {id(root) for x in xs for root in f.roots(x)}
+    begin = roots(op.ins[constants:][: op.body.carries]) - roots(op.ins[:constants])
+    return [v for v in dying if id(v) in begin]
 
 
 def _overlapped(f: Fusions, last: dict[int, int]) -> dict[int, list[Value]]:

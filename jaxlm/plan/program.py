@@ -50,7 +50,7 @@ def _ask(function: str, name: str, mesh: MeshConfig, seconds: float, what: Any, 
             child = subprocess.run(
                 [sys.executable, "-m", "jaxlm.plan.child"],
                 input=json.dumps(asked).encode(),
-                env=_environment(topology),
+                env=environment(topology),
                 capture_output=True,
                 timeout=seconds,
             )
@@ -74,7 +74,7 @@ def _cause(code: int, stderr: bytes) -> str:
     return lines[-1][:CAUSE]
 
 
-def _environment(topology: topologies.Topology) -> dict[str, str]:
+def environment(topology: topologies.Topology) -> dict[str, str]:
     """Of a process that has the devices and touches no accelerator."""
     flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if "host_platform_device_count" not in flag]
     fake = [*flags, f"--xla_force_host_platform_device_count={topology.devices}"]

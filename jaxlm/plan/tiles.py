@@ -54,10 +54,11 @@ def sum_whole(block: Block) -> None:
         sent = dataclasses.replace(op.sent, kind="all-reduce")
         ops.append(dataclasses.replace(op, name="all-reduce", outs=[whole], sent=sent))
         ops.append(Op("move", "part", [whole], [out], path=op.path))
-        plain, out.tiled = out.size, True
-        if plain < out.size <= PADDED * plain and plain <= VECTOR_MEMORY:
-            alike = [x for x in block.ins if (x.shape, x.dtype) == (out.shape, out.dtype)]
-            copies |= {id(x): dataclasses.replace(x, tiled=True) for x in alike}
+        out.tiled = True
+        for x in block.ins:  # of any dtype: the sum may be of a narrower one than the weight and its moments
+            copy = dataclasses.replace(x, tiled=True)
+            if x.shape == out.shape and x.size < copy.size <= PADDED * x.size and x.size <= VECTOR_MEMORY:
+                copies[id(x)] = copy
     for op in ops:
         op.ins = [copies.get(id(x), x) for x in op.ins]
     first = [Op("move", "copy", [x], [copies[id(x)]]) for x in block.ins if id(x) in copies]

@@ -5,6 +5,7 @@ A TPU is named with the shape of its slice in chips, and how many slices; a GPU 
 
 import dataclasses
 import importlib.util
+import itertools
 import math
 import os
 import re
@@ -84,11 +85,24 @@ def _slices(topology: Topology) -> Topology:
             f"topology {name!r}: a slice of {chip.name} has at most {chip.most} chips, not {math.prod(shape)}: "
             f"take several slices, as in 2x{chip.name}:..."
         )
-    # Less than a host is a line of chips.
-    whole = all(n % 2 == 0 for n in shape[:2])
-    if not whole and math.prod(shape) > 2:
-        raise UserError(f"topology {name!r}: hosts have 2x2 chips, so the first two numbers must be even")
+    known = _known(chip)
+    if sorted(shape) not in map(sorted, known):
+        apart = lambda other: sum(abs(math.log(a / b)) for a, b in zip(sorted(other), sorted(shape)))
+        near = "x".join(map(str, min(known, key=apart)))
+        raise UserError(
+            f"topology {name!r}: no slice of {chip.name} has these sides: the nearest is {chip.name}:{near}"
+        )
     return topology
+
+
+def _known(chip: Chip) -> list[tuple[int, ...]]:
+    """The sides of the slices of a TPU that there are: of v5e and v6e powers of two up to 16, of the others multiples
+    of 4 from 4x4x4 on. Less than a host, which has 2x2 chips, is a line."""
+    if chip.torus == 2:
+        return [(a, b) for a in (1, 2, 4, 8, 16) for b in (a, 2 * a) if a * b <= chip.most]
+    few = [(1, 1, 1), (1, 2, 1), (2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 4, 4)]
+    sides = range(4, chip.most // 16 + 1, 4)
+    return few + [s for s in itertools.combinations_with_replacement(sides, 3) if math.prod(s) <= chip.most]
 
 
 def wrap(topology: Topology) -> tuple[bool, ...]:

@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm.ops.kernels import CUDNN_DENSE_MASK, cudnn_attention, cudnn_lacks, splash_attention, splash_lacks
+from jaxlm.ops.kernels import (
+    CUDNN_DENSE_MASK,
+    cudnn_attention,
+    cudnn_lacks,
+    splash_attention,
+    splash_blocks,
+    splash_lacks,
+)
 from jaxlm.ops.rule import Extras
 from tests.meshes import MESHES, name, on
 from tests.ops.attention_cases import CASES, Case, reference, with_gradients
@@ -22,12 +29,40 @@ SPLASH = functools.partial(splash_attention, interpret=True)
         Case(T=256, B=1, H=2, window=40, packed=True),
         Case(T=128, B=1, H=2, causal=False, window=40, packed=True),
         Case(T=256, B=2, H=2, window=40, chunk=50, softcap=0.9, sinks=True, packed=True, J=16),
+        Case(T=384, B=2, H=4, G=2, softcap=0.9, sinks=True, packed=True, J=16),  # three parts of dq
+        Case(T=640, B=1, H=2, G=1, packed=True),  # too many parts
+        Case(T=4096, B=1, H=1, G=1, K=8, J=8),  # tiles that are smaller than the blocks of keys
     ],
     ids=str,
 )
 def test_splash_equals_the_reference(case):
     found = with_gradients(lambda *args: SPLASH(*args, case.rule(0.3)), case)
     chex.assert_trees_all_close(found, reference(case, scale=0.3), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "T, K, window, forward, keys, parts",
+    [
+        (128, 64, None, 128, 128, 1),
+        (1024, 64, None, 512, 512, 2),
+        (1536, 64, None, 512, 512, 3),
+        (4096, 128, None, 1024, 1024, 4),
+        (4096, 256, None, 512, 1024, 4),  # wide heads
+        (8192, 128, None, 1024, 2048, 4),
+        (8192, 128, 1024, 512, 512, 0),  # a window skips blocks
+        (8192, 128, 8192, 1024, 512, 0),
+        (640, 64, None, 128, 128, 0),  # five parts
+        (16384, 128, None, 1024, 512, 0),
+    ],
+)
+def test_splash_blocks(T, K, window, forward, keys, parts):
+    """`parts` is how often the queries' gradient is held in one backward kernel; 0 where there are two."""
+    sizes = splash_blocks(T, K, window)
+    assert (sizes.block_q, sizes.block_kv, sizes.block_kv_dkv) == (forward, forward, keys)
+    assert sizes.use_fused_bwd_kernel == (parts > 0) and sizes.has_backward_blocks
+    assert parts in (0, T // sizes.block_kv_dkv)
+    # A tile of scores in float32, and its few companions, within 16 MiB of vector memory.
+    assert max(sizes.block_q * sizes.block_kv_compute, sizes.block_q_dkv * sizes.block_kv_dkv_compute) <= 2**19
 
 
 @pytest.mark.parametrize("config", MESHES[4:6], ids=name)

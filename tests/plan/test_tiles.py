@@ -42,6 +42,21 @@ def test_parts_that_fill_no_tile_are_added_up_whole(name):
     assert sums(768) == {"all-reduce" if name == "v5e:2x4" else "reduce-scatter"}
 
 
+@pytest.mark.skipif(not compat.leaves_unreduced(), reason="this jax sums the head's gradient chunk by chunk")
+def test_what_such_a_part_updates_is_copied_into_tiles():
+    """Weights and moments of head and table, in float32 beside gradients in bfloat16; the smallest parts are not."""
+
+    def copies(D):
+        block = BlockConfig(AttentionConfig(H=8, K=128), MLPConfig(F=1024))
+        model = LMConfig(V=65_536, D=D, layers=(LayersConfig((block,), 2),), tied=False, dtype="bfloat16")
+        run = RunConfig(model=model, data=DataConfig(T=512), batch=8, mesh=MeshConfig(data=1, fsdp=8))
+        there = walk.estimate_train(run, topology.parse("v5e:2x4")).largest
+        return [b.nbytes for b in there if b.shape == f"f32[65536,{D // 8}]"]
+
+    assert copies(512) == 6 * [65_536 * 128 * 4]
+    assert copies(1024) == copies(128) == []
+
+
 def test_decoding_turns_projections_round_on_tpus():
     """Queries', keys' and values' of all layers stand in memory twice; on GPUs once."""
     block = BlockConfig(AttentionConfig(H=4, K=16), MLPConfig(F=128))
