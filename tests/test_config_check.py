@@ -37,8 +37,13 @@ NEEDED_BY: dict[str, dict[str, Any]] = {  # the same for one class
     "EncoderConfig": {"layers": SEEING},
     "Seq2SeqConfig": {"encoder": SEEING, "decoder": tiny.model().layers},
     "BranchConfig": {"name": "ffn", "of": MLPConfig(F=8)},
+    "SequenceHead": {"labels": ("a", "b")},
+    "TokenHead": {"labels": ("a", "b")},
+    "SharedConfig": {"layer": tiny.model().layers[0].blocks[0]},
 }
 NO_CONFIG = (
+    "HeldoutPairs",
+    "PairDataset",
     "HeldoutRows",
     "SyntheticRows",
     "State",

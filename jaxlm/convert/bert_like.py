@@ -206,8 +206,8 @@ def encoder(c: Fields, **changes: Any) -> EncoderConfig:
         "embed_norm": norm_config(c),
         "dropout": c.float("hidden_dropout_prob", default=0.1),
     }
-    if "segments" not in changes:
-        changes["segments"] = group_layers([block(c, attention(c))] * layers(c))
+    if "layers" not in changes:
+        changes["layers"] = group_layers([block(c, attention(c))] * layers(c))
     return EncoderConfig(**usual | changes)
 
 

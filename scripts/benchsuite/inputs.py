@@ -16,7 +16,8 @@ def loader(tokens: int, T: int, rows: int, batches: int, repeats: int) -> dict:
     import numpy as np
 
     from benchsuite.timing import seconds_per_step
-    from jaxlm.data.loader import TrainBatches
+    from jaxlm.data.loader import TrainBatches, windows
+    from jaxlm.data.pack import pack
     from jaxlm.data.shards import Shards, ShardWriter
 
     rng = np.random.default_rng(0)
@@ -27,8 +28,8 @@ def loader(tokens: int, T: int, rows: int, batches: int, repeats: int) -> dict:
         writer.write(stream)
         writer.close()
         shards = Shards(Path(folder) / "train")
-        how = {"T": T, "eot": 0, "seed": 0, "batch": rows, "rows": range(rows), "fingerprint": ""}
-        with TrainBatches([shards], [1.0], **how) as ours:
+        stream = windows([shards], [1.0], T, seed=0)
+        with TrainBatches(stream, rows, range(rows), "", lambda windows: pack(windows, 0)) as ours:
             next(ours)
             packed = seconds_per_step(lambda: next(ours), lambda _: None, repeats, batches)
         plain = _plain(np.memmap(shards.folder / shards.meta["shards"][0]["file"], "<u2", mode="r"), T, rows)
