@@ -136,7 +136,7 @@ def first(how: How, params: Params, tokens_BT: Array, mask_BT: Array, limit: Arr
     several = lambda x: Recurrent(x).take(rows_N).value
     shape, where = (B, A, how.new), sharding.out_sharding("batch", None, None)
     texts = Texts(
-        jnp.full(shape, -1, jnp.int32, out_sharding=where),
+        jnp.zeros(shape, jnp.int32, out_sharding=where) - 1,
         jnp.zeros(shape, jnp.float32, out_sharding=where),
         _of_rows(jnp.broadcast_to(jnp.where(jnp.arange(A) == 0, 0.0, NOTHING)[None], (B, A))),
     )
