@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxlm import sharding
+from jaxlm import compat, sharding
 from jaxlm.errors import UserError
 from jaxlm.models import flops
 from jaxlm.nn import ChannelMixConfig, LayerNormConfig, TimeMixConfig, rwkv_layer
@@ -107,6 +107,8 @@ def test_generating_is_the_full_forward():
     ids=lambda x: name(x) + "-stages" * (x.stage > 1),
 )
 def test_a_mesh_changes_no_number(mesh):
+    if mesh.stage > 1 and compat.older(0, 10):
+        pytest.skip("on an explicit mesh this jax merges no dimensions where another one is 1")
     mixers.a_mesh_changes_no_number(MODEL, mesh)
 
 
