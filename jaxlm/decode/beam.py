@@ -132,7 +132,7 @@ def first(how: How, params: Params, tokens_BT: Array, mask_BT: Array, limit: Arr
     caches, start_B, out = opened(how, params, tokens_BT, mask_BT, inputs)
     logits_BV = last_logits(how, out)
     B, A = len(logits_BV), beam.A
-    rows_N = jnp.repeat(jnp.arange(B), A)
+    rows_N = jnp.arange(B * A) // A
     several = lambda x: Recurrent(x).take(rows_N).value
     shape, where = (B, A, how.new), sharding.out_sharding("batch", None, None)
     texts = Texts(
