@@ -121,7 +121,7 @@ def test_training_and_evaluation_steps():
         with jax.set_mesh(mesh):
             state, metrics = jax.jit(Setup(run, mesh).train_step)(state, tiny.place(tiny.batch(4), mesh, 2))
             held_out = jax.jit(steps.make_eval_step(run))(state.params, None, tiny.place(tiny.batch(4, seed=1), mesh))
-        return float(metrics["loss"]), float(metrics["grad_norm"]), float(held_out.nll)
+        return float(metrics["loss"]), float(metrics["grad_norm"]), float(held_out["nll"])
 
     found = take(make_mesh(MeshConfig(2, context=2, tensor=2)))
     np.testing.assert_allclose(found, take(one), rtol=1e-5)

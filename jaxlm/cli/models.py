@@ -119,7 +119,7 @@ def generate(args: Args) -> None:
 
     lm, key = jaxlm.load(args.path, verify=args.verify), jax.random.key(args.seed)
     whole = isinstance(lm, jaxlm.Seq2Seq)
-    if not hasattr(lm, "generate"):
+    if not whole and not hasattr(lm, "stream"):
         raise UserError(f"{args.path} is no language model, so it writes no text: use jaxlm.load in Python")
     if whole or args.beams is not None:
         out = lm.generate([args.prompt], args.max_new_tokens, sampler, key, args.stop)

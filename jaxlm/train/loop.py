@@ -97,7 +97,8 @@ def train(run: RunConfig, folder: str | Path) -> None:
                 if not (folder / "config.json").exists():  # removed meanwhile: without it the checkpoints are nobody's
                     claim(run, folder, dataset.tokenizer)
                 with report.pause():
-                    note |= {"data": batches.get_state(), "skipped": report.skipped}
+                    # A dictionary of its own: it is written in the background.
+                    note = note | {"data": batches.get_state(), "skipped": report.skipped}
                     checkpoints.save(step, state, note, rated)
                 if stop:
                     checkpoints.wait()

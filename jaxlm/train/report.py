@@ -78,6 +78,8 @@ class Report:
             yield path
         except OSError as e:
             self.print(f"could not write {e.filename or path}: {e.strerror}; the run goes on")
+        except UserError as e:
+            self.print(f"{str(e).replace('cannot', 'could not', 1)}; the run goes on")
 
     def step(self, number: int, metrics: dict[str, Array]) -> None:
         """Takes the metrics of a step just dispatched, and logs those of the step before."""

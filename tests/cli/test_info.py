@@ -65,8 +65,8 @@ def test_a_model_in_hugging_faces_layout():
     assert "  quantised  NVFP4: dequantise it first" in told("m") and "next" not in told("m")
     (folder / "config.json").write_text(json.dumps(LLAMA | {"quantization_config": {"quant_method": "fp8"}}))
     assert "  quantised  fp8" in told("m/config.json")
-    (folder / "config.json").write_text('{"model_type": "bert"}')
-    assert "not opened here: config.json: unknown model_type 'bert'" in told("m")
+    (folder / "config.json").write_text('{"model_type": "xlnet"}')
+    assert "not opened here: config.json: unknown model_type 'xlnet'" in told("m")
 
 
 def test_tokenizers():

@@ -267,7 +267,7 @@ def test_a_model_has_the_same_loss_and_gradients_where_experts_are_divided():
             layout = sharding.shardings(models.abstract(MIXED)[1], p, compat.concrete_mesh())
             found = whole_model(jax.device_put(p, layout), put(tokens, "batch", None))
         chex.assert_trees_all_close(found, expected, atol=1e-5, rtol=1e-5)
-        loads = [s[0][1][0][0]["load"] for s in (found, expected)]
+        loads = [s[0][1][()][0][0]["load"] for s in (found, expected)]
         np.testing.assert_array_equal(*loads)  # every token chose the same
 
 

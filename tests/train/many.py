@@ -14,9 +14,8 @@ import time
 from pathlib import Path
 
 from jaxlm.cli import main
-from jaxlm.data import dataset
+from jaxlm.data import DataConfig
 from jaxlm.machine import processes
-from jaxlm.train import loop
 
 sys.path.insert(0, str(Path(__file__).parent))
 killed = importlib.import_module("killed")
@@ -34,7 +33,7 @@ def impatient() -> None:
 
 def die_preparing() -> None:
     """Is killed while it prepares the data."""
-    dataset.prepare = loop.data.prepare = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    DataConfig.prepare = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 
 
 def child(output: Path, argv: list[str], env: dict[str, str], moment: str | None, patch: list[str]) -> int:

@@ -149,17 +149,17 @@ def test_steps_that_are_not_finite_stop_the_run(run, tmp_path, capsys):
 
 def test_the_way_back_from_a_streak_works(run, tmp_path, monkeypatch):
     """The newest checkpoint may have the weights that gave the streak: that one is named, the one before good."""
-    folder, plain = tmp_path / "run", loop.steps.place
+    folder, plain = tmp_path / "run", loop.place
     run = dataclasses.replace(run, max_nonfinite_steps=2, save_every=1, eval_every=0, prompts=(), max_to_keep=2)
 
-    def broken(batch, mesh, parts=None):
+    def broken(batch, spec, mesh, parts=None):
         calls.append(1)
         bad = parts is not None and len(calls) > 3
-        return plain(batch | {"weights": batch["weights"] * np.float32("nan")} if bad else batch, mesh, parts)
+        return plain(batch | {"weights": batch["weights"] * np.float32("nan")} if bad else batch, spec, mesh, parts)
 
     calls: list[int] = []
     with monkeypatch.context() as patch:
-        patch.setattr(loop.steps, "place", broken)
+        patch.setattr(loop, "place", broken)
         with pytest.raises(UserError, match=r"remove checkpoints/3, which has these weights: .* from step 2$"):
             loop.train(run, folder)
     assert steps(folder / "checkpoints") == [2, 3]
@@ -221,14 +221,14 @@ def test_a_folder_removed_meanwhile_is_one_line(gone, copy, run, monkeypatch):
 
 def test_after_a_few_the_run_goes_on(run, tmp_path, monkeypatch):
     """Two bad batches: counted, over a stop too, and the weights of the end are finite."""
-    place, bad = loop.steps.place, iter([False, True, False, True] + 4 * [False])
+    place, bad = loop.place, iter([False, True, False, True] + 4 * [False])
 
-    def poisoned(batch, mesh, parts=None):
+    def poisoned(batch, spec, mesh, parts=None):
         if parts is not None and next(bad):
             batch = batch | {"weights": batch["weights"] * np.float32("inf")}
-        return place(batch, mesh, parts)
+        return place(batch, spec, mesh, parts)
 
-    monkeypatch.setattr(loop.steps, "place", poisoned)
+    monkeypatch.setattr(loop, "place", poisoned)
     folder, run = tmp_path / "run", dataclasses.replace(run, max_nonfinite_steps=2, prompts=())
     with monkeypatch.context() as patch:
         stop_at(patch, 3)
