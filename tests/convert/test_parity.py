@@ -28,12 +28,14 @@ def lm(folder):
 
 @pytest.fixture(scope="module")
 def inputs(folder):
-    return np.load(folder / "inputs.npz")
+    with np.load(folder / "inputs.npz") as arrays:
+        return dict(arrays)
 
 
 @pytest.fixture(scope="module")
 def expected(folder):
-    return np.load(folder / "expected.npz")
+    with np.load(folder / "expected.npz") as arrays:
+        return dict(arrays)
 
 
 def test_logits(lm, inputs, expected):
