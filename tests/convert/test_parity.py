@@ -59,7 +59,7 @@ def test_loss_and_gradients(lm, inputs, expected):
     assert set(gradients) >= set(norms)
     for name, norm in norms.items():
         np.testing.assert_allclose(np.linalg.norm(gradients[name]), norm, rtol=1e-3, atol=1e-6, err_msg=name)
-    for key in expected.files:
+    for key in expected:
         if key.startswith("grad/"):
             found, wanted = gradients[key.removeprefix("grad/")], expected[key]
             np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-3 * np.abs(wanted).max(), err_msg=key)
