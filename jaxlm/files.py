@@ -1,9 +1,12 @@
 """Reading and writing whole files."""
 
+import contextlib
 import gzip
 import os
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from jaxlm.errors import UserError
 
@@ -19,15 +22,24 @@ def read_file(path: Path) -> bytes:
         raise UserError(f"{path}: cannot read the tokenizer: {error.strerror}") from None
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Writes a whole file under a temporary name in the same folder and renames it. Raises UserError if it cannot."""
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, under a temporary name in the same folder, renamed to `path` when all is written. Raises
+    UserError if it cannot be."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            temporary.write_bytes(data)
+            with open(temporary, "wb") as file:
+                yield file
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from None
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Writes a whole file as `replacing` does."""
+    with replacing(path) as file:
+        file.write(data)

@@ -5,7 +5,8 @@ import dataclasses
 import functools
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,10 +19,13 @@ from jaxlm import decode as decoding
 from jaxlm.api import embeddings
 from jaxlm.api.base import Loaded
 from jaxlm.axes import Array, Params
+from jaxlm.convert import gguf
 from jaxlm.decode import DecodeState, Greedy, Sampler
 from jaxlm.errors import UserError
 from jaxlm.losses import token_logprobs
+from jaxlm.paths import expand
 from jaxlm.text import TextStream, Tokenizer
+from jaxlm.text.formats.gguf import gguf_values
 
 STREAM = 8  # tokens decoded between two looks at them
 
@@ -70,6 +74,14 @@ class LanguageModel(Loaded):
         self.config: models.LMConfig = config
         self.stops = stops if tokenizer is None else tokenizer.stops
         self._layers: tuple[Params, Any] | None = None
+
+    def save_gguf(self, path: str | Path, kind: str = "F16", say: Callable[[str], None] = lambda line: None) -> None:
+        """Write the model and its tokenizer as one GGUF file, matrices of `kind`: "F32", "F16", "Q8_0" or "Q4_0".
+
+        Raises UserError for a family or a tokenizer that is not written.
+        """
+        values = gguf_values(self.tokenizer, str(path)) if self.tokenizer else {}
+        gguf.save(expand(path), self.config, self.params, self._source(), values, kind, say)
 
     def logits(self, tokens_BT: Any, mask_BT: Any = None, params: Params | None = None) -> Array:
         """float32 (B, T, V). Rows may be padded on the left: `mask_BT` is 1 on real tokens. Differentiable in `params`

@@ -10,12 +10,14 @@ from jaxlm.api.encoder import Encoder
 from jaxlm.api.model import LanguageModel
 from jaxlm.api.sentence import read_sentence, transformer_folder
 from jaxlm.api.seq2seq import Seq2Seq, Writing, read_writing
+from jaxlm.convert import gguf
 from jaxlm.convert.files import WEIGHTS, check_dtype, is_model
 from jaxlm.data.pairs import END, START
 from jaxlm.errors import UserError
 from jaxlm.models import EncoderConfig, Seq2SeqConfig
 from jaxlm.paths import expand
 from jaxlm.text import Tokenizer, load_tokenizer
+from jaxlm.text.formats.gguf import gguf_tokenizer
 from jaxlm.text.load import has_tokenizer
 from jaxlm.text.settings import read_stops
 from jaxlm.train import start
@@ -26,7 +28,7 @@ def load(
 ) -> Any:
     """The model in a run folder (its newest whole checkpoint), in one checkpoint of it, `run/checkpoints/<step>`, or
     in a folder in Hugging Face's layout (config.json, safetensors): a `LanguageModel`, an `Encoder`, or a
-    `Seq2Seq`.
+    `Seq2Seq`; or a language model in a GGUF file, its matrices kept in the file's blocks (`ops.leaves.Blocks`).
 
     `dtype` is that of the computation, by default the run's own, or for other folders see `convert.load`; parameters
     keep the dtypes they are stored in. Of a run the weights are the moving average where it keeps one. `say` gets a
@@ -37,8 +39,13 @@ def load(
     if dtype is not None:
         check_dtype(dtype)
     try:
+        if path.suffix == ".gguf":
+            config, params, source = gguf.load(path, dtype, say)
+            metadata = gguf.GGUF(path).metadata
+            tokenizer = gguf_tokenizer(metadata, str(path))
+            return LanguageModel(config, params, tokenizer, source, tokenizer.stops if tokenizer else ())
         if path.is_file():
-            raise UserError(f"{path} is a file: give the folder of a run, or one with config.json and {WEIGHTS}")
+            raise UserError(f"{path} is a file: give a .gguf, a run's folder, or one with config.json and {WEIGHTS}")
         if is_model(folder := transformer_folder(path)):
             config, params, source = convert.load(folder, dtype, say, verify)
             if isinstance(config, EncoderConfig):

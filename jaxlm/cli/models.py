@@ -160,15 +160,21 @@ def _sampler(args: Args) -> Any:
 
 
 def _convert_arguments(parser: Parser) -> None:
-    parser.add_argument("source", metavar="SRC", help="a run, a checkpoint, or a folder in Hugging Face's layout")
-    parser.add_argument("target", metavar="DST", help="the folder to write, in Hugging Face's layout")
+    parser.add_argument("source", metavar="SRC", help="a run, a checkpoint, a folder in Hugging Face's layout, a .gguf")
+    parser.add_argument("target", metavar="DST", help="the folder to write, in Hugging Face's layout, or a .gguf")
+    parser.add_argument("--quantize", metavar="KIND", help="of a .gguf: F32, F16 (the default), Q8_0, Q4_0")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: as they are stored")
     parser.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="of one file of weights; default: 5GB")
     _verify_argument(parser)
 
 
 def convert(args: Args) -> None:
+    gguf = args.target.endswith(".gguf")
+    if args.quantize and not gguf:
+        raise UserError(f"--quantize is of .gguf files, and {args.target} is a folder of plain weights")
     lm = jaxlm.load(args.source, say=print, verify=args.verify)
+    if gguf:
+        return lm.save_gguf(args.target, (args.quantize or "F16").upper(), say=print)
     lm.save(args.target, args.max_shard_size, args.dtype, say=print)
 
 

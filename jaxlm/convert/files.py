@@ -144,5 +144,5 @@ def _no_weights(folder: Path) -> str:
             "anything: convert it with the safetensors library on a machine that may be lost"
         )
     if gguf := some("*.gguf"):
-        return f"{folder} has its weights only in {gguf}: GGUF files are not read, {WEIGHTS} is needed"
+        return f"{folder} has its weights only in {gguf}: open that file itself"
     return f"{folder} has no weights: neither {WEIGHTS} nor {INDEX}"

@@ -53,7 +53,7 @@ def load(
         raise UserError(f"{where}: the weights are quantised ({how}), and only plain ones are read")
     config = lm_config(fields, where)
     if dtype is not None or family is not ours:
-        config = dataclasses.replace(config, dtype=dtype or _dtype(fields))
+        config = dataclasses.replace(config, dtype=dtype or computed_in(fields))
     digests = Digests(folder, verify)
     with opened(folder) as checkpoint:
         stored = checkpoint.stored
@@ -68,11 +68,11 @@ def load(
             config = as_stored(config, source, stored)
         wanted = list(itertools.islice(source.tensors(config), len(stored) + BEYOND))
         wanted = [dataclasses.replace(tensor, name=renamed.get(tensor.name, tensor.name)) for tensor in wanted]
-        _check(wanted, stored, family, config.depth, folder)
+        check_tensors(wanted, stored, family, config.depth, folder)
         for usual, found in [] if known else spelling.items():
             say(f"names of tensors begin with {found!r} where {usual!r} is usual")
-        dtypes = _dtypes(wanted, stored)
-        params = _read(config, wanted, dtypes, checkpoint, digests, say)
+        dtypes = dtypes_of(wanted, stored)
+        params = read_params(config, wanted, dtypes, checkpoint, digests, say)
         if fields is not whole or not known:  # a part of a larger model, or wrapped: saved as one of its own
             source = dataclasses.replace(source, spelling={})
         for tensor, saved in zip(wanted, source.tensors(config)):
@@ -82,7 +82,8 @@ def load(
         return config, params, source
 
 
-def _dtype(fields: Mapping[str, Any]) -> str:
+def computed_in(fields: Mapping[str, Any]) -> str:
+    """The dtype of the computation where nobody says one."""
     if jax.default_backend() == "cpu":  # where products with 16-bit matrices are slow
         return "float32"
     said = str(fields.get("dtype") or fields.get("torch_dtype")).removeprefix("torch.")
@@ -107,7 +108,9 @@ def _tied_as_stored(config: Any, source: Source, stored: Mapping[str, Stored]) -
 # What is wrong with the tensors --------------------------------------------------------------------------------------
 
 
-def _check(wanted: list[Tensor], stored: Mapping[str, Stored], family: Family, layers: int, folder: Path) -> None:
+def check_tensors(
+    wanted: list[Tensor], stored: Mapping[str, Stored], family: Family, layers: int, folder: Path
+) -> None:
     """Raises UserError unless the stored tensors are those of the model."""
     names = {tensor.name for tensor in wanted}
     missing = [tensor.name for tensor in wanted if tensor.name not in stored]
@@ -147,7 +150,7 @@ def _ignored(name: str, family: Family, layers: int) -> bool:
 Dtypes = Mapping[tuple[str, ...], Any]
 
 
-def _dtypes(wanted: list[Tensor], stored: Mapping[str, Stored]) -> Dtypes:
+def dtypes_of(wanted: list[Tensor], stored: Mapping[str, Stored]) -> Dtypes:
     """For every weight the widest dtype that a tensor of it is stored in."""
     widest: dict[tuple[str, ...], Any] = {}
     for tensor in wanted:
@@ -157,7 +160,7 @@ def _dtypes(wanted: list[Tensor], stored: Mapping[str, Stored]) -> Dtypes:
     return widest
 
 
-def _read(
+def read_params(
     config: ModelConfig, wanted: list[Tensor], dtypes: Dtypes, checkpoint: Checkpoint, digests: Digests, say: Say
 ) -> Params:
     """The parameters: made empty, then filled tensor by tensor."""

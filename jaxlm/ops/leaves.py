@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxlm.axes import Array
+from jaxlm.ops import blocks
 
 
 class Leaf(abc.ABC):
@@ -64,6 +65,33 @@ class Int8(Leaf):
         largest = jnp.max(jnp.abs(w.astype(jnp.float32)), inputs, keepdims=True)
         scale = jnp.where(largest == 0, 1.0, largest / 127)
         return cls(jnp.round(w / scale).astype(jnp.int8), scale)
+
+
+@struct.dataclass
+class Blocks(Leaf):
+    """Rows of GGUF blocks as their file has them, see `ops.blocks`: the inputs of each output are a row.
+
+    `raw` is (..., *outputs, bytes of a row) with the layers in front. Layers may be of several `kinds`: `which` (...,)
+    says each one's, and rows of fewer bytes are padded. `inputs` are the sizes and `where` the dimensions, from the
+    weight's end, of what is contracted.
+    """
+
+    raw: Array
+    which: Array
+    kinds: tuple[tuple[str, int], ...] = struct.field(pytree_node=False)  # the name, bytes of a row
+    inputs: tuple[int, ...] = struct.field(pytree_node=False)
+    where: tuple[int, ...] = struct.field(pytree_node=False)
+
+    def dense(self) -> Array:
+        return (
+            self._dense(self.raw, self.which) if self.which.ndim == 0 else jax.vmap(self._dense)(self.raw, self.which)
+        )
+
+    def _dense(self, raw: Array, which: Array) -> Array:
+        each = [lambda raw, kind=kind, n=n: blocks.dequantize(raw[..., :n], kind) for kind, n in self.kinds]
+        rows = each[0](raw) if len(each) == 1 else jax.lax.switch(which, each, raw)
+        w = rows.reshape(*rows.shape[:-1], *self.inputs)
+        return jnp.moveaxis(w, tuple(range(-len(self.inputs), 0)), self.where)
 
 
 def is_leaf(x: Any) -> bool:

@@ -290,7 +290,7 @@ def test_a_quantised_cache_leaves_weights_plain(folder):
         ("pytorch_model.bin", "only in pytorch_model.bin, a pickle, and pickles are never opened"),
         ("pytorch_model.bin.index.json", "a pickle, and pickles are never opened"),
         ("consolidated.00.pth", "only in consolidated.00.pth, a pickle"),
-        ("model.Q4_K_M.gguf", "only in model.Q4_K_M.gguf: GGUF files are not read"),
+        ("model.Q4_K_M.gguf", "only in model.Q4_K_M.gguf: open that file itself"),
         ("consolidated.safetensors", "has consolidated.safetensors but neither model.safetensors nor model.safetens"),
         ("README.md", "has no weights: neither model.safetensors nor model.safetensors.index.json"),
     ],

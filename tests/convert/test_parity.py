@@ -80,7 +80,7 @@ def test_decoding(lm, inputs, expected):
 def test_beam_search(lm, folder, inputs, expected):
     """Without an end token, and with one."""
     if folder.name == "recurrent_gemma":
-        pytest.skip("transformers does not reorder its recurrent state: its beams are not those of whole forward passes")
+        pytest.skip("transformers does not reorder its recurrent state: its beams are not those of whole passes")
     prompts, wanted = inputs["prompt_ids"], expected["beam"]
     T, stops, lm.stops = prompts.shape[1], lm.stops, ()
     try:

@@ -97,6 +97,16 @@ class SentencePieceTokenizer(Tokenizer):
             return b""
         return (sp.decode([i]) if sp.is_unknown(i) else piece.replace(SPACE, " ")).encode()
 
+    def table(self) -> dict[str, Any]:
+        """The scores and kinds of its pieces as a GGUF file has them, and whether a space is put before a text."""
+        sp, n = self._processor, self._processor.get_piece_size()
+        kinds = ((sp.is_unknown, 2), (sp.is_control, 3), (sp.is_byte, 6), (sp.is_unused, 5))
+        kind = lambda i: next((number for has, number in kinds if has(i)), 1)
+        later = {i: 3 if text in self.specials.values() else 4 for text, i in self._added.items()}
+        types = [later.get(i, kind(i) if i < n else 5) for i in range(self.V)]
+        scores = [float(sp.get_score(i)) if i < n else 0.0 for i in range(self.V)]
+        return {"scores": scores, "token_type": types, "add_space_prefix": bool(self.spaced)}
+
     def _find_stripping(self) -> None:
         sp = self._processor
         spaced = [i for i, piece in enumerate(self.pieces) if piece[:1] == b" " and sp.id_to_piece(i)[0] == SPACE]
