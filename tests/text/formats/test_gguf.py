@@ -46,7 +46,7 @@ def values(**more):
     [
         ({"model": "rwkv"}, r"unknown tokenizer\.ggml\.model 'rwkv'"),
         ({"scores": [0.0]}, "scores are 1, for 3 tokens"),
-        ({"token_type": [1]}, "3 tokens and 1 types"),
+        ({"token_type": [1]}, "tokens and token_type are of 3 and 1 tokens"),
         ({"bos_token_id": 7}, "the bos token has id 7, of 3 tokens"),
         ({"model": "gpt2", "pre": "odd"}, r"unknown tokenizer\.ggml\.pre 'odd'"),
     ],
