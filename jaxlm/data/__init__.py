@@ -17,6 +17,7 @@ from jaxlm.data.pairs import Synthetic, SyntheticPairs
 from jaxlm.data.prepared import Prepared
 from jaxlm.data.sources import documents
 from jaxlm.data.summary import summary
+from jaxlm.data.synthetic import SyntheticTask
 from jaxlm.data.text_pairs import TextPairs
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Source",
     "Synthetic",
     "SyntheticPairs",
+    "SyntheticTask",
     "TextPairs",
     "TokenizerConfig",
     "baselines",

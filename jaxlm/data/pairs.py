@@ -4,6 +4,7 @@ import abc
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,6 +36,17 @@ class Synthetic(Data):
     @abc.abstractmethod
     def row(self, split: int, index: int) -> Batch:
         """Row `index` of the training split 0 or the held-out split 1, with "weights" among its arrays."""
+
+    @property
+    def content(self) -> str:
+        """What decides the rows beside the fields: a hash of files."""
+        return ""
+
+    def measures(self, sums: Mapping[str, float]) -> dict[str, float]:
+        """See `data.Prepared`; of whole rows that are "exact" the share."""
+        sums = dict(sums)
+        rows, exact = sums.pop("rows", 0.0), sums.pop("exact", None)
+        return text_measures(sums) | ({} if exact is None else {"exact": exact / (rows or math.nan)})
 
     def prepare(self, progress: Any = None) -> "SyntheticDataset":
         return SyntheticDataset(self)
@@ -84,7 +96,7 @@ class SyntheticDataset:
 
     @property
     def fingerprint(self) -> str:
-        content = json.dumps(to_dict(self.config))
+        content = json.dumps(to_dict(self.config)) + self.config.content
         return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
     def train_batches(self, batch: int, rows: Sequence[int] | None = None) -> "TrainBatches":
@@ -98,7 +110,7 @@ class SyntheticDataset:
         return SyntheticRows(self.config, min(count, self.config.holdout))
 
     def measures(self, sums: Mapping[str, float]) -> dict[str, float]:
-        return text_measures(sums)
+        return self.config.measures(sums)
 
     def summary(self, rows: int) -> str:
         return f"{self.config}: {rows:,} rows to train on, {self.config.holdout:,} held out"
@@ -123,7 +135,7 @@ class SyntheticRows:
             yield {name: np.stack([one[name] for one in made]) for name in made[0]}
 
     def measures(self, sums: Mapping[str, float]) -> dict[str, float]:
-        return text_measures(sums)
+        return self.config.measures(sums)
 
 
 class Rows:

@@ -1,5 +1,6 @@
 """What a batch asks of a model."""
 
+from jaxlm.objectives.answers import Answers
 from jaxlm.objectives.classify import Classify
 from jaxlm.objectives.masked_tokens import MaskedTokens
 from jaxlm.objectives.next_token import NextToken
@@ -8,6 +9,7 @@ from jaxlm.objectives.sequence_to_sequence import SequenceToSequence
 from jaxlm.objectives.spans import SpanCorruption
 
 __all__ = [
+    "Answers",
     "Batch",
     "Classify",
     "MaskedTokens",
