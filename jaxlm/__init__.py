@@ -29,6 +29,15 @@ _HOME = {
     "TopP": "jaxlm.decode",
     "MinP": "jaxlm.decode",
     "RepetitionPenalty": "jaxlm.decode",
+    "Banned": "jaxlm.decode",
+    "CountPenalty": "jaxlm.decode",
+    "Epsilon": "jaxlm.decode",
+    "Eta": "jaxlm.decode",
+    "LogitBias": "jaxlm.decode",
+    "MinLength": "jaxlm.decode",
+    "Mirostat": "jaxlm.decode",
+    "NoRepeatNgram": "jaxlm.decode",
+    "Typical": "jaxlm.decode",
     "UserError": "jaxlm.errors",
 }
 
@@ -36,13 +45,22 @@ if TYPE_CHECKING:
     from jaxlm.api import Encoder as Encoder
     from jaxlm.api import Seq2Seq as Seq2Seq
     from jaxlm.api import load as load
+    from jaxlm.decode import Banned as Banned
     from jaxlm.decode import Beam as Beam
+    from jaxlm.decode import CountPenalty as CountPenalty
+    from jaxlm.decode import Epsilon as Epsilon
+    from jaxlm.decode import Eta as Eta
     from jaxlm.decode import Greedy as Greedy
+    from jaxlm.decode import LogitBias as LogitBias
+    from jaxlm.decode import MinLength as MinLength
     from jaxlm.decode import MinP as MinP
+    from jaxlm.decode import Mirostat as Mirostat
+    from jaxlm.decode import NoRepeatNgram as NoRepeatNgram
     from jaxlm.decode import RepetitionPenalty as RepetitionPenalty
     from jaxlm.decode import Temperature as Temperature
     from jaxlm.decode import TopK as TopK
     from jaxlm.decode import TopP as TopP
+    from jaxlm.decode import Typical as Typical
     from jaxlm.errors import UserError as UserError
     from jaxlm.text import load_tokenizer as load_tokenizer
 

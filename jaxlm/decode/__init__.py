@@ -2,10 +2,12 @@
 
 from jaxlm.decode.beam import Beam, Texts, beam_search, parted
 from jaxlm.decode.checks import check_length, check_mask, check_tokens, left_pad, longest
-from jaxlm.decode.forced import Banned, Forced
+from jaxlm.decode.cutoffs import Epsilon, Eta, Mirostat, Typical
+from jaxlm.decode.forced import Banned, Forced, LogitBias, MinLength
 from jaxlm.decode.generate import decode, generate
 from jaxlm.decode.layout import prepare
-from jaxlm.decode.penalties import RepetitionPenalty
+from jaxlm.decode.penalties import CountPenalty, NoRepeatNgram, RepetitionPenalty
+from jaxlm.decode.per_row import PerRow, in_order
 from jaxlm.decode.plain_beam import explain, plain_beam_search
 from jaxlm.decode.prefill import prefill
 from jaxlm.decode.sampling import (
@@ -28,16 +30,25 @@ __all__ = [
     "Beam",
     "Chain",
     "Choice",
+    "CountPenalty",
     "DecodeState",
+    "Epsilon",
+    "Eta",
     "Forced",
     "Greedy",
+    "LogitBias",
+    "MinLength",
     "MinP",
+    "Mirostat",
+    "NoRepeatNgram",
+    "PerRow",
     "RepetitionPenalty",
     "Sampler",
     "Temperature",
     "Texts",
     "TopK",
     "TopP",
+    "Typical",
     "VocabularyMask",
     "beam_search",
     "check_length",
@@ -47,6 +58,7 @@ __all__ = [
     "decode",
     "explain",
     "generate",
+    "in_order",
     "left_pad",
     "longest",
     "parted",

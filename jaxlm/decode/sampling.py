@@ -3,13 +3,14 @@
     Greedy()    Temperature(0.8)    TopK(50)    TopP(0.9)    MinP(0.05)    Temperature(0.8) | TopK(50) | TopP(0.9)
 
 Each maps logits (B, V) to logits with what it excludes at -inf; the token is drawn from what is left. In a chain the
-left one comes first, and the last one draws. A token that another excluded stays excluded. They are hashable, so they
-may be static arguments of a jitted function. What one remembers of each row goes round the loop beside it.
+left one comes first, and the last one draws (`in_order` puts them in the order of the field). A token that another
+excluded stays excluded. They are hashable, so they may be static arguments of a jitted function. What one remembers of
+each row goes round the loop beside it, and so may the numbers of each row: see `PerRow`.
 """
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -25,11 +26,18 @@ class Choice:
     """The next token of every row, -1 (as `after` sees it) where the row has stopped."""
 
     token_B: Array
+    logprob_B: Array | None = None  # of each, in the distribution that it was drawn from
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampler:
-    """Draws from the model's own distribution; the base of all others."""
+    """Draws from the model's own distribution; the base of all others.
+
+    `neutral` are the numbers that may differ by row (`PerRow`), with values at which they change nothing. `filter` may
+    find them as arrays (B, 1); `start` does not depend on them.
+    """
+
+    neutral: ClassVar[dict[str, float]] = {}
 
     def start(self, prompt_BT: Array, mask_BT: Array, V: int) -> Any:
         """What is remembered of the prompts, of which `mask_BT` is 1 on real tokens: a tree of arrays of B rows."""
@@ -40,7 +48,10 @@ class Sampler:
         return logits_BV
 
     def choose(self, logits_BV: Array, state: Any, key: Array) -> Choice:
-        return Choice(jax.random.categorical(key, self.filter(logits_BV, state)))
+        """Draw from what is left. `key` may be one of each row: then a row's tokens depend on no other row."""
+        logits_BV = self.filter(logits_BV, state)
+        draw = jax.random.categorical if key.shape == () or not _typed(key) else jax.vmap(jax.random.categorical)
+        return picked(logits_BV, draw(key, logits_BV))
 
     def after(self, state: Any, choice: Choice) -> Any:
         """What is remembered once these tokens are chosen, of the same shapes."""
@@ -48,6 +59,17 @@ class Sampler:
 
     def __or__(self, other: "Sampler") -> "Sampler":
         return Chain((*links(self), *links(other)))
+
+
+def _typed(key: Array) -> bool:
+    return jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+
+
+def picked(logits_BV: Array, token_B: Array) -> Choice:
+    """The choice of these tokens from these logits."""
+    mine_BV = jnp.arange(logits_BV.shape[-1])[None] == token_B[:, None]
+    logit_B = jnp.max(jnp.where(mine_BV, logits_BV, -jnp.inf), -1)
+    return Choice(token_B, logit_B - jax.nn.logsumexp(logits_BV, -1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,14 +140,19 @@ class Greedy(Sampler):
         return jnp.where(jnp.arange(logits_BV.shape[-1])[None] == best_B1, logits_BV, -jnp.inf)
 
     def choose(self, logits_BV: Array, state: Any, key: Array) -> Choice:
-        return Choice(jnp.argmax(logits_BV, -1))
+        token_B = jnp.argmax(logits_BV, -1)
+        return Choice(token_B, jnp.zeros_like(token_B, jnp.float32))
 
 
 @dataclasses.dataclass(frozen=True)
 class Temperature(Sampler):
-    """Temperature sampling: logits divided by t: below 1 sharper, above 1 flatter."""
+    """Temperature sampling: below 1 sharper, above 1 flatter.
+
+    z' = z / t
+    """
 
     t: float = 1.0
+    neutral: ClassVar = {"t": 1.0}
 
     def __post_init__(self):
         object.__setattr__(self, "t", arguments.number(self.t, "temperature"))  # plain: it is hashed
@@ -138,9 +165,13 @@ class Temperature(Sampler):
 
 @dataclasses.dataclass(frozen=True)
 class TopK(Sampler):
-    """Top-k sampling: the k most likely tokens (Fan et al. 2018, arXiv:1805.04833), and those equal to the k-th."""
+    """Top-k sampling: the k most likely tokens (Fan et al. 2018, arXiv:1805.04833), and those equal to the k-th.
+
+    keep i where z_i >= z_(k), z_(1) >= z_(2) >= ... the logits in order
+    """
 
     k: int
+    neutral: ClassVar = {"k": 2**30}
 
     def __post_init__(self):
         k = arguments.number(self.k, "top-k")
@@ -149,16 +180,25 @@ class TopK(Sampler):
         object.__setattr__(self, "k", int(k))
 
     def filter(self, logits_BV: Array, state: Any) -> Array:
-        kth_B1 = jax.lax.top_k(logits_BV, min(self.k, logits_BV.shape[-1]))[0][:, -1:]
+        V = logits_BV.shape[-1]
+        if isinstance(self.k, int):
+            kth_B1 = jax.lax.top_k(logits_BV, min(self.k, V))[0][:, -1:]
+        else:
+            sorted_BV = jnp.sort(logits_BV, -1, descending=True)
+            kth_B1 = jnp.take_along_axis(sorted_BV, jnp.clip(self.k, 1, V) - 1, 1)
         return jnp.where(logits_BV >= kth_B1, logits_BV, -jnp.inf)
 
 
 @dataclasses.dataclass(frozen=True)
 class TopP(Sampler):
     """Top-p (nucleus) sampling: the fewest most likely tokens that together have probability of at least p
-    (Holtzman et al. 2019, arXiv:1904.09751); those equal to the last of them stay too."""
+    (Holtzman et al. 2019, arXiv:1904.09751); those equal to the last of them stay too.
+
+    keep i where the sum of all p_j > p_i is below p
+    """
 
     p: float
+    neutral: ClassVar = {"p": 1.0}
 
     def __post_init__(self):
         object.__setattr__(self, "p", arguments.number(self.p, "top-p"))
@@ -166,20 +206,23 @@ class TopP(Sampler):
             raise UserError(f"top-p must lie in (0, 1], got {self.p:g}")
 
     def filter(self, logits_BV: Array, state: Any) -> Array:
-        if self.p == 1:
-            return logits_BV  # rounding would cut the tail
         sorted_BV = jnp.sort(logits_BV, -1, descending=True)
         p_BV = jax.nn.softmax(sorted_BV, -1)
         before_BV = jnp.cumsum(p_BV, -1) - p_BV  # probability of all likelier ones: 0 for the first, which stays
         least_B1 = jnp.min(jnp.where(before_BV < self.p, sorted_BV, jnp.inf), -1, keepdims=True)
+        least_B1 = jnp.where(self.p >= 1, -jnp.inf, least_B1)  # rounding would cut the tail
         return jnp.where(logits_BV >= least_B1, logits_BV, -jnp.inf)
 
 
 @dataclasses.dataclass(frozen=True)
 class MinP(Sampler):
-    """Min-p sampling: tokens at least p times as likely as the likeliest (Nguyen et al. 2024, arXiv:2407.01082)."""
+    """Min-p sampling: tokens at least p times as likely as the likeliest (Nguyen et al. 2024, arXiv:2407.01082).
+
+    keep i where p_i >= p max_j p_j
+    """
 
     p: float
+    neutral: ClassVar = {"p": 0.0}
 
     def __post_init__(self):
         object.__setattr__(self, "p", arguments.number(self.p, "min-p"))
