@@ -1,14 +1,16 @@
 """What every loaded model has and can do, whatever it computes: parameters, config, tokenizer; saving."""
 
+import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jax
 import numpy as np
 
 from jaxlm import arguments, convert
 from jaxlm.axes import Params
+from jaxlm.convert import peft
 from jaxlm.errors import UserError
 from jaxlm.models import ModelConfig
 from jaxlm.ops import leaves
@@ -48,6 +50,28 @@ class Loaded:
         folder = expand(folder)
         params = leaves.dense(self.params)
         convert.save(folder, self.config, params, self._source(), self.tokenizer, max_shard_size, dtype, say)
+
+    def merge(self) -> Self:
+        """The same model with every adapter multiplied out, in the base's dtypes; a quantised base is made dense first.
+
+            w + (alpha / rank) a b
+        """
+
+        def one(x: Any) -> Any:
+            if not isinstance(x, leaves.LowRank | leaves.Scaled):
+                return x
+            return x.dense() if leaves.is_leaf(x.w) else x.dense().astype(x.w.dtype)
+
+        return self._with(jax.jit(lambda params: jax.tree.map(one, params, is_leaf=leaves.is_leaf))(self.params))
+
+    def save_adapter(self, folder: str | Path) -> None:
+        """Write the adapter alone in peft's layout, see `convert.peft`. Raises UserError where the model has none."""
+        peft.save(expand(folder), self.config, self.params, self._source())
+
+    def _with(self, params: Params) -> Self:
+        other = copy.copy(self)
+        other.params = params
+        return other
 
     def _source(self) -> convert.Source:
         return self.source or convert.describe(self.config, self.tokenizer and self.tokenizer.eot)

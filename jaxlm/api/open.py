@@ -10,7 +10,7 @@ from jaxlm.api.encoder import Encoder
 from jaxlm.api.model import LanguageModel
 from jaxlm.api.sentence import read_sentence, transformer_folder
 from jaxlm.api.seq2seq import Seq2Seq, Writing, read_writing
-from jaxlm.convert import gguf
+from jaxlm.convert import gguf, peft
 from jaxlm.convert.files import WEIGHTS, check_dtype, is_model
 from jaxlm.data.pairs import END, START
 from jaxlm.errors import UserError
@@ -24,7 +24,11 @@ from jaxlm.train import start
 
 
 def load(
-    path: str | Path, dtype: str | None = None, say: Callable[[str], None] = lambda line: None, verify: bool = True
+    path: str | Path,
+    dtype: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    verify: bool = True,
+    adapter: str | Path | None = None,
 ) -> Any:
     """The model in a run folder (its newest whole checkpoint), in one checkpoint of it, `run/checkpoints/<step>`, or
     in a folder in Hugging Face's layout (config.json, safetensors): a `LanguageModel`, an `Encoder`, or a
@@ -33,29 +37,37 @@ def load(
     `dtype` is that of the computation, by default the run's own, or for other folders see `convert.load`; parameters
     keep the dtypes they are stored in. Of a run the weights are the moving average where it keeps one. `say` gets a
     line for each file of weights. `verify` compares tensors with the digests that `save` wrote beside them (those of a
-    run's checkpoints are always compared). Raises UserError when there is nothing whole to load.
+    run's checkpoints are always compared). `adapter` is a folder of peft's that is put on the model (LoRA, rsLoRA, DoRA,
+    IA3): its matrices stay apart until `merge`. Raises UserError when there is nothing whole to load.
     """
     path = expand(path)
     if dtype is not None:
         check_dtype(dtype)
     try:
-        if path.suffix == ".gguf":
-            config, params, source = gguf.load(path, dtype, say)
-            metadata = gguf.GGUF(path).metadata
-            tokenizer = gguf_tokenizer(metadata, str(path))
-            return LanguageModel(config, params, tokenizer, source, tokenizer.stops if tokenizer else ())
-        if path.is_file():
-            raise UserError(f"{path} is a file: give a .gguf, a run's folder, or one with config.json and {WEIGHTS}")
-        if is_model(folder := transformer_folder(path)):
-            config, params, source = convert.load(folder, dtype, say, verify)
-            if isinstance(config, EncoderConfig):
-                return Encoder(config, params, _tokenizer(folder), source, read_sentence(path))
-            if isinstance(config, Seq2SeqConfig):
-                return Seq2Seq(config, params, _tokenizer(folder), source, read_stops(folder), read_writing(folder))
-            return LanguageModel(config, params, _tokenizer(folder), source, read_stops(folder))
-        return _load_run(path, dtype)
+        m = _open(path, dtype, say, verify)
+        if adapter is not None:
+            m.params = peft.load(expand(adapter), m.config, m.params, m._source())
+        return m
     except OSError as error:
         raise UserError(f"cannot read {error.filename or path}: {error.strerror}") from error
+
+
+def _open(path: Path, dtype: str | None, say: Callable[[str], None], verify: bool) -> Any:
+    if path.suffix == ".gguf":
+        config, params, source = gguf.load(path, dtype, say)
+        metadata = gguf.GGUF(path).metadata
+        tokenizer = gguf_tokenizer(metadata, str(path))
+        return LanguageModel(config, params, tokenizer, source, tokenizer.stops if tokenizer else ())
+    if path.is_file():
+        raise UserError(f"{path} is a file: give a .gguf, a run's folder, or one with config.json and {WEIGHTS}")
+    if is_model(folder := transformer_folder(path)):
+        config, params, source = convert.load(folder, dtype, say, verify)
+        if isinstance(config, EncoderConfig):
+            return Encoder(config, params, _tokenizer(folder), source, read_sentence(path))
+        if isinstance(config, Seq2SeqConfig):
+            return Seq2Seq(config, params, _tokenizer(folder), source, read_stops(folder), read_writing(folder))
+        return LanguageModel(config, params, _tokenizer(folder), source, read_stops(folder))
+    return _load_run(path, dtype)
 
 
 def _tokenizer(folder: Path) -> Tokenizer | None:

@@ -27,10 +27,11 @@ class Leaf(abc.ABC):
 
 @struct.dataclass
 class LowRank(Leaf):
-    """w + scale a b, of which only a and b are trained (Hu et al. 2021, arXiv:2106.09685).
+    """v = w + scale a b, of which only a and b are trained (Hu et al. 2021, arXiv:2106.09685).
 
     `inputs` and `outputs` are the dimensions of w, counted from its end, that are contracted with activations and that
-    come of them: a is (..., *inputs, r) and b (..., r, *outputs).
+    come of them: a is (..., *inputs, r) and b (..., r, *outputs). With a `magnitude` m for each output, 1 on the inputs,
+    it is m v / |v|, the norm over the inputs and held fixed for gradients (DoRA, Liu et al. 2024, arXiv:2402.09353).
     """
 
     w: Any
@@ -39,6 +40,7 @@ class LowRank(Leaf):
     scale: float = struct.field(pytree_node=False)
     inputs: tuple[int, ...] = struct.field(pytree_node=False)
     outputs: tuple[int, ...] = struct.field(pytree_node=False)
+    magnitude: Any = None
 
     def dense(self) -> Array:
         w = self.w.dense() if isinstance(self.w, Leaf) else self.w
@@ -46,7 +48,22 @@ class LowRank(Leaf):
         ins, outs = (tuple(names[i] for i in dims) for dims in (self.inputs, self.outputs))
         lead = "".join(name for name in names if name not in ins + outs)
         equation = f"{lead}{''.join(ins)}z,{lead}z{''.join(outs)}->{names}"
-        return w + self.scale * jnp.einsum(equation, self.a, self.b)
+        v = w + self.scale * jnp.einsum(equation, self.a, self.b)
+        if self.magnitude is None:
+            return v
+        norm = jnp.sqrt(jnp.sum(jnp.square(v.astype(jnp.float32)), self.inputs, keepdims=True))
+        return v * (self.magnitude / jax.lax.stop_gradient(norm))
+
+
+@struct.dataclass
+class Scaled(Leaf):
+    """w times a vector over some of its dimensions, the only thing trained (IA3, Liu et al. 2022, arXiv:2205.05638)."""
+
+    w: Any
+    factor: Array  # 1 on the other dimensions
+
+    def dense(self) -> Array:
+        return (self.w.dense() if isinstance(self.w, Leaf) else self.w) * self.factor
 
 
 @struct.dataclass

@@ -1,6 +1,7 @@
 """Functions from parameters to parameters: adapters, quantisation."""
 
+from jaxlm.tune.ia3 import IA3
 from jaxlm.tune.lora import LoRA
 from jaxlm.tune.quantize import quantize
 
-__all__ = ["LoRA", "quantize"]
+__all__ = ["IA3", "LoRA", "quantize"]

@@ -22,12 +22,16 @@ class LoRA(Trains):
     arXiv:2106.09685). a is drawn uniformly as Kaiming He et al. have it, b begins at zero: so does the change.
 
     `of` is a regular expression that must match the end of a weight's path: "q|v" is mixer.q and mixer.v of all layers,
-    "mixer.*" all of the mixers.
+    "mixer.*" all of the mixers. With `rslora` the product is scaled by alpha / sqrt(rank) (Kalajdzievski 2023,
+    arXiv:2312.03732). With `dora` the length of each output's column is a third thing trained, apart from its direction
+    (Liu et al. 2024, arXiv:2402.09353).
     """
 
     rank: int = 8
     alpha: float = 16.0
     of: str = "q|v"
+    rslora: bool = False
+    dora: bool = False
 
     def __post_init__(self):
         check(self, rank=">= 1", alpha="> 0")
@@ -43,7 +47,8 @@ class LoRA(Trains):
             lead, ins, outs = (tuple(w.shape[i] for i in dimensions) for dimensions in _dimensions(a))
             bound = (w.size / jnp.array(lead + outs).prod()) ** -0.5
             down = jax.random.uniform(own, (*lead, *ins, self.rank), minval=-bound, maxval=bound)
-            return self._leaf(a, w, down, jnp.zeros((*lead, self.rank, *outs)))
+            length = jnp.sqrt(jnp.sum(jnp.square(w.astype(jnp.float32)), a.inputs, keepdims=True)) if self.dora else None
+            return self._leaf(a, w, down, jnp.zeros((*lead, self.rank, *outs)), length)
 
         return jax.tree_util.tree_map_with_path(one, axes, params, is_leaf=is_axes)
 
@@ -54,20 +59,22 @@ class LoRA(Trains):
             lead, ins, outs = (tuple(a.names[i] for i in dimensions) for dimensions in _dimensions(a))
             n = len(lead)
             down = Axes((*lead, *ins, None), tuple(range(n, n + len(ins))), a.active)
-            return self._leaf(a, a, down, Axes((*lead, None, *outs), (n,), a.active))
+            length = Axes(tuple(None if i in a.inputs else x for i, x in enumerate(a.names))) if self.dora else None
+            return self._leaf(a, a, down, Axes((*lead, None, *outs), (n,), a.active), length)
 
         return jax.tree_util.tree_map_with_path(one, axes, is_leaf=is_axes)
 
     def chooses(self, path: str) -> bool:
-        return path.endswith((".a", ".b"))
+        return path.endswith((".a", ".b", ".magnitude"))
 
     def _means(self, path: Any, a: Axes) -> bool:
         return bool(a.inputs) and re.search(rf"(^|\.)({self.of})$", spell(path)) is not None
 
-    def _leaf(self, axes: Axes, w: Any, a: Any, b: Any) -> LowRank:
+    def _leaf(self, axes: Axes, w: Any, a: Any, b: Any, magnitude: Any) -> LowRank:
         from_end: Callable = lambda dimensions: tuple(i - len(axes.names) for i in dimensions)
         _, ins, outs = _dimensions(axes)
-        return LowRank(w, a, b, self.alpha / self.rank, from_end(ins), from_end(outs))
+        scale = self.alpha / (self.rank**0.5 if self.rslora else self.rank)
+        return LowRank(w, a, b, scale, from_end(ins), from_end(outs), magnitude)
 
 
 def _dimensions(axes: Axes) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:

@@ -56,6 +56,21 @@ def test_the_change_begins_at_zero_and_is_a_product():
     )
 
 
+def test_dora_begins_at_the_base_and_trains_lengths():
+    """m v / |v|, the norm held fixed; the scale of rsLoRA."""
+    run = dataclasses.replace(RUN, trains=LoRA(rank=4, alpha=6.0, of="q|o", dora=True, rslora=True))
+    state, frozen = setup(run).create()
+    plain, _ = setup(dataclasses.replace(RUN, trains=tiny.run().trains)).create()
+    chex.assert_trees_all_close(dense(join(state.params, frozen)), plain.params, rtol=1e-4)
+    moved = join(jax.tree.map(lambda x: x + 0.1, state.params), frozen)
+    o = moved["segment_0"]["periods"]["block_0"]["mixer"]["o"]
+    v = o.w + 3.0 * jnp.einsum("nhkr,nrd->nhkd", o.a, o.b)
+    np.testing.assert_allclose(o.dense(), o.magnitude * v / np.sqrt((v**2).sum((1, 2), keepdims=True)), rtol=1e-5)
+    after, _, _ = take(run)
+    changed = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), after.params, state.params)
+    assert len(jax.tree.leaves(changed)) == 3 * 3 * 2 and all(jax.tree.leaves(changed))
+
+
 def test_gradients_moments_and_checkpoints_are_of_the_adapters_alone():
     state, frozen, _ = take(RUN)
     # q, o of three kinds of layer; up and gate of the dense ones and, for each expert, of the mixture

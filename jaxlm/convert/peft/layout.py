@@ -1,0 +1,52 @@
+"""How peft's matrices lie in ours: those of one tensor of the base, which may be taken apart into several weights."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxlm.convert.names import Rows, Tensor, Weight
+from jaxlm.errors import UserError
+from jaxlm.sharding import Axes
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+PREFIX = "base_model.model."
+KINDS = ("LORA", "IA3")
+
+
+def input_dims(weight: Weight) -> tuple[int, ...]:
+    """The dimensions that activations meet; of a table the tokens."""
+    return weight.axes.inputs or (0,)
+
+
+def sides(tensor: Tensor) -> tuple[int, int]:
+    """Inputs and outputs of a matrix as peft counts them."""
+    if len(tensor.shape) != 2:
+        raise UserError(f"no adapter can be of {tensor.name}, which is no matrix")
+    return tensor.shape if getattr(tensor.rule, "transposed", False) else tensor.shape[::-1]
+
+
+def outputs(tensor: Tensor, up: np.ndarray) -> list[np.ndarray]:
+    """(outputs, r) as the tensor is taken apart into our weights, r in place of their first input and 1 of others."""
+    return _rows(tensor).read(up, _thin(tensor, up.shape[1]))
+
+
+def joined(tensor: Tensor, ours: Sequence[np.ndarray]) -> np.ndarray:
+    """The inverse of `outputs`."""
+    return _rows(tensor).write(list(ours), _thin(tensor, ours[0].shape[input_dims(tensor.weights[0])[0]]))
+
+
+def _rows(tensor: Tensor) -> Rows:
+    """The tensor's rule, if it lay as (outputs, inputs)."""
+    rule = tensor.rule
+    return dataclasses.replace(rule, transposed=False) if isinstance(rule, Rows) else Rows(rule.paths)
+
+
+def _thin(tensor: Tensor, r: int) -> tuple[Weight, ...]:
+    def one(weight: Weight) -> Weight:
+        dims = input_dims(weight)
+        shape = tuple(r if d == dims[0] else 1 if d in dims else n for d, n in enumerate(weight.shape))
+        return Weight(weight.key, shape, Axes(weight.axes.names, dims))
+
+    return tuple(map(one, tensor.weights))
