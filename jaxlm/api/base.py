@@ -54,7 +54,7 @@ class Loaded:
     def merge(self) -> Self:
         """The same model with every adapter multiplied out, in the base's dtypes; a quantised base is made dense first.
 
-            w + (alpha / rank) a b
+        w + (alpha / rank) a b
         """
 
         def one(x: Any) -> Any:

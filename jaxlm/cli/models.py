@@ -92,6 +92,7 @@ def configs(args: Args) -> None:
 
 def _generate_arguments(parser: Parser) -> None:
     parser.add_argument("path", help="a run, a checkpoint, or a folder in Hugging Face's layout")
+    _adapter_argument(parser)
     _verify_argument(parser)
     parser.add_argument("--prompt", required=True, help="the text to continue, or the source of an encoder-decoder")
     parser.add_argument("--max-new-tokens", type=natural, default=64, metavar="N", help="default: 64")
@@ -107,6 +108,10 @@ def _generate_arguments(parser: Parser) -> None:
     parser.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may be repeated")
 
 
+def _adapter_argument(parser: Parser) -> None:
+    parser.add_argument("--adapter", metavar="FOLDER", help="of peft's, put on the model (LoRA, DoRA, IA3)")
+
+
 def _verify_argument(parser: Parser) -> None:
     parser.add_argument(
         "--no-verify", dest="verify", action="store_false", help="do not compare weights with the digests beside them"
@@ -117,7 +122,7 @@ def generate(args: Args) -> None:
     sampler = _sampler(args)
     import jax
 
-    lm, key = jaxlm.load(args.path, verify=args.verify), jax.random.key(args.seed)
+    lm, key = jaxlm.load(args.path, verify=args.verify, adapter=args.adapter), jax.random.key(args.seed)
     whole = isinstance(lm, jaxlm.Seq2Seq)
     if not whole and not hasattr(lm, "stream"):
         raise UserError(f"{args.path} is no language model, so it writes no text: use jaxlm.load in Python")
@@ -165,6 +170,7 @@ def _convert_arguments(parser: Parser) -> None:
     parser.add_argument("--quantize", metavar="KIND", help="of a .gguf: F32, F16 (the default), Q8_0, Q4_0")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: as they are stored")
     parser.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="of one file of weights; default: 5GB")
+    _adapter_argument(parser)
     _verify_argument(parser)
 
 
@@ -172,7 +178,7 @@ def convert(args: Args) -> None:
     gguf = args.target.endswith(".gguf")
     if args.quantize and not gguf:
         raise UserError(f"--quantize is of .gguf files, and {args.target} is a folder of plain weights")
-    lm = jaxlm.load(args.source, say=print, verify=args.verify)
+    lm = jaxlm.load(args.source, say=print, verify=args.verify, adapter=args.adapter)
     if gguf:
         return lm.save_gguf(args.target, (args.quantize or "F16").upper(), say=print)
     lm.save(args.target, args.max_shard_size, args.dtype, say=print)

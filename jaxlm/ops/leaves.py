@@ -30,8 +30,9 @@ class LowRank(Leaf):
     """v = w + scale a b, of which only a and b are trained (Hu et al. 2021, arXiv:2106.09685).
 
     `inputs` and `outputs` are the dimensions of w, counted from its end, that are contracted with activations and that
-    come of them: a is (..., *inputs, r) and b (..., r, *outputs). With a `magnitude` m for each output, 1 on the inputs,
-    it is m v / |v|, the norm over the inputs and held fixed for gradients (DoRA, Liu et al. 2024, arXiv:2402.09353).
+    come of them: a is (..., *inputs, r) and b (..., r, *outputs). With a `magnitude` m for each output, 1 on the
+    inputs, it is m v / |v|, the norm over the inputs and held fixed for gradients (DoRA, Liu et al. 2024,
+    arXiv:2402.09353).
     """
 
     w: Any

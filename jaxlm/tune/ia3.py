@@ -28,7 +28,8 @@ class IA3(Trains):
     inputs_of: str = "ffn.down"
 
     def __post_init__(self):
-        pattern(self.of), pattern(self.inputs_of)
+        pattern(self.of)
+        pattern(self.inputs_of)
 
     def dress(self, params: Params, axes: Params, key: Array) -> Params:
         def one(path: Any, a: Axes, w: Array) -> Any:
@@ -40,8 +41,9 @@ class IA3(Trains):
     def dress_axes(self, axes: Params) -> Params:
         def one(path: Any, a: Axes) -> Any:
             kept = self._kept(path, a)
-            names = None if kept is None else tuple(name if i in kept else None for i, name in enumerate(a.names))
-            return a if names is None else Scaled(a, Axes(names))
+            names: Any = None if kept is None else tuple(name if i in kept else None for i, name in enumerate(a.names))
+            factor: Any = None if names is None else Axes(names)
+            return a if factor is None else Scaled(a, factor)
 
         return jax.tree_util.tree_map_with_path(one, axes, is_leaf=is_axes)
 

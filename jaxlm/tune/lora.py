@@ -47,7 +47,9 @@ class LoRA(Trains):
             lead, ins, outs = (tuple(w.shape[i] for i in dimensions) for dimensions in _dimensions(a))
             bound = (w.size / jnp.array(lead + outs).prod()) ** -0.5
             down = jax.random.uniform(own, (*lead, *ins, self.rank), minval=-bound, maxval=bound)
-            length = jnp.sqrt(jnp.sum(jnp.square(w.astype(jnp.float32)), a.inputs, keepdims=True)) if self.dora else None
+            length = (
+                jnp.sqrt(jnp.sum(jnp.square(w.astype(jnp.float32)), a.inputs, keepdims=True)) if self.dora else None
+            )
             return self._leaf(a, w, down, jnp.zeros((*lead, self.rank, *outs)), length)
 
         return jax.tree_util.tree_map_with_path(one, axes, params, is_leaf=is_axes)

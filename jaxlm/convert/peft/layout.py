@@ -24,7 +24,8 @@ def sides(tensor: Tensor) -> tuple[int, int]:
     """Inputs and outputs of a matrix as peft counts them."""
     if len(tensor.shape) != 2:
         raise UserError(f"no adapter can be of {tensor.name}, which is no matrix")
-    return tensor.shape if getattr(tensor.rule, "transposed", False) else tensor.shape[::-1]
+    first, second = tensor.shape
+    return (first, second) if getattr(tensor.rule, "transposed", False) else (second, first)
 
 
 def outputs(tensor: Tensor, up: np.ndarray) -> list[np.ndarray]:

@@ -23,7 +23,12 @@ from jaxlm.models import ModelConfig
 from jaxlm.ops.leaves import LowRank, Scaled, is_leaf
 
 PART = re.compile(r"(.+)\.(lora_A|lora_B|lora_magnitude_vector|lora_embedding_A|lora_embedding_B|ia3_l)(\.weight)?")
-CHANGES = ("alora_invocation_tokens", "lora_bias", "target_parameters", "trainable_token_indices")  # to what is computed
+CHANGES = (
+    "alora_invocation_tokens",
+    "lora_bias",
+    "target_parameters",
+    "trainable_token_indices",
+)  # to what is computed
 
 
 def load(folder: Path, config: ModelConfig, params: Params, source: Source) -> Params:
@@ -152,7 +157,7 @@ def _scaled(folder: Path, name: str, tensor: Tensor, bias: Tensor | None, parts:
 # All layers of a weight ----------------------------------------------------------------------------------------------
 
 
-def _make_low_rank(weight: Weight, w: Array, entries: list[tuple]) -> LowRank:
+def _make_low_rank(weight: Weight, w: Any, entries: list[tuple]) -> LowRank:
     """Ranks are filled up with zeros to the largest, and where scales differ they are part of b."""
     n = len(entries[0][0])
     rank = max(a.shape[-1] for _, a, *_ in entries)
@@ -214,4 +219,3 @@ def _at(tree: Params, key: tuple[str, ...]) -> Any:
 def _set(tree: Params, key: tuple[str, ...], value: Any) -> Params:
     """`tree` with `value` at `key`; nothing that was given is changed."""
     return {**tree, key[0]: _set(tree[key[0]], key[1:], value) if len(key) > 1 else value}
-

@@ -144,4 +144,3 @@ def _scaled(adapted: list[tuple[str, Tensor]], leaf: Callable) -> tuple[Arrays, 
         "fan_in_fan_out": all(getattr(tensor.rule, "transposed", False) for _, tensor in adapted),
         "init_ia3_weights": True,
     }
-
