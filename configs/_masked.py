@@ -16,17 +16,18 @@ from jaxlm.optim import OptimizerConfig
 from jaxlm.run import RunConfig
 from jaxlm.sharding import MeshConfig
 
-PIECES = 30_000
+PIECES, SPARE = 30_000, 8  # at least so many of the model's ids are no pieces
 
 
 def pretrain(
     model: EncoderConfig, *, T: int, tokens: float, batch: int, learning_rate: float, b2: float = 0.999
 ) -> RunConfig:
     """`tokens` tokens in batches of `batch` rows of T, Adam with linear decay, everything divided over all devices."""
+    V = min(PIECES, model.V - SPARE)
     return RunConfig(
         model=dataclasses.replace(model, dtype="bfloat16", remat="full"),
-        data=DataConfig(tokenizer=TokenizerConfig(kind="bpe", V=PIECES), T=T),
-        objective=MaskedTokens(mask=model.V - 1, vocabulary=PIECES),
+        data=DataConfig(tokenizer=TokenizerConfig(kind="bpe", V=V), T=T),
+        objective=MaskedTokens(mask=model.V - 1, vocabulary=V),
         optimizer=OptimizerConfig(
             learning_rate=learning_rate, schedule="linear", warmup=10_000, weight_decay=0.01, options=(("b2", b2),)
         ),

@@ -147,6 +147,12 @@ longformer_base 148_711_257 149M
 longformer_large 434_653_273 435M
 bigbird_base 128_112_824 128M
 bigbird_large 360_228_024 360M
+albert_base 11_813_810 12M
+albert_large 17_847_474 18M
+albert_xlarge 59_021_490 59M
+albert_xxlarge 223_158_450 223M
+modernbert_base 149_655_232 150M
+modernbert_large 395_881_664 396M
 """
 TABLE = {line.split()[0]: line.split()[1:] for line in SIZES.split("\n") if line}
 NO_SIZES = {"bert_mlm", "gpt", "multi30k_transformer", "quickstart", "shakespeare", "sst2"}

@@ -4,8 +4,8 @@ from jaxlm.convert import bert_like
 from jaxlm.convert.fields import Fields
 from jaxlm.convert.names import Names, linear, same
 from jaxlm.convert.usual import activation, layers
-from jaxlm.models import EncoderConfig, MaskedHead, SequenceHead, TokenHead
-from jaxlm.nn import BigBirdConfig, group_layers
+from jaxlm.models import EncoderConfig, MaskedHead, SequenceHead, SpanHead, TokenHead
+from jaxlm.nn import BigBirdConfig, MLPConfig, group_layers
 
 MODEL_TYPES = {"big_bird": "BigBirdForMaskedLM"}
 NAMES = {
@@ -19,6 +19,12 @@ HEADS = {
     MaskedHead: bert_like.CLS,
     SequenceHead: bert_like.DENSE_CLASSIFIER,
     TokenHead: bert_like.CLASSIFIER,
+    SpanHead: {
+        **bert_like.affine("qa_classifier.intermediate.dense", "head_ffn.up"),
+        **bert_like.affine("qa_classifier.output.dense", "head_ffn.down"),
+        **bert_like.norm("qa_classifier.output.LayerNorm", "transform_norm"),
+        **bert_like.affine("qa_classifier.qa_outputs", "head"),
+    },
 }
 SPELLINGS = ({"bert.": ""},)
 IGNORED = (*bert_like.IGNORED, "cls.*")  # of a bare encoder
@@ -31,7 +37,8 @@ def names(config: EncoderConfig) -> Names:
 def config(c: Fields) -> EncoderConfig:
     kind, act = bert_like.architecture(c, MODEL_TYPES), activation(c, "hidden_act", "gelu_new")
     heads = bert_like.usual_heads(c, bert_like.masked(c, act), act)
-    del heads["ForQuestionAnswering"]  # a head of three products
+    ffn = MLPConfig(c.size("intermediate_size"), act, gated=False, bias=True)
+    heads["ForQuestionAnswering"] = lambda: SpanHead(ffn=ffn, norm=bert_like.norm_config(c))
     if not c.bool("use_bias", default=True):
         raise c.error("use_bias", "is false: only attention with biases is read")
     kinds = {"block_sparse": True, "original_full": False}

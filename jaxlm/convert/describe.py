@@ -40,7 +40,10 @@ def _attempts(config: ModelConfig) -> Iterator[tuple[Any, str, dict[str, Any]]]:
     if isinstance(config, EncoderConfig):
         for family in ENCODERS:
             for kind, architecture in family.MODEL_TYPES.items():
-                if known := spellings_encoder.spelling(config, architecture):
+                known = family.fields(config) if hasattr(family, "fields") else None
+                if known is not None:
+                    yield family, kind, known | spellings_encoder.of_head(config, architecture)
+                elif known := spellings_encoder.spelling(config, architecture):
                     yield family, kind, known
     if not isinstance(config, LMConfig):
         return

@@ -35,6 +35,7 @@ from jaxlm.convert import (
     marian,
     mistral,
     mixtral,
+    modernbert,
     mpt,
     olmo2,
     opt,
@@ -85,7 +86,7 @@ FAMILIES = (
     rwkv,
     smollm3,
 )
-ENCODERS = (bert, albert, big_bird, distilbert, electra, longformer, roberta)
+ENCODERS = (bert, albert, big_bird, distilbert, electra, longformer, modernbert, roberta)
 SEQ2SEQ = (bart, marian, switch_transformers, t5)
 
 Family = Any  # one of these modules; `jaxlm.convert` says what is in it

@@ -149,14 +149,14 @@ def _rope(ropes: list[RopeConfig | None]) -> dict[str, Any]:
         return {}
     if len(kinds) == 1:
         return {
-            "rope_parameters": _parameters(kinds[0]),
+            "rope_parameters": parameters(kinds[0]),
             "max_position_embeddings": _stretched(kinds[0]),
             "original_max_position_embeddings": getattr(kinds[0].scaling, "length", None),
         }
-    return {"rope_parameters": {"sliding_attention": _parameters(kinds[0]), "full_attention": _parameters(kinds[1])}}
+    return {"rope_parameters": {"sliding_attention": parameters(kinds[0]), "full_attention": parameters(kinds[1])}}
 
 
-def _parameters(c: RopeConfig) -> dict[str, Any]:
+def parameters(c: RopeConfig) -> dict[str, Any]:
     return {"rope_theta": c.base, "partial_rotary_factor": c.fraction} | SCALINGS[type(c.scaling)](c.scaling)
 
 

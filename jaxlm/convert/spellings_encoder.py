@@ -30,11 +30,8 @@ def spelling(config: EncoderConfig, architecture: str) -> dict[str, Any] | None:
     name = lambda activation: ACTIVATIONS.get(activation, activation)
     offset = getattr(positions, "offset", 0)
     head = config.head
-    kind = "ForPreTraining" if config.next_sentence and isinstance(head, MaskedHead) else KINDS.get(type(head), "")
-    kind = "ForNextSentencePrediction" if config.next_sentence and head is None else kind
-    labels = getattr(head, "labels", None)
     return {
-        "architectures": [architecture.removesuffix("ForMaskedLM") + kind],
+        **of_head(config, architecture),
         "vocab_size": config.V,
         **dict.fromkeys(("hidden_size", "dim"), config.D),
         **dict.fromkeys(("num_hidden_layers", "n_layers"), len(blocks) * max(groups, default=1)),
@@ -55,5 +52,15 @@ def spelling(config: EncoderConfig, architecture: str) -> dict[str, Any] | None:
         "block_size": getattr(mixer, "C", None),
         "num_random_blocks": getattr(mixer, "random", None),
         "rescale_embeddings": config.embed_scale != 1,
+    }
+
+
+def of_head(config: EncoderConfig, architecture: str) -> dict[str, Any]:
+    """The class that has this head, and the names of its labels."""
+    head, labels = config.head, getattr(config.head, "labels", None)
+    kind = "ForPreTraining" if config.next_sentence and isinstance(head, MaskedHead) else KINDS.get(type(head), "")
+    kind = "ForNextSentencePrediction" if config.next_sentence and head is None else kind
+    return {
+        "architectures": [architecture.removesuffix("ForMaskedLM") + kind],
         "id2label": None if labels is None else {str(i): label for i, label in enumerate(labels)},
     }

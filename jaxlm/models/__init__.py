@@ -1,7 +1,7 @@
 """Composition of modules into models; families and sizes are configs."""
 
 from jaxlm.models.encoder import Encoded, Encoder, EncoderConfig
-from jaxlm.models.heads import HeadConfig, MaskedHead, ReplacedHead, SequenceHead, SpanHead, TokenHead
+from jaxlm.models.heads import HeadConfig, MaskedHead, ReplacedHead, SequenceHead, SpanHead, TokenHead, TransformConfig
 from jaxlm.models.lm import LM, LMConfig
 from jaxlm.models.model import Layer, ModelConfig, Output, abstract, blocks, forward, home, init_boxed, layers, logits
 from jaxlm.models.seq2seq import Seq2Seq, Seq2SeqConfig
@@ -23,6 +23,7 @@ __all__ = [
     "SequenceHead",
     "SpanHead",
     "TokenHead",
+    "TransformConfig",
     "abstract",
     "blocks",
     "forward",

@@ -126,7 +126,7 @@ class Encoder(nn.Module):
             encoded = Encoded(x_BTD, pooled_B1D[:, 0], next_B2)
         read = x_BTD, table_VD, None
         if c.head is not None:
-            read = c.head.read(self, x_BTD, encoded.pooled_BD, table_VD)
+            read = c.head.read(self, x_BTD, encoded.pooled_BD, table_VD, segments_BT)
         hidden_BTD, head_VD, bias_V = read
         return Output(hidden_BTD, head_VD, states, {(): statistics}, bias_V, encoded)
 

@@ -24,6 +24,7 @@ ELECTRA = BERT | {"model_type": "electra", "embedding_size": 8}
 LONGFORMER = ROBERTA | {"model_type": "longformer", "attention_window": [4, 8]}
 BIG_BIRD = BERT | {"model_type": "big_bird", "block_size": 2, "num_random_blocks": 0, "max_position_embeddings": 40}
 ALBERT = BERT | {"model_type": "albert", "embedding_size": 8, "num_hidden_layers": 4, "num_hidden_groups": 2}
+MODERNBERT = SIZES | {"model_type": "modernbert", "local_attention": 4, "classifier_pooling": "mean"}
 LABELS = {"id2label": {"0": "no", "2": "perhaps", "1": "yes"}}
 THE_SAME = {  # models that another family has too
     "XLMRobertaForMaskedLM": "RobertaForMaskedLM",
@@ -49,6 +50,9 @@ EVERY = [
     *[(ALBERT, f"Albert{kind}") for kind in ("Model", "ForMaskedLM", "ForPreTraining", "ForSequenceClassification")],
     *[(ALBERT | {"num_hidden_groups": 1}, f"AlbertFor{kind}") for kind in ("TokenClassification", "QuestionAnswering")],
     (BIG_BIRD | {"attention_type": "original_full"}, "BigBirdForTokenClassification"),
+    (BIG_BIRD, "BigBirdForQuestionAnswering"),
+    (MODERNBERT, "ModernBertForMaskedLM"),
+    (MODERNBERT, "ModernBertForSequenceClassification"),
 ]
 
 
