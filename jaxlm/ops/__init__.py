@@ -6,8 +6,10 @@ from jaxlm.ops.attention import attention, attention_with_past, reference_attent
 from jaxlm.ops.blockwise import blockwise_attention
 from jaxlm.ops.conv import causal_conv
 from jaxlm.ops.cross import cross_attention
+from jaxlm.ops.delta import delta_rule, delta_step, diagonal_plus_rank_one, rank_one_step
 from jaxlm.ops.dropout import dropout
 from jaxlm.ops.embedding import lookup, one_hot_lookup
+from jaxlm.ops.gated_linear import gated_linear, gated_linear_step
 from jaxlm.ops.linear_attention import (
     causal_linear_attention,
     elu_features,
@@ -65,10 +67,15 @@ __all__ = [
     "causal_linear_attention",
     "cosine_similarity",
     "cross_attention",
+    "delta_rule",
+    "delta_step",
     "dense_bias",
     "dense_mask",
+    "diagonal_plus_rank_one",
     "dropout",
     "elu_features",
+    "gated_linear",
+    "gated_linear_step",
     "glu",
     "grouped_rms_norm",
     "gru",
@@ -87,6 +94,7 @@ __all__ = [
     "pattern_mask",
     "pipeline",
     "positive_features",
+    "rank_one_step",
     "reference_attention",
     "rg_lru",
     "rg_lru_step",

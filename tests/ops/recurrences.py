@@ -1,5 +1,6 @@
 """What every recurrence over a row must be, whatever it computes: for the tests of each."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -80,3 +81,35 @@ def memory_is_linear(op: Op, xs_of: Callable[[int], Any], params: Any, chunk: in
     """Four times the positions take no more than four times the memory (and a tenth)."""
     short, long = (training_bytes(op, xs_of(T), params, chunk) for T in (1024, 4096))
     assert long <= 4.4 * short, (short, long)
+
+
+def no_square(op: Op, xs: Any, params: Any, chunk: int) -> None:
+    """No array of the compiled gradient is T x T."""
+    grad = jax.jit(jax.grad(lambda xs, params: jnp.sum(op(xs, params, None, None, chunk)[0]), (0, 1)))
+    T = jax.tree.leaves(xs)[0].shape[1]
+    shapes = re.findall(r"\[([\d,]+)\]", grad.lower(xs, params).compile().as_text())
+    assert str(T) in ",".join(shapes).split(",") and chunk < T
+    assert not [shape for shape in shapes if sum(int(n) >= T for n in shape.split(",")) > 1]
+
+
+def sixteen_bits(op: Op, plain: Op, xs: Any, params: Any, chunk: int) -> None:
+    """Values and gradients of bfloat16 are those of the same numbers in float32, token by token."""
+    y, state = op(xs, params, None, None, chunk)
+    assert y.dtype == jnp.bfloat16 and all(s.dtype == jnp.float32 for s in jax.tree.leaves(state))
+    exact = jax.tree.map(lambda x: np.asarray(x, np.float32), xs)
+    wanted = np.asarray(plain(exact, params, None, None, 1)[0])
+    np.testing.assert_allclose(np.asarray(y, np.float32), wanted, rtol=2e-2, atol=2e-2)
+    turn = np.cos(np.arange(wanted.size)).reshape(wanted.shape).astype(np.float32)
+    of = lambda f: lambda xs: jnp.sum(f(xs, params, None, None, chunk)[0].astype(jnp.float32) * turn)
+    for found, wanted in zip(jax.jit(jax.grad(of(op)))(xs), jax.jit(jax.grad(of(plain)))(exact)):
+        size = 1 + np.abs(np.asarray(wanted)).max()
+        np.testing.assert_allclose(np.asarray(found, np.float32) / size, wanted / size, atol=2e-2)
+
+
+def it_goes_on(op: Op, xs: Any, params: Any, at: int, chunk: int) -> None:
+    """The state behind some tokens is all that the others need."""
+    whole, last = op(xs, params, None, None, chunk)
+    _, state = op([x[:, :at] for x in xs], params, None, None, chunk)
+    y, end = op([x[:, at:] for x in xs], params, state, None, chunk)
+    np.testing.assert_allclose(y, whole[:, at:], atol=1e-5)
+    chex.assert_trees_all_close(end, last, atol=1e-5)
