@@ -4,14 +4,19 @@ Files of task 1, raw: train.de.gz, train.en.gz, val.de.gz and val.en.gz of the r
 small letters, as papers score it.
 """
 
+import dataclasses
+
 from jaxlm.data import TextPairs, TokenizerConfig
 from jaxlm.models import Seq2SeqConfig
 from jaxlm.nn import (
     AttentionConfig,
+    BahdanauConfig,
+    BidirectionalConfig,
     BlockConfig,
     BranchConfig,
     BranchesConfig,
     CrossAttentionConfig,
+    GRUConfig,
     LayerNormConfig,
     LayersConfig,
     MLPConfig,
@@ -40,6 +45,14 @@ def transformer(V: int, N: int, D: int, F: int, H: int, dropout: float) -> Seq2S
     return Seq2SeqConfig(V, D, *stacks, embed_scale=D**0.5, dropout=dropout)
 
 
+def attentive(V: int, D: int, Z: int, F: int, dropout: float) -> Seq2SeqConfig:
+    """A GRU in both directions, and one that looks at what these made of the source before each step (Bahdanau et al.
+    2015, arXiv 1409.0473). Both are residual branches, so the head sees the last word, too, as theirs does."""
+    layer = lambda mixer: LayersConfig((BranchesConfig((BranchConfig("rnn", mixer, norm=None, dropout=dropout),)),))
+    stacks = (layer(BidirectionalConfig(GRUConfig(Z))),), (layer(BahdanauConfig(Z, F)),)
+    return Seq2SeqConfig(V, D, *stacks, positions=None, embed_scale=D**0.5, dropout=dropout)
+
+
 def multi30k_transformer(folder: str = "multi30k") -> RunConfig:
     """A Transformer of 4 + 4 layers of 128, with label smoothing and the schedule of the paper.
 
@@ -50,23 +63,42 @@ def multi30k_transformer(folder: str = "multi30k") -> RunConfig:
         s = jaxlm.load("runs/multi30k_transformer")
         s.generate(["ein hund rennt am strand."], sampler=jaxlm.Beam(5)).texts
     """
-    V, D, warmup = 8000, 128, 400
+    V, D, warmup = 4000, 256, 400
     return RunConfig(
-        model=transformer(V, N=4, D=D, F=256, H=4, dropout=0.2),
+        model=transformer(V, N=2, D=D, F=512, H=4, dropout=0.1),
         data=data(folder, V, T=128),
         objective=SequenceToSequence(label_smoothing=0.1),
         optimizer=OptimizerConfig(
-            learning_rate=(D * warmup) ** -0.5,
+            learning_rate=1.5e-3,
             schedule="noam",
             warmup=warmup,
             weight_decay=0.0,
             options=(("b2", 0.98), ("eps", 1e-9)),
         ),
         steps=2000,
-        batch=32,
+        batch=16,
         ema=0.99,
         eval_every=200,
         save_every=200,
         sample_every=200,
         prompts=("zwei junge weiße männer sind im freien in der nähe vieler büsche.", "ein hund rennt am strand."),
+    )
+
+
+def multi30k_bahdanau(folder: str = "multi30k") -> RunConfig:
+    """GRUs of 192 units with Bahdanau's attention.
+
+        jaxlm train 'multi30k_bahdanau(folder="my/multi30k")'
+
+    1.8M parameters; a row holds about three pairs, an epoch has about 350 steps.
+    """
+    V, D = 4000, 192
+    return dataclasses.replace(
+        multi30k_transformer(folder),
+        model=attentive(V, D, Z=192, F=96, dropout=0.1),
+        data=data(folder, V, T=48),
+        objective=SequenceToSequence(),
+        optimizer=OptimizerConfig(learning_rate=1.5e-3, schedule="linear", warmup=100, weight_decay=0.0),
+        steps=1100,
+        batch=32,
     )

@@ -1,8 +1,9 @@
 """Thin Linen modules: each owns the weights of one idea and calls `jaxlm.ops`."""
 
-from jaxlm.nn.additive import AdditiveAttention, AdditiveAttentionConfig
 from jaxlm.nn.attention import Attention, AttentionConfig, QKNormConfig, TemperatureConfig
+from jaxlm.nn.attentive_rnn import AttentiveRNN, AttentiveRNNConfig, BahdanauConfig, LuongConfig
 from jaxlm.nn.bias import AlibiConfig, BucketsConfig, SharedBucketsConfig
+from jaxlm.nn.bidirectional import Bidirectional, BidirectionalConfig
 from jaxlm.nn.big_bird import BigBird, BigBirdConfig
 from jaxlm.nn.block import Block, BlockConfig, Parallel, ParallelConfig
 from jaxlm.nn.branches import BranchConfig, Branches, BranchesConfig
@@ -36,11 +37,14 @@ __all__ = [
     "MLA",
     "MLP",
     "RGLRU",
-    "AdditiveAttention",
-    "AdditiveAttentionConfig",
     "AlibiConfig",
     "Attention",
     "AttentionConfig",
+    "AttentiveRNN",
+    "AttentiveRNNConfig",
+    "BahdanauConfig",
+    "Bidirectional",
+    "BidirectionalConfig",
     "BigBird",
     "BigBirdConfig",
     "Block",
@@ -73,6 +77,7 @@ __all__ = [
     "LinformerConfig",
     "Longformer",
     "LongformerConfig",
+    "LuongConfig",
     "MLAConfig",
     "MLPConfig",
     "Mamba",

@@ -102,7 +102,7 @@ class RNN(nn.Module):
             x_BTnHK += weight(self, "bias", (n, H, K), (None, *c.names), self._bias).astype(dtype)[None, None]
         (x_BTnHK,) = keep(sharding.constrain(x_BTnHK, "batch", None, None, *c.where))
         names = ("heads", None, None, None) if H > 1 else (None, "embed", None, None)
-        w_HKnK = weight(self, "h", (H, K, n, K), names, _orthogonal, (1,)).astype(dtype)
+        w_HKnK = weight(self, "h", (H, K, n, K), names, orthogonal, (1,)).astype(dtype)
         w_HKnK = sharding.constrain(w_HKnK, *c.where, None, None)  # gathered once, not at every step
         segments_BT = None if context.segments_BT is None else sharding.replicated(context.segments_BT, 1)
         h_BTHK, state = self._recur(x_BTnHK, w_HKnK, None if past is None else past.value, segments_BT)
@@ -139,7 +139,7 @@ class GRU(RNN):
         return gru(x_BTnHK, w_HKnK, bias_3HK, state, segments_BT)
 
 
-def _orthogonal(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+def orthogonal(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
     """(H, K, n, K): one orthogonal matrix for every block and gate (Saxe et al. 2014, arXiv:1312.6120)."""
     H, K, n, _ = shape
     return jax.random.orthogonal(key, K, (H, n), dtype).swapaxes(1, 2)

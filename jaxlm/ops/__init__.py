@@ -1,7 +1,7 @@
 """The mathematics: plain functions of arrays, no parameters."""
 
 from jaxlm.ops.activations import ACTIVATIONS, glu
-from jaxlm.ops.additive import additive_attention
+from jaxlm.ops.additive import additive_attention, multiplicative_attention
 from jaxlm.ops.attention import attention, attention_with_past, reference_attention
 from jaxlm.ops.blockwise import blockwise_attention
 from jaxlm.ops.conv import causal_conv
@@ -88,6 +88,7 @@ __all__ = [
     "lookup",
     "lstm",
     "lstm_step",
+    "multiplicative_attention",
     "nearest_neighbours",
     "one_hot_lookup",
     "orthogonal_directions",

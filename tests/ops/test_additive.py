@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm.ops import additive_attention
+from jaxlm.ops import additive_attention, multiplicative_attention
 from tests.meshes import MESHES, name, on
 
 RNG = np.random.default_rng(0)
@@ -64,3 +64,14 @@ def test_on_meshes(config):
     with on(config) as put:
         found = f(*[put(x, "batch", *[None] * (x.ndim - 1)) for x in rows])
     chex.assert_trees_all_close(found, f(*rows), atol=1e-6)
+
+
+def test_products_as_scores():
+    key, values = KEY, VALUES
+    c, p = multiplicative_attention(QUERY, key, values, MASK)
+    for b, t in np.ndindex(B, T):
+        seen = np.flatnonzero(MASK[b])
+        e = np.exp([QUERY[b, t] @ key[b, s] for s in seen])
+        np.testing.assert_allclose(p[b, t, seen], e / e.sum(), atol=1e-6)
+        np.testing.assert_allclose(c[b, t], e / e.sum() @ values[b, seen], atol=1e-5)
+    assert not p[1, :, 3:].any()
