@@ -38,9 +38,7 @@ class AttentiveRNNConfig(MixerConfig):
     def __post_init__(self):
         check(self, Z=">= 1", F=">= 0")
         if (self.score in ("additive", "concat")) != bool(self.F):
-            raise UserError(
-                f"F={self.F}: scores of additive and concat need hidden units, dot and general have none"
-            )
+            raise UserError(f"F={self.F}: scores of additive and concat need hidden units, dot and general have none")
 
     @property
     def arrays(self) -> int:
