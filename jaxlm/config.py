@@ -232,6 +232,7 @@ def _call(file: Path, function: str, arguments: dict[str, Any], said: str, overr
         raise unknown(f"config function of {file.name}", function, names)
     with _naming_the_line(file):
         made_by = getattr(_import(file), function)
+        arguments = config_call.from_overrides(made_by, overrides) | arguments
         config_call.check(made_by, arguments)
         config = made_by(**arguments)
     if not is_config(config):

@@ -45,6 +45,14 @@ def check(function: Callable, arguments: dict[str, Any]) -> None:
             raise UserError(f"{name} of {function.__name__} must be {wanted}, not {shorten(repr(value))}")
 
 
+def from_overrides(function: Callable, overrides: Iterable[str]) -> dict[str, Any]:
+    """The overrides of the name of an argument without another default than "": a field that decides on others, as the
+    folder that a run starts from decides on the model."""
+    blank = [name for name, p in inspect.signature(function).parameters.items() if p.default == ""]
+    said = (str(text).partition("=") for text in overrides)
+    return {key: value for key, equals, value in said if equals and key in blank}
+
+
 def refuse_arguments(function: Callable, said: str, overrides: Iterable[str], fields: Iterable[str]) -> None:
     """Raises UserError for an override that is none of the config's `fields` but an argument of `function`, which was
     called as `said`: it shows the call with it."""

@@ -309,3 +309,14 @@ def test_the_shipped_configs_have_docstrings_and_bare_names_that_are_theirs_alon
     assert [name for name, _, summary in config.list_configs() if not summary] == []
     for path in config._folder().glob("*.py"):
         assert ast.get_docstring(ast.parse(path.read_text())), path
+
+
+def test_an_override_that_decides_on_others_reaches_the_function(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import dataclasses\n\n\n@dataclasses.dataclass(frozen=True)\nclass C:\n    start: str\n    size: int\n\n\n"
+        "def made(start: str = '') -> C:\n    return C(start, len(start))\n"
+    )
+    name = f"{tmp_path}/mine.py:made"
+    assert config.resolve(name).size == 0
+    found = config.resolve(name, ["start=four", "size=9"])
+    assert (found.start, found.size) == ("four", 9)

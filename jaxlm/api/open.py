@@ -37,8 +37,8 @@ def load(
     `dtype` is that of the computation, by default the run's own, or for other folders see `convert.load`; parameters
     keep the dtypes they are stored in. Of a run the weights are the moving average where it keeps one. `say` gets a
     line for each file of weights. `verify` compares tensors with the digests that `save` wrote beside them (those of a
-    run's checkpoints are always compared). `adapter` is a folder of peft's that is put on the model (LoRA, rsLoRA, DoRA,
-    IA3): its matrices stay apart until `merge`. Raises UserError when there is nothing whole to load.
+    run's checkpoints are always compared). `adapter` is a folder of peft's that is put on the model (LoRA, rsLoRA,
+    DoRA, IA3): its matrices stay apart until `merge`. Raises UserError when there is nothing whole to load.
     """
     path = expand(path)
     if dtype is not None:

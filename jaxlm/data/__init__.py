@@ -10,6 +10,7 @@ shuffled training batches and as finite held-out batches. `pack` says what a bat
 
 from jaxlm.data.baselines import baselines, score_table
 from jaxlm.data.config import Data, DataConfig, Source, TokenizerConfig
+from jaxlm.data.conversations import Conversations
 from jaxlm.data.dataset import Dataset, prepare
 from jaxlm.data.labelled import LabelledTexts
 from jaxlm.data.pack import Batch, pack
@@ -22,6 +23,7 @@ from jaxlm.data.text_pairs import TextPairs
 
 __all__ = [
     "Batch",
+    "Conversations",
     "Data",
     "DataConfig",
     "Dataset",

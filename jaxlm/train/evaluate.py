@@ -1,7 +1,7 @@
 """How good the model is: held-out loss, perplexity, bits per byte; and what it writes."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from jaxlm.text import Tokenizer
 from jaxlm.train.batch import place, rows_here
 from jaxlm.train.step import make_eval_step
 
+Prompts = Sequence[tuple[str, Sequence[int]]]  # text and ids
 SAMPLER = Temperature(0.8) | TopP(0.95)
 
 
@@ -40,11 +41,13 @@ def make_evaluator(
     return evaluate
 
 
-def sample(run: RunConfig, params: Params, tokenizer: Tokenizer, step: int) -> list[str]:
-    """What the model makes of each of the run's prompts; the same for the same weights and step."""
+def sample(run: RunConfig, params: Params, tokenizer: Tokenizer, step: int, prompts: Prompts = ()) -> list[str]:
+    """What the model makes of each of the run's prompts, or of the data's own `prompts`; the same for the same weights
+    and step."""
     model: Any = run.model
     config, layers = prepare(model, params)
-    tokens_BT, mask_BT = left_pad([tokenizer.encode(prompt, special=True) for prompt in run.prompts])
+    prompts = prompts or [(prompt, tokenizer.encode(prompt, special=True)) for prompt in run.prompts]
+    tokens_BT, mask_BT = left_pad([ids for _, ids in prompts])
     inputs = {}
     if isinstance(model, Seq2SeqConfig):  # prompts are sources
         inputs = {"source_BS": tokens_BT, "source_segments_BS": mask_BT}
@@ -61,4 +64,4 @@ def sample(run: RunConfig, params: Params, tokenizer: Tokenizer, step: int) -> l
         inputs=inputs,
     )
     texts = (tokenizer.decode([int(i) for i in row if i >= 0], skip_special=True) for row in new_BT)
-    return [prompt + " -> " * bool(inputs) + text for prompt, text in zip(run.prompts, texts, strict=True)]
+    return [prompt + " -> " * bool(inputs) + text for (prompt, _), text in zip(prompts, texts, strict=True)]

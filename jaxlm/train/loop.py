@@ -86,7 +86,8 @@ def train(run: RunConfig, folder: str | Path) -> None:
                     report.scores(step, scores)
             if due(run.sample_every) and run.samples and dataset.tokenizer:
                 with report.pause():
-                    report.samples(step, sample(run, join(state.eval_params, frozen), dataset.tokenizer, step))
+                    params, own = join(state.eval_params, frozen), getattr(dataset, "prompts", ())
+                    report.samples(step, sample(run, params, dataset.tokenizer, step, own))
             stop = stopping.agreed(mesh)
             if due(run.save_every) or stop:
                 report.flush()  # what a checkpoint covers is in the log before it

@@ -116,11 +116,11 @@ Q = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
         (change(peft_type="VERA"), "unknown peft_type 'VERA'"),
         (change(lora_bias=True), "lora_bias is not read"),
         (change(lambda t: {Q + "A.weight": t[Q + "A.weight"]}), r"layers\.0\.self_attn\.q_proj has no lora_B"),
-        (change(lambda t: {k.replace("q_proj", "wq"): x for k, x in t.items()}), "another base: this one has no .*wq"),
+        (change(lambda t: {k.replace("q_proj", "wq"): x for k, x in t.items()}), r"another base: this one has no .*wq"),
         (change(lambda t: t | {Q + "A.weight": np.ones((3, 5), np.float32)}), r"q_proj.lora_A is \(3, 5\), and this"),
-        (lambda folder: (folder / WEIGHTS).unlink(), "adapter_model.bin is a pickle"),
+        (lambda folder: (folder / WEIGHTS).unlink(), r"adapter_model\.bin is a pickle"),
         (lambda folder: (folder / WEIGHTS).write_bytes(b"1234"), "is damaged"),
-        (lambda folder: (folder / CONFIG).unlink(), "cannot read .*adapter_config.json"),
+        (lambda folder: (folder / CONFIG).unlink(), r"cannot read .*adapter_config\.json"),
     ],
 )
 def test_bad_input(tmp_path, spoil, line):

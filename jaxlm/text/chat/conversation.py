@@ -51,6 +51,38 @@ def encode_chat(
     """
     template, variables = _template(tokenizer, tools, template), _special(tokenizer) | variables
     text, spans = render_chat_spans(template, messages, tools, add_generation_prompt, **variables)
+    return _marked(tokenizer, text, spans)
+
+
+def encode_assistant(
+    tokenizer: "Tokenizer", messages: Messages, tools: Messages | None = None, template: str | None = None
+) -> tuple[list[int], list[int]]:
+    """As `encode_chat`, also by templates without the tags: there an answer is what a conversation has more than all
+    before it with the generation prompt, white space at its end left out.
+
+    Of a template that writes earlier turns otherwise once later ones follow, only those are marked that stand as the
+    model will write them; the last does.
+
+    Raises:
+        UserError: as `encode_chat`; or the last answer does not stand behind its generation prompt.
+    """
+    template, variables = _template(tokenizer, tools, template), _special(tokenizer)
+    text, spans = render_chat_spans(template, messages, tools, False, **variables)
+    if spans:
+        return _marked(tokenizer, text, spans)
+    for i, message in enumerate(messages):
+        if message["role"] == "assistant":
+            before = render_chat(template, messages[:i], tools, True, **variables)
+            whole = render_chat(template, messages[: i + 1], tools, False, **variables).rstrip()
+            if whole.startswith(before) and text.startswith(whole):
+                spans.append((len(before), len(whole)))
+    if not spans:
+        raise UserError("the chat template writes answers otherwise than behind its generation prompt: tag them")
+    return _marked(tokenizer, text, spans)
+
+
+def _marked(tokenizer: "Tokenizer", text: str, spans: list[tuple[int, int]]) -> tuple[list[int], list[int]]:
+    """The ids of the text, and which have something of the spans."""
     ids, offsets = tokenizer.encode_marked(text)
     if not spans:
         return ids, [0] * len(ids)
