@@ -1,5 +1,7 @@
 """The decoding step as shapes: to compile it, and to know its size, without weights."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
@@ -16,13 +18,18 @@ from jaxlm.models import LMConfig, abstract
 
 
 def abstract_decoding(
-    config: LMConfig, mesh: Mesh | AbstractMesh, rows: int, length: int, stacked: bool = False
+    config: LMConfig,
+    mesh: Mesh | AbstractMesh,
+    rows: int,
+    length: int,
+    stacked: bool = False,
+    store: Callable = lambda params: params,
 ) -> tuple[Params, DecodeState]:
     """Shapes of parameters as they decode (see `prepare`) and of the state of `rows` texts of up to `length` tokens.
 
     `length` is rounded up to whole buckets. With `stacked` layers are stacked, as they do not decode fastest: traced in
-    a fraction of the time, and the same sizes. The mesh must be explicit: only then do shapes tell how they lie. Raises
-    UserError where the mesh does not divide them.
+    a fraction of the time, and the same sizes. `store` gives the parameters another form, as `tune.quantize` does. The
+    mesh must be explicit: only then do shapes tell how they lie. Raises UserError where the mesh does not divide them.
     """
     shapes, axes = abstract(config)
     layout = sharding.shardings(axes, shapes, mesh)
@@ -31,7 +38,7 @@ def abstract_decoding(
         over = sharding.mesh_size("batch")
         if rows % over:
             raise UserError(f"the mesh divides texts over {over} devices: choose a multiple of {over}, not {rows}")
-        params = jax.eval_shape(lambda params: _decoding(params, jnp.dtype(config.dtype), stacked), shapes)
+        params = jax.eval_shape(lambda params: _decoding(store(params), jnp.dtype(config.dtype), stacked), shapes)
         where = NamedSharding(mesh, sharding.spec("batch", None, mesh=mesh))
         prompt = max(-(-length // BUCKET) - 1, 1) * BUCKET
         text = jax.ShapeDtypeStruct((rows, prompt), jnp.int32, sharding=where)

@@ -70,9 +70,10 @@ class Module:
         """What jax calls the instruction of this name."""
         return self._named[name].op if name in self._named else ""
 
-    def walk(self) -> Iterator[tuple[Instruction, Place]]:
-        """Every instruction that a step runs, those in loops with the number of turns."""
-        yield from self._walk(self.entry, Place(1, self.entry, False, ""))
+    def walk(self, entry: str = "") -> Iterator[tuple[Instruction, Place]]:
+        """Every instruction that a step runs, or one run of a computation; those in loops with the number of turns."""
+        entry = entry or self.entry
+        yield from self._walk(entry, Place(1, entry, False, ""))
 
     def _walk(self, name: str, place: Place) -> Iterator[tuple[Instruction, Place]]:
         body = self.computations.get(name, [])

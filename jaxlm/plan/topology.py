@@ -51,6 +51,13 @@ class Topology:
 
 def parse(name: str) -> Topology:
     """The topology of this name. Raises UserError for one that is unknown, or that cannot be built."""
+    if (cut := re.search(r"[^a-z0-9]?(?:un|no)?(?:wrap|twist)", name)) and cut.start():
+        own = parse(name[: cut.start()])
+        links = own.tpu and any(wrap(own))
+        raise UserError(
+            f"topology {name[:40]!r}: which sides links close follows from the shape, {own.name} has "
+            f"{'such' if links else 'no such'} links: write {own.name}"
+        )
     found = re.fullmatch(r"(?:(\d+)x)?([a-z]\w*):(\d+(?:x\d+)*)", name)
     if not found:
         raise UserError(f"topology {name[:40]!r} is not like {EXAMPLES}: know {', '.join([*CHIPS, 'cpu'])}")

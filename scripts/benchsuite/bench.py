@@ -30,6 +30,7 @@ class Bench:
         peer: the Python of the environment with torch and transformers, or None.
         folder: for what pieces exchange: weights, ids, caches.
         ceilings: measurements by name, each of which `ceilings.measure` appends to.
+        before: rows of an earlier run, by id, as their JSON says.
     """
 
     def __init__(self, options: argparse.Namespace, folder: Path, platform: str | None, cores: int | None):
@@ -37,6 +38,7 @@ class Bench:
         self.text: str | None = options.text
         self.folder = folder
         self.ceilings: dict[str, list[dict[str, Any]]] = {}
+        self.before: dict[str, dict[str, Any]] = {}
         self._cores = cores
         self._env = {
             CACHE: (options.tiny and os.environ.get(CACHE)) or str(folder / "compiled"),

@@ -2,6 +2,7 @@
 
 import argparse
 import fnmatch
+import json
 import os
 import subprocess
 import sys
@@ -9,12 +10,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchsuite import cpu, h200, plans
+from benchsuite import cpu, h200, plans, tpu
 from benchsuite.bench import Bench, Family, Rows
 from benchsuite.piece import ROOT, PieceFailed
 from benchsuite.row import Row, table
 
-SUITES = {"cpu": cpu, "h200": h200, "plan": plans}
+SUITES = {"cpu": cpu, "h200": h200, "plan": plans, "tpu": tpu}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -27,15 +28,20 @@ def main(argv: Sequence[str]) -> int:
         print(f"bench: error: no row is called {options.rows!r}: {known}", file=sys.stderr)
         return 2
     commit, rows = _commit(), []
+    before = suite.kept(options.out) if suite is tpu else {}
+    lines = {id: json.dumps(row) for id, row in before.items()}
     with tempfile.TemporaryDirectory(prefix="jaxlm-bench-") as folder:
         bench = Bench(options, Path(folder), suite.PLATFORM, suite.CORES)
+        bench.before = before
         for family in families:
             for row in _measured(family, bench):
                 if _wanted([row.id], options.rows):
                     rows.append(row)
-                    print(row.json(commit), flush=True)
-                    _write(options.out, [row.json(commit) for row in rows])
-    print("\n" + table(rows))
+                    lines[row.id] = row.json(commit)
+                    print(lines[row.id], flush=True)
+                    _write(options.out, list(lines.values()))
+    shown = suite.table([json.loads(line) for line in lines.values()]) if suite is tpu else table(rows)
+    print("\n" + shown)
     return int(any(row.note.startswith(("failed", "void")) for row in rows))
 
 
@@ -82,9 +88,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("suite", choices=SUITES)
     parser.add_argument(
-        "--rows", default="*", metavar="PATTERN", help="only these: 'train.*,ceiling.matmul' (default: all)"
+        "--rows", "--only", default="*", metavar="PATTERN", help="only these: 'train.*,ceiling.matmul' (default: all)"
     )
-    parser.add_argument("--peer", metavar="PYTHON", help="a Python with torch and transformers, to compare with")
+    parser.add_argument(
+        "--peer", metavar="PYTHON", help="a Python with what to compare with: torch and transformers, of tpu MaxText"
+    )
     parser.add_argument("--text", metavar="FILE", help="the text of Tiny Shakespeare, for the row that learns it")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where to keep the rows, one JSON object a line")
     parser.add_argument("--tiny", action="store_true", help="small shapes, which measure nothing: to try the suite")
