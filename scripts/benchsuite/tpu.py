@@ -95,6 +95,7 @@ DECODED = tuple(
     for chips, (topology, meshes) in CHIPS.items()
     for rows in (1, 32)
     for stored in ("", "int8")
+    if (config, chips, rows) != ("gemma3_1b", "eight", 1)  # its only key head does not divide
 )
 SMALL = ("model.D=128", "model.V=1024", "model.layers.0.repeat=2", "model.layers.0.blocks.0.mixer.H=2")
 TINY = (
