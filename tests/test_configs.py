@@ -155,7 +155,17 @@ modernbert_base 149_655_232 150M
 modernbert_large 395_881_664 396M
 """
 TABLE = {line.split()[0]: line.split()[1:] for line in SIZES.split("\n") if line}
-NO_SIZES = {"bert_mlm", "gpt", "multi30k_bahdanau", "multi30k_transformer", "quickstart", "shakespeare", "sst2"}
+NO_SIZES = {
+    "bert_mlm",
+    "formal_languages",
+    "gpt",
+    "memory",
+    "multi30k_bahdanau",
+    "multi30k_transformer",
+    "quickstart",
+    "shakespeare",
+    "sst2",
+}
 
 
 def rounds_to(count: int, published: str) -> bool:

@@ -3,6 +3,7 @@
 from jaxlm.models.encoder import Encoded, Encoder, EncoderConfig
 from jaxlm.models.heads import HeadConfig, MaskedHead, ReplacedHead, SequenceHead, SpanHead, TokenHead, TransformConfig
 from jaxlm.models.lm import LM, LMConfig
+from jaxlm.models.memory import MemoryConfig
 from jaxlm.models.model import Layer, ModelConfig, Output, abstract, blocks, forward, home, init_boxed, layers, logits
 from jaxlm.models.seq2seq import Seq2Seq, Seq2SeqConfig
 
@@ -15,6 +16,7 @@ __all__ = [
     "LMConfig",
     "Layer",
     "MaskedHead",
+    "MemoryConfig",
     "ModelConfig",
     "Output",
     "ReplacedHead",

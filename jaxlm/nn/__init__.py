@@ -16,6 +16,7 @@ from jaxlm.nn.linformer import Linformer, LinformerConfig
 from jaxlm.nn.longformer import Longformer, LongformerConfig
 from jaxlm.nn.mamba import Mamba, MambaConfig
 from jaxlm.nn.mamba2 import Mamba2, Mamba2Config
+from jaxlm.nn.memory import DNCConfig, MemoryNetwork, NTMConfig
 from jaxlm.nn.mixer import FeedForwardConfig, LayerConfig, MixerConfig
 from jaxlm.nn.mla import MLA, MLAConfig
 from jaxlm.nn.mlp import MLP, MLPConfig
@@ -58,6 +59,7 @@ __all__ = [
     "Context",
     "CrossAttention",
     "CrossAttentionConfig",
+    "DNCConfig",
     "Differential",
     "DifferentialConfig",
     "Embed",
@@ -85,9 +87,11 @@ __all__ = [
     "Mamba2Config",
     "MambaConfig",
     "Memory",
+    "MemoryNetwork",
     "MixerConfig",
     "MoE",
     "MoEConfig",
+    "NTMConfig",
     "Parallel",
     "ParallelConfig",
     "PipelineConfig",

@@ -9,6 +9,14 @@ from jaxlm.data.synthetic.rewriting import ACT, repetition
 from jaxlm.data.synthetic.task import Rng, Task, marks
 
 BLANK = 2  # of selective copying
+TIMES = 3  # at most, of repeat copy
+
+
+def repeat_copy(rng: Rng, n: int, V: int):
+    """x and a mark for 1, 2 or 3 -> x so many times, ACT (Graves et al. 2014, arXiv:1410.5401, 4.2)."""
+    times = int(rng.integers(1, min(TIMES, n - 3) + 1))
+    x = rng.integers(2 + TIMES, V, (n - 2) // (times + 1))
+    return [*x, 1 + times], [*x.tolist() * times, ACT]
 
 
 def sorting(rng: Rng, n: int, V: int):
@@ -52,6 +60,7 @@ def induction(rng: Rng, n: int, V: int):
 
 TASKS = {
     "copy": Task(repetition, 12, marks(2), 3),
+    "repeat_copy": Task(repeat_copy, 12, marks(1 + TIMES), 4),
     "sorting": Task(sorting, 18, marks(2), 3),
     "associative_recall": Task(associative_recall, 66, lambda V: V - 2 - (V - 2) // 2, 5),
     "selective_copying": Task(selective_copying, 19, marks(3), 3),

@@ -112,6 +112,7 @@ ORACLES = {
     "solve_equation": solution,
     "copy": lambda x: x[:-1],
     "sorting": lambda x: sorted(x[:-1]),
+    "repeat_copy": lambda x: x[:-1] * (x[-1] - 1) + [1],
     "associative_recall": recalled,
     "selective_copying": lambda x: [t for t in x[:-1] if t != 2],
     "induction": lambda x: [x[x.index(1) + 1]],

@@ -1,0 +1,28 @@
+"""Networks that learn to use a memory (Graves et al. 2014, arXiv:1410.5401; 2016, Nature 538): copy and repeat copy."""
+
+from jaxlm.data import SyntheticTask
+from jaxlm.models import MemoryConfig
+from jaxlm.nn import DNCConfig, NTMConfig
+from jaxlm.objectives import Answers
+from jaxlm.optim import OptimizerConfig
+from jaxlm.run import RunConfig
+
+
+def memory(
+    unit: str = "ntm", task: str = "copy", longest: int = 13, steps: int = 3000, batch: int = 32, rate: float = 5e-3
+) -> RunConfig:
+    """A small NTM or DNC learns to copy, once or several times, and is tested on rows twice as long."""
+    units = {"ntm": NTMConfig(M=24, K=12), "dnc": DNCConfig(M=24, K=12)}
+    twice = 2 * longest - 1
+    data = SyntheticTask(task, lengths=(0, longest), test_lengths=(twice, twice), T=twice)
+    return RunConfig(
+        model=MemoryConfig(V=data.vocabulary, D=16, Z=48, memory=units[unit]),
+        data=data,
+        objective=Answers(),
+        optimizer=OptimizerConfig(learning_rate=rate, warmup=50, schedule="constant", weight_decay=0, clip=1.0),
+        steps=steps,
+        batch=batch,
+        eval_every=steps // 4,
+        save_every=steps // 4,
+        prompts=(),
+    )
