@@ -1,5 +1,7 @@
 """NTM and DNC as networks: their steps are the formulas, texts do not leak, any mesh gives the same, they train."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from jaxlm.errors import UserError
 from jaxlm.models import MemoryConfig, abstract, forward
 from jaxlm.nn import DNCConfig, MemoryNetwork, NTMConfig
 from jaxlm.objectives import Answers
+from jaxlm.sharding import make_mesh
 from jaxlm.train.setup import Setup
 from tests import tiny
 from tests.meshes import MESHES, name, on
@@ -21,7 +24,7 @@ X = np.random.default_rng(0).normal(size=(B, T, D)).astype(np.float32)
 
 
 def network(unit):
-    module = MemoryNetwork(UNITS[unit], 8)
+    module: Any = MemoryNetwork(UNITS[unit], 8)
     return module, weights(module, X)
 
 
@@ -83,7 +86,7 @@ def test_a_run_of_it_learns(unit):
     data = SyntheticTask("copy", lengths=(3, 5), test_lengths=(5, 5), T=4)
     model = MemoryConfig(V=data.vocabulary, D=16, Z=16, memory=UNITS[unit])
     run = tiny.run(model=model, data=data, objective=Answers(), batch=16, steps=60)
-    setup = Setup(run, None)
+    setup = Setup(run, make_mesh(devices=jax.devices()[:1]))
     state, step, losses = setup.begin(jax.random.key(0))[0], jax.jit(setup.train_step), []
     for i in range(60):
         rows = [data.row(0, 16 * i + j) for j in range(16)]

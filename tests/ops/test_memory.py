@@ -37,7 +37,7 @@ def test_interpolation_shift_and_sharpening():
         power = WEIGHTS[b, h] ** (1 + 3 * GATE[b, h])
         close(sharp[b, h], power / power.sum())
     forward = jnp.zeros((B, H, 3)).at[..., 2].set(1)
-    close(memory.shift(*f32(WEIGHTS), forward), np.roll(WEIGHTS, 1, -1))
+    close(memory.shift(jnp.asarray(WEIGHTS, jnp.float32), forward), np.roll(WEIGHTS, 1, -1))
 
 
 def test_reading_erasing_and_adding():
@@ -81,7 +81,7 @@ def test_links_follow_the_order_of_writing():
     links, last = np.zeros((B, M, M)), np.zeros((B, M))
     found = [jnp.zeros((B, M, M)), jnp.zeros((B, M))]
     for w in RNG.dirichlet(np.ones(M), (4, B)) * RNG.uniform(size=(4, B, 1)):
-        found = memory.link(*found, *f32(w))
+        found = memory.link(found[0], found[1], jnp.asarray(w, jnp.float32))
         for b in range(B):
             for i in range(M):
                 for j in range(M):
@@ -90,12 +90,12 @@ def test_links_follow_the_order_of_writing():
         last = (1 - w.sum(-1, keepdims=True)) * last + w
     close(found[0], links)
     close(found[1], last)
-    after, before = memory.follow(found[0], *f32(WEIGHTS))
+    after, before = memory.follow(found[0], jnp.asarray(WEIGHTS, jnp.float32))
     close(after, [[links[b] @ WEIGHTS[b, h] for h in range(H)] for b in range(B)])
     close(before, [[links[b].T @ WEIGHTS[b, h] for h in range(H)] for b in range(B)])
     sharp = [jnp.zeros((1, M, M)), jnp.zeros((1, M))]
     for row in (3, 0, 4):
-        sharp = memory.link(*sharp, jnp.eye(M)[None, row])
+        sharp = memory.link(sharp[0], sharp[1], jnp.eye(M)[None, row])
     after, before = memory.follow(sharp[0], jnp.eye(M)[None, None, 0])
     assert (int(after.argmax()), int(before.argmax())) == (4, 3)
 
