@@ -2,6 +2,7 @@
 
 from jaxlm.objectives.answers import Answers
 from jaxlm.objectives.classify import Classify
+from jaxlm.objectives.denoising import Denoising
 from jaxlm.objectives.masked_tokens import MaskedTokens
 from jaxlm.objectives.next_token import NextToken
 from jaxlm.objectives.objective import Batch, Objective, Spec, Sums
@@ -12,6 +13,7 @@ __all__ = [
     "Answers",
     "Batch",
     "Classify",
+    "Denoising",
     "MaskedTokens",
     "NextToken",
     "Objective",

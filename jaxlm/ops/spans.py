@@ -3,8 +3,11 @@
 All counts follow from the length alone, so that shapes are known before anything is drawn.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxlm.axes import Array
 
@@ -39,3 +42,36 @@ def replaced(tokens_T: Array, span_T: Array, marks_P: Array, length: int) -> Arr
     marked_T = jnp.where(first_T, marks_P[number_T], tokens_T)
     order_T = jnp.argsort(span_T & ~first_T, stable=True)  # what stays comes first
     return marked_T[order_T][:length]
+
+
+def infilled(key: Array, tokens_T: Array, mask: int, rate: float, mean: float) -> tuple[Array, Array]:
+    """Text infilling (BART; Lewis et al. 2019, arXiv:1910.13461, 2.2): a text of which round(T rate) tokens are cut out
+    in spans, one `mask` in place of each. Lengths are of a Poisson distribution, the last as long as the share allows;
+    of a span of none the mask is put in. Spans lie anywhere, next to each other too.
+
+    Returns tokens (T + 1,), and how many of them are the text; the others mean nothing.
+    """
+    T = len(tokens_T)
+    noise, _ = counts(T, rate, 1.0)
+    P, kept = noise + 1, T - noise  # spans at most
+    size, place = jax.random.split(key)
+    below = np.cumsum([math.exp(i * math.log(mean) - mean - math.lgamma(i + 1)) for i in range(noise + 1)])
+    drawn_P = jnp.searchsorted(jnp.asarray(below, jnp.float32), jax.random.uniform(size, (P,)), side="right")
+    drawn_P = drawn_P.at[-1].set(noise)
+    before_P = jnp.cumsum(drawn_P) - drawn_P
+    length_P = jnp.minimum(drawn_P, noise - before_P)
+    is_there_P = before_P < noise
+    # Spans and the tokens that stay, in any order alike; spans that are not there come last.
+    chance = jax.random.uniform(place, (kept + P,))
+    chance = chance.at[kept:].set(jnp.where(is_there_P, chance[kept:], 2.0))
+    item = jnp.argsort(chance)
+    taken = jnp.concatenate([jnp.ones(kept, int), jnp.where(is_there_P, length_P, 0)])[item]
+    start = jnp.minimum(jnp.cumsum(taken) - taken, T - 1)
+    return jnp.where(item < kept, tokens_T[start], mask), kept + is_there_P.sum()
+
+
+def permuted(key: Array, tokens_T: Array, ends_E: Array) -> Array:
+    """The text's sentences in any order (sentence permutation, ibid.); each ends with one of the tokens `ends_E`."""
+    last_T = (tokens_T[:, None] == ends_E[None]).any(1)
+    number_T = jnp.cumsum(last_T) - last_T
+    return tokens_T[jnp.argsort(jax.random.permutation(key, len(tokens_T))[number_T], stable=True)]
