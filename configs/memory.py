@@ -19,7 +19,7 @@ def memory(
         model=MemoryConfig(V=data.vocabulary, D=16, Z=48, memory=units[unit]),
         data=data,
         objective=Answers(),
-        optimizer=OptimizerConfig(learning_rate=rate, warmup=50, schedule="constant", weight_decay=0, clip=1.0),
+        optimizer=OptimizerConfig(learning_rate=rate, warmup=50, final=0.02, weight_decay=0, clip=1.0),
         steps=steps,
         batch=batch,
         eval_every=steps // 4,

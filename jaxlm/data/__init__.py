@@ -19,6 +19,7 @@ from jaxlm.data.prepared import Prepared
 from jaxlm.data.sources import documents
 from jaxlm.data.summary import summary
 from jaxlm.data.synthetic import SyntheticTask
+from jaxlm.data.synthetic.files import TaskFile
 from jaxlm.data.text_pairs import TextPairs
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Synthetic",
     "SyntheticPairs",
     "SyntheticTask",
+    "TaskFile",
     "TextPairs",
     "TokenizerConfig",
     "baselines",
