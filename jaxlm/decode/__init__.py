@@ -3,6 +3,7 @@
 from jaxlm.decode.beam import Beam, Texts, beam_search, parted
 from jaxlm.decode.checks import check_length, check_mask, check_tokens, left_pad, longest
 from jaxlm.decode.cutoffs import Epsilon, Eta, Mirostat, Typical
+from jaxlm.decode.engine import Engine, Full
 from jaxlm.decode.forced import Banned, Forced, LogitBias, MinLength
 from jaxlm.decode.generate import decode, generate
 from jaxlm.decode.layout import prepare
@@ -10,6 +11,7 @@ from jaxlm.decode.penalties import CountPenalty, NoRepeatNgram, RepetitionPenalt
 from jaxlm.decode.per_row import PerRow, in_order
 from jaxlm.decode.plain_beam import explain, plain_beam_search
 from jaxlm.decode.prefill import prefill
+from jaxlm.decode.request import Finish, Job, Token
 from jaxlm.decode.sampling import (
     Chain,
     Choice,
@@ -32,10 +34,14 @@ __all__ = [
     "Choice",
     "CountPenalty",
     "DecodeState",
+    "Engine",
     "Epsilon",
     "Eta",
+    "Finish",
     "Forced",
+    "Full",
     "Greedy",
+    "Job",
     "LogitBias",
     "MinLength",
     "MinP",
@@ -46,6 +52,7 @@ __all__ = [
     "Sampler",
     "Temperature",
     "Texts",
+    "Token",
     "TopK",
     "TopP",
     "Typical",

@@ -129,6 +129,8 @@ def _take(x: Array, index: Array, axis: int, like: Array) -> Array:
 
 def _put(x: Array, y: Array, rows_A: Array, axis: int) -> Array:
     B, A = x.shape[axis], y.shape[axis]
+    if A == 1 and sharding.mesh_size("batch") == 1:  # written in place
+        return lax.dynamic_update_slice_in_dim(x, y.astype(x.dtype), rows_A[0], axis)
     of_B = jnp.full(B, -1).at[rows_A].set(jnp.arange(A))  # which of the new rows a row gets; negative: it stays
     taken = _take(y, jnp.maximum(of_B, 0), axis, x).astype(x.dtype)
     return jnp.where(_alike(of_B >= 0, x, axis), taken, x)
