@@ -1,8 +1,9 @@
 """T5 (Raffel et al. 2019, arXiv 1910.10683): every task as text to text.
 
-1.1 gates its feed-forwards and has a head of its own.
+1.1 gates its feed-forwards and has a head of its own. mT5 (Xue et al. 2020, arXiv 2010.11934) is 1.1 for 101 languages,
+UL2 (Tay et al. 2022, arXiv 2205.05131) a larger one with gated SiLU.
 
-The vocabulary is padded from 32,100 pieces to 32,128.
+The vocabulary is padded from 32,100 pieces to 32,128, that of mT5 from 250,100 to 250,112.
 """
 
 from jaxlm.convert import lm_config
@@ -12,17 +13,19 @@ from jaxlm.run import RunConfig
 from ._pairs import pairs
 
 
-def model(N: int, D: int, F: int, H: int, K: int = 64, gated: bool = False) -> Seq2SeqConfig:
+def model(
+    N: int, D: int, F: int, H: int, K: int = 64, gated: bool = False, V: int = 32_128, activation: str = "gelu"
+) -> Seq2SeqConfig:
     return lm_config(
         {
             "model_type": "t5",
-            "vocab_size": 32_128,
+            "vocab_size": V,
             "d_model": D,
             "d_ff": F,
             "d_kv": K,
             "num_heads": H,
             "num_layers": N,
-            "feed_forward_proj": "gated-gelu" if gated else "relu",
+            "feed_forward_proj": f"gated-{activation}" if gated else "relu",
             "tie_word_embeddings": not gated,
         }
     )
@@ -126,3 +129,63 @@ def t5_1_1_xxl() -> RunConfig:
     Training state of 178 GB: from 4 devices of 80 GB.
     """
     return pairs(model(N=24, D=4096, F=10_240, H=64, gated=True))
+
+
+def mt5_small() -> RunConfig:
+    """mT5 small: 300,176,768 parameters (Xue et al. 2020, arXiv 2010.11934).
+
+        jaxlm train mt5_small data.source=pairs.tsv
+
+    Training state of 4.8 GB: one device of 16 GB.
+    """
+    return pairs(model(N=8, D=512, F=1024, H=6, gated=True, V=250_112))
+
+
+def mt5_base() -> RunConfig:
+    """mT5 base: 582,401,280 parameters (Xue et al. 2020, arXiv 2010.11934).
+
+        jaxlm train mt5_base data.source=pairs.tsv
+
+    Training state of 9.3 GB: one device of 16 GB.
+    """
+    return pairs(model(N=12, D=768, F=2048, H=12, gated=True, V=250_112))
+
+
+def mt5_large() -> RunConfig:
+    """mT5 large: 1,229,581,312 parameters (Xue et al. 2020, arXiv 2010.11934).
+
+        jaxlm train mt5_large data.source=pairs.tsv
+
+    Training state of 20 GB: one device of 80 GB.
+    """
+    return pairs(model(N=24, D=1024, F=2816, H=16, gated=True, V=250_112))
+
+
+def mt5_xl() -> RunConfig:
+    """mT5 XL: 3,742,619,648 parameters (Xue et al. 2020, arXiv 2010.11934).
+
+        jaxlm train mt5_xl data.source=pairs.tsv
+
+    Training state of 60 GB: one device of 80 GB.
+    """
+    return pairs(model(N=24, D=2048, F=5120, H=32, gated=True, V=250_112))
+
+
+def mt5_xxl() -> RunConfig:
+    """mT5 XXL: 12,921,057,280 parameters (Xue et al. 2020, arXiv 2010.11934).
+
+        jaxlm train mt5_xxl data.source=pairs.tsv
+
+    Training state of 207 GB: from 4 devices of 80 GB.
+    """
+    return pairs(model(N=24, D=4096, F=10_240, H=64, gated=True, V=250_112))
+
+
+def ul2_20b() -> RunConfig:
+    """UL2 20B: 19,591,209,984 parameters (Tay et al. 2022, arXiv 2205.05131).
+
+        jaxlm train ul2_20b data.source=pairs.tsv
+
+    Training state of 313 GB: from 8 devices of 80 GB.
+    """
+    return pairs(model(N=32, D=4096, F=16_384, H=16, K=256, gated=True, activation="silu"))
