@@ -169,6 +169,7 @@ NO_SIZES = {
     "multi30k_bahdanau",
     "multi30k_transformer",
     "quickstart",
+    "sft",
     "shakespeare",
     "sst2",
 }
