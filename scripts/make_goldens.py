@@ -26,8 +26,13 @@ from tests.convert import golden  # noqa: E402 (found by the path above)
 
 KNOWN_AS = {"kimi_k2": "deepseek_v3"}  # published with code of its own, the same as DeepSeek's
 # Decoding counts or reads the padding; or keys stay as they were rotated in shorter texts.
-RECOMPUTED = ("llama4", "llama_dynamic", "recurrent_gemma", "rwkv")
-ALONE = ("llama4_text", "recurrent_gemma", "rwkv")  # a temperature would count the padding, a recurrence read it
+RECOMPUTED = ("llama4", "llama_dynamic", "recurrent_gemma", "rwkv", "xlstm")
+ALONE = (
+    "llama4_text",
+    "recurrent_gemma",
+    "rwkv",
+    "xlstm",
+)  # a temperature would count the padding, a recurrence read it
 ROWS, LENGTH = 2, 20
 PROMPT, NEW = 7, LENGTH - 7
 

@@ -159,6 +159,13 @@ albert_xlarge 59_021_490 59M
 albert_xxlarge 223_158_450 223M
 modernbert_base 149_655_232 150M
 modernbert_large 395_881_664 396M
+xlstm_7b 6_865_424_896 6.87B
+gpt3_356m 355_919_872 356M
+llama_407m 406_635_520 407M
+mamba_423m 423_052_288 423M
+rwkv4_430m 430_452_736 430M
+xlstm_1_0_409m 409_290_112 409M
+xlstm_7_1_408m 408_436_048 408M
 """
 TABLE = {line.split()[0]: line.split()[1:] for line in SIZES.split("\n") if line}
 NO_SIZES = {

@@ -50,6 +50,7 @@ from jaxlm.convert import (
     smollm3,
     switch_transformers,
     t5,
+    xlstm,
 )
 from jaxlm.convert.fields import Fields
 from jaxlm.convert.names import Names, Tensor, tensors
@@ -85,6 +86,7 @@ FAMILIES = (
     recurrent_gemma,
     rwkv,
     smollm3,
+    xlstm,
 )
 ENCODERS = (bert, albert, big_bird, distilbert, electra, longformer, modernbert, roberta)
 SEQ2SEQ = (bart, marian, switch_transformers, t5)

@@ -20,6 +20,7 @@ from jaxlm.nn.memory import DNCConfig, MemoryNetwork, NTMConfig
 from jaxlm.nn.mixer import FeedForwardConfig, LayerConfig, MixerConfig
 from jaxlm.nn.mla import MLA, MLAConfig
 from jaxlm.nn.mlp import MLP, MLPConfig
+from jaxlm.nn.mlstm import MLSTM, MLSTMConfig, PreUpMLSTM, PreUpMLSTMConfig
 from jaxlm.nn.moe import MoE, MoEConfig
 from jaxlm.nn.norm import LayerNorm, LayerNormConfig, RMSNorm, RMSNormConfig
 from jaxlm.nn.pipeline import PipelineConfig
@@ -28,16 +29,20 @@ from jaxlm.nn.rnn import GRU, LSTM, GRUConfig, LSTMConfig, RNNConfig
 from jaxlm.nn.rope import RopeConfig
 from jaxlm.nn.rwkv import ChannelMix, ChannelMixConfig, TimeMix, TimeMixConfig, rwkv_layer
 from jaxlm.nn.shared import Shared, SharedConfig
+from jaxlm.nn.slstm import SLSTM, SLSTMConfig
 from jaxlm.nn.sparse import SparseAttention, SparseAttentionConfig
 from jaxlm.nn.stack import LayersConfig, Stack, group_layers, stack, unstack
 from jaxlm.nn.state import KVSlots, Memory, Recurrent, State
+from jaxlm.nn.xlstm import xlstm_layers
 
 __all__ = [
     "GRU",
     "LSTM",
     "MLA",
     "MLP",
+    "MLSTM",
     "RGLRU",
+    "SLSTM",
     "AlibiConfig",
     "Attention",
     "AttentionConfig",
@@ -82,6 +87,7 @@ __all__ = [
     "LuongConfig",
     "MLAConfig",
     "MLPConfig",
+    "MLSTMConfig",
     "Mamba",
     "Mamba2",
     "Mamba2Config",
@@ -95,6 +101,8 @@ __all__ = [
     "Parallel",
     "ParallelConfig",
     "PipelineConfig",
+    "PreUpMLSTM",
+    "PreUpMLSTMConfig",
     "QKNormConfig",
     "RGLRUConfig",
     "RMSNorm",
@@ -102,6 +110,7 @@ __all__ = [
     "RNNConfig",
     "Recurrent",
     "RopeConfig",
+    "SLSTMConfig",
     "Shared",
     "SharedBucketsConfig",
     "SharedConfig",
@@ -118,4 +127,5 @@ __all__ = [
     "rwkv_layer",
     "stack",
     "unstack",
+    "xlstm_layers",
 ]

@@ -10,6 +10,7 @@ from jaxlm.ops.delta import delta_rule, delta_step, diagonal_plus_rank_one, rank
 from jaxlm.ops.dropout import dropout
 from jaxlm.ops.embedding import lookup, one_hot_lookup
 from jaxlm.ops.gated_linear import gated_linear, gated_linear_step
+from jaxlm.ops.hyena import conv_with_past, filter_features, filter_window
 from jaxlm.ops.linear_attention import (
     causal_linear_attention,
     elu_features,
@@ -19,8 +20,10 @@ from jaxlm.ops.linear_attention import (
     positive_features,
 )
 from jaxlm.ops.linformer import linformer_attention
+from jaxlm.ops.long_conv import long_conv
 from jaxlm.ops.masks import cache_slots, visible
 from jaxlm.ops.mla import latent_attention_with_past
+from jaxlm.ops.mlstm import mlstm, mlstm_step
 from jaxlm.ops.norms import grouped_rms_norm, layer_norm, rms_norm
 from jaxlm.ops.pipeline import pipeline
 from jaxlm.ops.positions import sinusoidal, temperature
@@ -38,15 +41,26 @@ from jaxlm.ops.rg_lru import rg_lru, rg_lru_step
 from jaxlm.ops.ring import ring_attention
 from jaxlm.ops.rnn import gru, gru_step, lstm, lstm_step
 from jaxlm.ops.rope import rotate
+from jaxlm.ops.s4 import DPLR, hippo_legs, s4_conv, s4_kernel, s4_scan, s4_step
 from jaxlm.ops.selective_scan import selective_scan, selective_scan_step
 from jaxlm.ops.similarity import analogy, cosine_similarity, nearest_neighbours
+from jaxlm.ops.slstm import slstm, slstm_step
 from jaxlm.ops.sparse import Fixed, Local, Pattern, Strided, block_sparse_attention, dense_mask, pattern_mask
 from jaxlm.ops.ssd import ssd, ssd_step
+from jaxlm.ops.ssm import (
+    diagonal_conv,
+    diagonal_kernel,
+    diagonal_scan,
+    diagonal_step,
+    s4d_rates,
+    zero_order_hold,
+)
 from jaxlm.ops.ulysses import ulysses_attention
 from jaxlm.ops.wkv import wkv, wkv_step
 
 __all__ = [
     "ACTIVATIONS",
+    "DPLR",
     "Fixed",
     "Local",
     "Pattern",
@@ -65,6 +79,7 @@ __all__ = [
     "cache_slots",
     "causal_conv",
     "causal_linear_attention",
+    "conv_with_past",
     "cosine_similarity",
     "cross_attention",
     "delta_rule",
@@ -76,19 +91,31 @@ __all__ = [
     "elu_features",
     "gated_linear",
     "gated_linear_step",
+    "diagonal_conv",
+    "diagonal_kernel",
+    "diagonal_scan",
+    "diagonal_step",
+    "dropout",
+    "elu_features",
+    "filter_features",
+    "filter_window",
     "glu",
     "grouped_rms_norm",
     "gru",
     "gru_step",
+    "hippo_legs",
     "latent_attention_with_past",
     "layer_norm",
     "linear_attention",
     "linear_attention_step",
     "linformer_attention",
+    "long_conv",
     "lookup",
     "lstm",
     "lstm_step",
     "multiplicative_attention",
+    "mlstm",
+    "mlstm_step",
     "nearest_neighbours",
     "one_hot_lookup",
     "orthogonal_directions",
@@ -102,10 +129,17 @@ __all__ = [
     "ring_attention",
     "rms_norm",
     "rotate",
+    "s4_conv",
+    "s4_kernel",
+    "s4_scan",
+    "s4_step",
+    "s4d_rates",
     "selective_scan",
     "selective_scan_step",
     "shaw_attention",
     "sinusoidal",
+    "slstm",
+    "slstm_step",
     "ssd",
     "ssd_step",
     "t5_bucket",
@@ -114,4 +148,5 @@ __all__ = [
     "visible",
     "wkv",
     "wkv_step",
+    "zero_order_hold",
 ]

@@ -44,7 +44,7 @@ def lstm(
     Returns:
         h_BTHK in the dtype of x, and (h, c) behind the last token, float32.
     """
-    return _recur(_lstm, x_BT4HK, (w_HK4K, bias_4HK), state or _zeros(x_BT4HK, 2), segments_BT)
+    return recur(_lstm, x_BT4HK, (w_HK4K, bias_4HK), state or zeros(x_BT4HK, 2), segments_BT)
 
 
 def gru(
@@ -60,17 +60,17 @@ def gru(
     r acts behind the product with h and its bias (in the paper before). Gates stand in the order r, z, n; arguments and
     results are as in `lstm`, but the state is (h_BHK,).
     """
-    return _recur(_gru, x_BT3HK, (w_HK3K, bias_3HK), state or _zeros(x_BT3HK, 1), segments_BT)
+    return recur(_gru, x_BT3HK, (w_HK3K, bias_3HK), state or zeros(x_BT3HK, 1), segments_BT)
 
 
 def lstm_step(x_B4HK: Array, w_HK4K: Array, bias_4HK: Array | None, state: tuple[Array, Array]) -> tuple[Array, Array]:
     """One more token of `lstm`: the state (h, c) behind it."""
-    return _lstm(x_B4HK, _product(state[0], (w_HK4K, bias_4HK)), state)
+    return _lstm(x_B4HK, product(state[0], (w_HK4K, bias_4HK)), state)
 
 
 def gru_step(x_B3HK: Array, w_HK3K: Array, bias_3HK: Array | None, state: tuple[Array]) -> tuple[Array]:
     """One more token of `gru`: the state (h,) behind it."""
-    return _gru(x_B3HK, _product(state[0], (w_HK3K, bias_3HK)), state)
+    return _gru(x_B3HK, product(state[0], (w_HK3K, bias_3HK)), state)
 
 
 def _lstm(x_B4HK: Array, u_B4HK: Array, state: Any) -> Any:
@@ -86,7 +86,7 @@ def _gru(x_B3HK: Array, u_B3HK: Array, state: Any) -> Any:
     return ((1 - z_BHK) * n_BHK + z_BHK * state[0],)
 
 
-def _product(h: Array, weights: tuple[Array, Array | None]) -> Array:
+def product(h: Array, weights: tuple[Array, Array | None]) -> Array:
     """What h (..., H, K) says to the gates (..., n, H, K), float32."""
     w_HKnK, bias_nHK = weights
     u = jnp.einsum("...hk,hknj->...nhj", h.astype(w_HKnK.dtype), w_HKnK, preferred_element_type=jnp.float32)
@@ -95,12 +95,14 @@ def _product(h: Array, weights: tuple[Array, Array | None]) -> Array:
     return u + bias_nHK.astype(jnp.float32).reshape((1,) * (u.ndim - 3) + bias_nHK.shape)
 
 
-def _zeros(x_BTnHK: Array, n: int) -> Any:
+def zeros(x_BTnHK: Array, n: int) -> Any:
     """A state of n arrays (B, H, K), laid out as x."""
     return (jnp.zeros_like(x_BTnHK[:, 0, 0], jnp.float32),) * n
 
 
-def _recur(cell: Callable, x_BTnHK: Array, weights: Any, state: Any, segments_BT: Array | None) -> tuple[Array, Any]:
+def recur(cell: Callable, x_BTnHK: Array, weights: Any, state: Any, segments_BT: Array | None) -> tuple[Array, Any]:
+    """h of all times, and the last state, of a recurrence with memory mixing: `cell(x_BnHK, u_BnHK, state)`, where u is
+    what h says, is the next state, of float32 arrays (B, H, K), h first."""
     texts = None if segments_BT is None else tuple(jnp.moveaxis(x, 1, 0) for x in marks(segments_BT))
     out: Any = _scan(cell, jnp.moveaxis(x_BTnHK, 1, 0), weights, state, texts)
     h_TBHK, last = out
@@ -126,7 +128,7 @@ def _forward(cell, x_TBnHK, weights, state, marks):
     def step(state, at):
         x_BnHK, marks = at
         read = _read(state, marks)
-        new = cell(x_BnHK, _product(read[0], weights), read)
+        new = cell(x_BnHK, product(read[0], weights), read)
         new = new if marks is None else _where(marks[0], new, state)
         return new, new
 
@@ -140,7 +142,7 @@ def _backward(cell, saved, gradients):
     dh_TBHK, dlast = gradients
     before_T = jax.tree.map(lambda first, all: jnp.concatenate([first[None], all[:-1]]), state, states_T)
     read_T = _read(before_T, marks)
-    u_TBnHK, pull = jax.vjp(_product, read_T[0], weights)
+    u_TBnHK, pull = jax.vjp(product, read_T[0], weights)
 
     def step(dstate, at):
         x_BnHK, u_BnHK, read, marks, dh_BHK = at
@@ -148,7 +150,7 @@ def _backward(cell, saved, gradients):
         zero = jax.tree.map(jnp.zeros_like, dstate)
         dnew = dstate if marks is None else _where(marks[0], dstate, zero)
         dx_BnHK, du_BnHK, dread = jax.vjp(cell, x_BnHK, u_BnHK, read)[1](dnew)
-        dh_BHK = jax.vjp(lambda h: _product(h, weights), read[0])[1](du_BnHK)[0]
+        dh_BHK = jax.vjp(lambda h: product(h, weights), read[0])[1](du_BnHK)[0]
         dread = (dread[0] + dh_BHK, *dread[1:])
         if marks is not None:
             real_B, fresh_B = marks

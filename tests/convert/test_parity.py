@@ -11,7 +11,7 @@ from tests.convert.reference import close, ended, learn
 
 PARITY = Path(__file__).resolve().parents[3] / "shared" / "parity"
 INFOS = {path.parent.name: json.loads(path.read_text()) for path in sorted(PARITY.glob("*/info.json"))}
-RECURRENT = ("mamba", "mamba2", "recurrent_gemma", "rwkv")
+RECURRENT = ("mamba", "mamba2", "recurrent_gemma", "rwkv", "xlstm")
 CAUSAL = [name for name, info in INFOS.items() if info["kind"] == "causal" or name in RECURRENT]
 ABSENT = pytest.param(None, marks=pytest.mark.skip(f"needs the reference outputs in {PARITY}, which is not there"))
 

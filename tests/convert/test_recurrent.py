@@ -11,7 +11,7 @@ from jaxlm.sharding import Axes
 from tests.convert import golden
 from tests.convert.configs import USUAL
 
-NAMES = ("mamba", "falcon_mamba", "mamba2", "recurrent_gemma", "rwkv")
+NAMES = ("mamba", "falcon_mamba", "mamba2", "recurrent_gemma", "rwkv", "xlstm")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -31,6 +31,10 @@ def test_a_model_of_the_family_is_described_as_such(name):
         ("recurrent_gemma", {"block_types": ["mamba"]}, "block_types must be a list of recurrent and attention"),
         ("recurrent_gemma", {"lru_width": 30}, "num_attention_heads 8 does not divide lru_width 30"),
         ("recurrent_gemma", {"intermediate_size": 13}, "intermediate_size 13 is odd"),
+        ("xlstm", {"num_heads": 3}, "num_heads 3 does not divide the widths 16 of keys and 32 of values"),
+        ("xlstm", {"use_bias": True}, "use_bias is true"),
+        ("xlstm", {"eps": 1e-3}, "eps other than 1e-6"),
+        ("xlstm", {"weight_mode": "fused"}, "weight_mode.* 'fused' is not supported"),
     ],
 )
 def test_what_is_not_supported(kind, said, problem):
