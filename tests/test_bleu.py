@@ -1,6 +1,7 @@
 """scripts/bleu: translations in order, both scores, bad input."""
 
 import importlib.util
+import sys
 import types
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
@@ -42,6 +43,12 @@ def test_both_scores(script):
     assert small["detokenised"] < 90 and small["lower-cased, tokenised"] == pytest.approx(100)
     with pytest.raises(UserError, match="1 translations, but 2 references"):
         script.bleu(said[:1], said)
+
+
+def test_without_sacrebleu_it_says_so(script, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sacrebleu.metrics", None)
+    with pytest.raises(UserError, match=r"pip install jaxlm\[bleu\]"):
+        script.bleu(["a"], ["a"])
 
 
 def test_files_that_do_not_fit(script, tmp_path):
