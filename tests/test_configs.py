@@ -175,9 +175,11 @@ NO_SIZES = {
     "memory",
     "multi30k_bahdanau",
     "multi30k_transformer",
+    "othello",
     "quickstart",
     "sft",
     "shakespeare",
+    "sorting",
     "sst2",
 }
 

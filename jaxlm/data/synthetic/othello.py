@@ -7,6 +7,8 @@ arXiv:2210.13382), and every move after the first is an answer.
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from jaxlm.data.synthetic.arithmetic import Draws
 from jaxlm.data.synthetic.task import Rng, Task
 from jaxlm.errors import UserError
@@ -46,14 +48,34 @@ def positions(moves: Sequence[int]) -> Iterator[tuple[int, int, int]]:
 
     Raises UserError for a move against the rules.
     """
-    discs: list[int] = list(START)
-    turn = 0
+    discs, turn, may = list[int](START), 0, legal(*START)
     for number, square in enumerate(moves):
-        if turn == 2 or not legal(discs[turn], discs[1 - turn]) >> square & 1:
+        if not may >> square & 1:
             raise UserError(f"move {number + 1}, {name(square)}, is against the rules")
         discs[turn], discs[1 - turn] = moved(discs[turn], discs[1 - turn], square)
-        turn = next((who for who in (1 - turn, turn) if legal(discs[who], discs[1 - who])), 2)
+        turns = ((who, legal(discs[who], discs[1 - who])) for who in (1 - turn, turn))
+        turn, may = next((one for one in turns if one[1]), (2, 0))
         yield discs[0], discs[1], turn
+
+
+def boards(moves: Sequence[int], absolute: bool = False) -> np.ndarray:
+    """(moves, 64): after each move 0 where a square is empty, 1 where the disc is of who moves next (of White after
+    the last move), 2 of the other; `absolute`: 1 Black's, 2 White's."""
+    found = np.zeros((len(moves), 64), np.int32)
+    for at, (black, white, turn) in enumerate(positions(moves)):
+        mine, yours = (black, white) if absolute or turn == 0 else (white, black)
+        for value, discs in ((1, mine), (2, yours)):
+            found[at] += value * np.unpackbits(np.array([discs], "<u8").view(np.uint8), bitorder="little")
+    return found
+
+
+def legal_moves(moves: Sequence[int]) -> np.ndarray:
+    """(moves, 61) bool: the ids to which may be moved after each move; none after the last."""
+    found = np.zeros((len(moves), 61), bool)
+    for at, (black, white, turn) in enumerate(positions(moves)):
+        may = 0 if turn == 2 else legal(*((black, white), (white, black))[turn])
+        found[at, [IDS[square] for square in SQUARES if may >> square & 1]] = True
+    return found
 
 
 def game(rng: Rng, moves: int = 60) -> list[int]:

@@ -49,6 +49,21 @@ def test_random_games_follow_the_rules():
     assert max(lengths) == 60
 
 
+def test_boards_and_legal_moves():
+    moves = othello.game(np.random.default_rng(3))
+    mine, black, may = othello.boards(moves), othello.boards(moves, absolute=True), othello.legal_moves(moves)
+    for at, (b, w, turn) in enumerate(othello.positions(moves)):
+        for square in range(64):
+            owner = 1 if b >> square & 1 else 2 if w >> square & 1 else 0
+            assert black[at, square] == owner
+            assert mine[at, square] == (owner if turn == 0 or not owner else 3 - owner)
+        if turn < 2:
+            squares = {othello.SQUARES[i - 1] for i in np.flatnonzero(may[at])}
+            assert sum(1 << square for square in squares) == othello.legal(*((b, w), (w, b))[turn])
+            assert moves[at + 1] in squares
+    assert not may[-1].any()
+
+
 def test_a_known_opening():
     assert [othello.name(s) for s in range(64) if othello.legal(*othello.START) >> s & 1] == ["d3", "c4", "f5", "e6"]
     assert othello.read_moves("f5d6C4\n") == [37, 43, 26]
