@@ -29,6 +29,10 @@ _HOME = {
     "TopP": "jaxlm.decode",
     "MinP": "jaxlm.decode",
     "RepetitionPenalty": "jaxlm.decode",
+    "Choices": "jaxlm.decode",
+    "Grammar": "jaxlm.decode",
+    "JsonSchema": "jaxlm.decode",
+    "Regex": "jaxlm.decode",
     "Banned": "jaxlm.decode",
     "CountPenalty": "jaxlm.decode",
     "Epsilon": "jaxlm.decode",
@@ -47,15 +51,19 @@ if TYPE_CHECKING:
     from jaxlm.api import load as load
     from jaxlm.decode import Banned as Banned
     from jaxlm.decode import Beam as Beam
+    from jaxlm.decode import Choices as Choices
     from jaxlm.decode import CountPenalty as CountPenalty
     from jaxlm.decode import Epsilon as Epsilon
     from jaxlm.decode import Eta as Eta
+    from jaxlm.decode import Grammar as Grammar
     from jaxlm.decode import Greedy as Greedy
+    from jaxlm.decode import JsonSchema as JsonSchema
     from jaxlm.decode import LogitBias as LogitBias
     from jaxlm.decode import MinLength as MinLength
     from jaxlm.decode import MinP as MinP
     from jaxlm.decode import Mirostat as Mirostat
     from jaxlm.decode import NoRepeatNgram as NoRepeatNgram
+    from jaxlm.decode import Regex as Regex
     from jaxlm.decode import RepetitionPenalty as RepetitionPenalty
     from jaxlm.decode import Temperature as Temperature
     from jaxlm.decode import TopK as TopK

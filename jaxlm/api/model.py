@@ -20,7 +20,7 @@ from jaxlm.api import embeddings
 from jaxlm.api.base import Loaded
 from jaxlm.axes import Array, Params
 from jaxlm.convert import gguf
-from jaxlm.decode import DecodeState, Greedy, Sampler
+from jaxlm.decode import Constraint, DecodeState, Greedy, Sampler
 from jaxlm.errors import UserError
 from jaxlm.losses import token_logprobs
 from jaxlm.paths import expand
@@ -124,17 +124,21 @@ class LanguageModel(Loaded):
         key: Array | None = None,
         stop: str | int | Sequence[str | int] | None = None,
         mask_BT: Any = None,
+        constraint: Constraint | None = None,
     ) -> Generated:
         """Continues texts, or a (B, T) array of tokens, which `mask_BT` may show to be padded on the left.
 
         A row ends at the end-of-text tokens that the model's files or its tokenizer name, and at a `stop`: a token id,
         or a text, which is then cut from the texts (and everything after it from the tokens). A special token's
         spelling is its id, also within a text: "<end>\\n" is that token and a line feed. A text that begins with the
-        token that the tokenizer would put there, as `chat_text` makes it, is read as `encode_chat` reads it. Raises
-        UserError for what cannot be decoded.
+        token that the tokenizer would put there, as `chat_text` makes it, is read as `encode_chat` reads it. With a
+        `constraint`, such as jaxlm.JsonSchema(schema), new texts are what that allows, and end within `max_new_tokens`.
+        Raises UserError for what cannot be decoded.
         """
         tokens_BT, mask_BT = self._prompts(prompts, mask_BT)
         ids, stops, marks = self._stops(stop)
+        if constraint is not None:
+            return self._constrained(constraint, stop, tokens_BT, mask_BT, max_new_tokens, sampler, key)
         config, layers = self._prepared()
         how = {"max_new_tokens": max_new_tokens, "sampler": self._within(sampler), "stop": ids}
         found = written(config, layers, tokens_BT, key, mask_BT=mask_BT, **how)
@@ -148,6 +152,24 @@ class LanguageModel(Loaded):
             tokens[b, count:], logprobs[b, count:] = -1, 0
             texts.append(text)
         return dataclasses.replace(found, texts=texts)
+
+    def _constrained(
+        self, constraint: Constraint, stop: Any, tokens_BT: Any, mask_BT: Any, new: int, sampler: Sampler, key: Any
+    ) -> Generated:
+        if not isinstance(constraint, Constraint):
+            raise UserError(
+                f"a constraint must be one of jaxlm's, such as Regex or JsonSchema, got {arguments.kind(constraint)}"
+            )
+        if stop is not None:
+            raise UserError("a constraint says where a text ends: leave stop out")
+        if decoding.parted(sampler)[1] is not None:
+            raise UserError("beam search does not follow a constraint: use another sampler")
+        compiled = constraint.compile(tokenizer := self._needed_tokenizer())
+        how = {"mask_BT": mask_BT, "max_new_tokens": new, "sampler": sampler, "key": key}
+        tokens, logprobs = decoding.constrained(*self._prepared(), tokens_BT, compiled, **how)
+        ends = {-1, *compiled.stops, *tokenizer.specials}
+        texts = [b"".join(tokenizer.pieces[i] for i in row if i not in ends) for row in tokens.tolist()]
+        return Generated(tokens, logprobs, [text.decode("utf-8", "replace") for text in texts])
 
     def stream(
         self,

@@ -5,7 +5,7 @@ from typing import Any
 
 import jaxlm
 from jaxlm import config_call
-from jaxlm.cli.verb import Args, Parser, Verb, natural
+from jaxlm.cli.verb import Args, Parser, Verb, natural, read_text
 from jaxlm.errors import UserError
 from jaxlm.paths import expand
 
@@ -106,6 +106,9 @@ def _generate_arguments(parser: Parser) -> None:
     parser.add_argument("--beams", type=natural, metavar="N", help="beam search with N beams, instead of sampling")
     parser.add_argument("--seed", type=natural, default=0, metavar="N", help="default: 0")
     parser.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may be repeated")
+    parser.add_argument("--json-schema", metavar="FILE", help="write JSON that satisfies this schema")
+    parser.add_argument("--regex", metavar="PATTERN", help="write what matches this regular expression as a whole")
+    parser.add_argument("--choice", action="append", metavar="TEXT", help="write one of these; to be repeated")
 
 
 def _adapter_argument(parser: Parser) -> None:
@@ -119,15 +122,18 @@ def _verify_argument(parser: Parser) -> None:
 
 
 def generate(args: Args) -> None:
-    sampler = _sampler(args)
+    sampler, constraint = _sampler(args), _constraint(args)
     import jax
 
     lm, key = jaxlm.load(args.path, verify=args.verify, adapter=args.adapter), jax.random.key(args.seed)
     whole = isinstance(lm, jaxlm.Seq2Seq)
     if not whole and not hasattr(lm, "stream"):
         raise UserError(f"{args.path} is no language model, so it writes no text: use jaxlm.load in Python")
-    if whole or args.beams is not None:
-        out = lm.generate([args.prompt], args.max_new_tokens, sampler, key, args.stop)
+    if whole and constraint is not None:
+        raise UserError(f"{args.path} is an encoder-decoder, which follows no constraint")
+    kept = {} if constraint is None else {"constraint": constraint}
+    if whole or args.beams is not None or kept:
+        out = lm.generate([args.prompt], args.max_new_tokens, sampler, key, args.stop, **kept)
         if out.texts is None:
             raise UserError(f"{args.path} has no tokenizer: use jaxlm.load and give tokens")
         print("" if whole else args.prompt, out.texts[0], sep="")
@@ -138,6 +144,19 @@ def generate(args: Args) -> None:
     for piece in pieces:
         print(piece, end="", flush=True)
     print()
+
+
+def _constraint(args: Args) -> Any:
+    """What --json-schema, --regex or --choice say that may be written."""
+    kinds = {
+        "json_schema": lambda path: jaxlm.JsonSchema(read_text(path)),
+        "regex": jaxlm.Regex,
+        "choice": jaxlm.Choices,
+    }
+    given = [name for name in kinds if getattr(args, name) is not None]
+    if len(given) > 1:
+        raise UserError("--json-schema, --regex and --choice exclude each other: give one")
+    return kinds[given[0]](getattr(args, given[0])) if given else None
 
 
 def _sampler(args: Args) -> Any:

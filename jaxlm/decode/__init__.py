@@ -2,9 +2,10 @@
 
 from jaxlm.decode.beam import Beam, Texts, beam_search, parted
 from jaxlm.decode.checks import check_length, check_mask, check_tokens, left_pad, longest
+from jaxlm.decode.constrained import Choices, Compiled, Constraint, Grammar, JsonSchema, Regex, constrained
 from jaxlm.decode.cutoffs import Epsilon, Eta, Mirostat, Typical
 from jaxlm.decode.engine import Engine, Full
-from jaxlm.decode.forced import Banned, Forced, LogitBias, MinLength
+from jaxlm.decode.forced import Allowed, Banned, Forced, LogitBias, MinLength
 from jaxlm.decode.generate import decode, generate
 from jaxlm.decode.layout import prepare
 from jaxlm.decode.penalties import CountPenalty, NoRepeatNgram, RepetitionPenalty
@@ -28,10 +29,14 @@ from jaxlm.decode.sampling import (
 from jaxlm.decode.state import DecodeState, results
 
 __all__ = [
+    "Allowed",
     "Banned",
     "Beam",
     "Chain",
     "Choice",
+    "Choices",
+    "Compiled",
+    "Constraint",
     "CountPenalty",
     "DecodeState",
     "Engine",
@@ -40,14 +45,17 @@ __all__ = [
     "Finish",
     "Forced",
     "Full",
+    "Grammar",
     "Greedy",
     "Job",
+    "JsonSchema",
     "LogitBias",
     "MinLength",
     "MinP",
     "Mirostat",
     "NoRepeatNgram",
     "PerRow",
+    "Regex",
     "RepetitionPenalty",
     "Sampler",
     "Temperature",
@@ -62,6 +70,7 @@ __all__ = [
     "check_mask",
     "check_tokens",
     "checked",
+    "constrained",
     "decode",
     "explain",
     "generate",

@@ -29,6 +29,21 @@ class Banned(Sampler):
 
 
 @dataclasses.dataclass(frozen=True)
+class Allowed(Sampler):
+    """The tokens that the host says before each step: its state is their bits, uint32 (B, V / 32 rounded up), bit
+    i of word i // 32 being token i's; at first all are (`constrained.allow` puts others in their place)."""
+
+    def start(self, prompt_BT: Array, mask_BT: Array, V: int) -> Array:
+        words_BW = jnp.full((len(prompt_BT), -(-V // 32)), 2**32 - 1, jnp.uint32)
+        return sharding.constrain(words_BW, "batch", None)
+
+    def filter(self, logits_BV: Array, state: Array) -> Array:
+        (B, V), bits = logits_BV.shape, jnp.arange(32, dtype=jnp.uint32)[None, None]
+        allowed_BV = ((state[:, :, None] >> bits) & 1).reshape(B, -1)[:, :V] > 0
+        return jnp.where(allowed_BV, logits_BV, -jnp.inf)
+
+
+@dataclasses.dataclass(frozen=True)
 class MinLength(Sampler):
     """None of `tokens`, which end a text, before n tokens were chosen.
 

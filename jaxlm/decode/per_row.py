@@ -13,7 +13,7 @@ from flax import struct
 from jaxlm import sharding
 from jaxlm.axes import Array
 from jaxlm.decode.cutoffs import Epsilon, Eta, Mirostat, Typical
-from jaxlm.decode.forced import Banned, Forced, LogitBias, MinLength
+from jaxlm.decode.forced import Allowed, Banned, Forced, LogitBias, MinLength
 from jaxlm.decode.penalties import CountPenalty, NoRepeatNgram, RepetitionPenalty
 from jaxlm.decode.sampling import (
     Chain,
@@ -33,7 +33,7 @@ from jaxlm.errors import UserError
 
 # That of transformers, whose processors these are; mirostat learns from the draw, so it is last.
 ORDER = (
-    *(VocabularyMask, LogitBias, RepetitionPenalty, CountPenalty, NoRepeatNgram, Banned, MinLength, Forced),
+    *(VocabularyMask, Allowed, LogitBias, RepetitionPenalty, CountPenalty, NoRepeatNgram, Banned, MinLength, Forced),
     *(Temperature, TopK, TopP, MinP, Typical, Epsilon, Eta, Mirostat, Greedy),
 )
 
