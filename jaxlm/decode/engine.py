@@ -283,7 +283,8 @@ class Engine:
         allowed_BV = np.ones((len(self._table.jobs), self.how.config.V), bool)
         for row, job in enumerate(self._table.jobs):
             if job and job.constraint:
-                allowed_BV[row] = job.constraint.allowed()
+                found_V = job.constraint.allowed(job.max_new_tokens - len(job.tokens))
+                allowed_BV[row] = np.pad(found_V, (0, allowed_BV.shape[1] - len(found_V)))
         return allowed_BV
 
     def _deliver(self, job: Job, new: list[tuple]) -> Finish | None:
@@ -292,7 +293,7 @@ class Engine:
         for token, logprob, top, top_logprobs in new:
             job.tokens.append(_token(token, logprob, top, top_logprobs, job.top))
             if job.constraint:
-                job.constraint.push(int(token))
+                job.constraint.advance(int(token))
             if int(token) in job.stop:
                 finish = Finish.STOP
             elif len(job.tokens) >= job.max_new_tokens:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from jaxlm.decode.constrained.constraint import Matching
 from jaxlm.decode.sampling import Greedy, Sampler
 
 
@@ -42,7 +43,7 @@ class Job:
     stop: tuple[int, ...] = ()  # token ids, which are told as any other
     top: int = 0  # how many of the likeliest tokens are told
     prompt_logprobs: bool = False  # whether the prompt's tokens are told
-    constraint: Any = None
+    constraint: Matching | None = None  # of this text alone: `Constraint.compile(...).matcher()`
     watch: Callable[["Job", list[Token]], bool | None] = lambda job, new: None
     ended: Callable[["Job"], None] = lambda job: None
 
