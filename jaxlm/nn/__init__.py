@@ -25,7 +25,7 @@ from jaxlm.nn.moe import MoE, MoEConfig
 from jaxlm.nn.norm import LayerNorm, LayerNormConfig, RMSNorm, RMSNormConfig
 from jaxlm.nn.pipeline import PipelineConfig
 from jaxlm.nn.rg_lru import RGLRU, RGLRUConfig
-from jaxlm.nn.rnn import GRU, LSTM, GRUConfig, LSTMConfig, RNNConfig
+from jaxlm.nn.rnn import GRU, LSTM, Elman, ElmanConfig, GRUConfig, LSTMConfig, RNNConfig
 from jaxlm.nn.rope import RopeConfig
 from jaxlm.nn.rwkv import ChannelMix, ChannelMixConfig, TimeMix, TimeMixConfig, rwkv_layer
 from jaxlm.nn.shared import Shared, SharedConfig
@@ -67,6 +67,8 @@ __all__ = [
     "DNCConfig",
     "Differential",
     "DifferentialConfig",
+    "Elman",
+    "ElmanConfig",
     "Embed",
     "FeedForwardConfig",
     "GRUConfig",

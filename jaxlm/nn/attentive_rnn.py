@@ -18,10 +18,10 @@ from jaxlm.nn.rnn import orthogonal
 from jaxlm.nn.state import Memory, Recurrent
 from jaxlm.ops.additive import additive_attention, multiplicative_attention
 from jaxlm.ops.attentive_rnn import bahdanau, luong
-from jaxlm.ops.rnn import gru_step, lstm_step
+from jaxlm.ops.rnn import elman_step, gru_step, lstm_step
 from jaxlm.sharding import einsum, weight
 
-GATES = {"gru": 3, "lstm": 4}
+CELLS = {"rnn": (1, 1, elman_step), "gru": (3, 1, gru_step), "lstm": (4, 2, lstm_step)}  # gates, arrays of the state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class AttentiveRNNConfig(MixerConfig):
 
     Z: int  # hidden units
     F: int = 0  # hidden units of additive scores
-    cell: Literal["gru", "lstm"] = "gru"
+    cell: Literal["rnn", "gru", "lstm"] = "gru"
 
     score = "additive"
     fed = 0  # arrays of the state beside the cell's
@@ -43,7 +43,7 @@ class AttentiveRNNConfig(MixerConfig):
     @property
     def arrays(self) -> int:
         """Of the state."""
-        return GATES[self.cell] - 2 + self.fed
+        return CELLS[self.cell][1] + self.fed
 
     def build(self, depth: int, name: str) -> nn.Module:
         return AttentiveRNN(self, depth, name=name)
@@ -91,7 +91,7 @@ class AttentiveRNN(nn.Module):
     @nn.compact
     def aligned(self, x_BTD: Array, context: Context, past: Any = None) -> tuple[Array, dict[str, Any], Array]:
         """The same, and the alignment a_BTS: how much of each place in the memory a token has seen, in float32."""
-        c, dtype, n = self.c, x_BTD.dtype, GATES[self.c.cell]
+        c, dtype, (n, _, step) = self.c, x_BTD.dtype, CELLS[self.c.cell]
         D, Z, packed = x_BTD.shape[-1], c.Z, context.memory_segments_BS is not None
         segments_BT = None if context.segments_BT is None else sharding.replicated(context.segments_BT, 1)
         if past is None or past["memory"].value is None:
@@ -120,12 +120,11 @@ class AttentiveRNN(nn.Module):
             return c_B1E[:, 0], a_B1S[:, 0]
 
         w_DnZ = weight(self, "x", (D, n, Z), ("embed", None, None), init.fan_in((0,)), (0,))
-        open_ = lambda key, shape, dtype: jnp.zeros(shape, dtype).at[1].set(n == 4)  # LSTM's forget gate, as in nn.rnn
+        open_ = lambda key, shape, dtype: jnp.zeros(shape, dtype).at[1].set(1) if n == 4 else jnp.zeros(shape, dtype)
         bias_nZ = weight(self, "bias", (n, Z), (None, None), open_)
         x_BTnZ = _whole(einsum("btd,dnz->btnz", x_BTD, w_DnZ.astype(dtype)) + bias_nZ.astype(dtype)[None, None])
         w_1ZnZ = weight(self, "h", (1, Z, n, Z), (None, "embed", None, None), orthogonal, (1,)).astype(dtype)
         w_1ZnZ = sharding.constrain(w_1ZnZ, None, None, None, None)  # gathered once, not at every step
-        step: Any = gru_step if n == 3 else lstm_step
 
         def cell(x_BnZ: Array, state: tuple[Array, ...]) -> tuple[Array, ...]:
             new = step(x_BnZ[:, :, None], w_1ZnZ, None, tuple(h_BZ[:, None] for h_BZ in state))

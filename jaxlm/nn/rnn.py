@@ -16,7 +16,7 @@ from jaxlm.nn.context import Context
 from jaxlm.nn.heads import keep, merge
 from jaxlm.nn.mixer import MixerConfig
 from jaxlm.nn.state import Recurrent
-from jaxlm.ops.rnn import gru, lstm
+from jaxlm.ops.rnn import elman, gru, lstm
 from jaxlm.sharding import einsum, weight
 
 
@@ -83,6 +83,17 @@ class GRUConfig(RNNConfig):
         return GRU(self, depth, name=name)
 
 
+@dataclasses.dataclass(frozen=True)
+class ElmanConfig(RNNConfig):
+    """The simple recurrent network (Elman 1990), see `ops.rnn.elman`."""
+
+    gates = 1
+    arrays = 1
+
+    def build(self, depth: int, name: str) -> nn.Module:
+        return Elman(self, depth, name=name)
+
+
 class RNN(nn.Module):
     """x_BTD, context, past -> y_BTD, state: that behind the last token, which takes the place of the past.
 
@@ -114,6 +125,13 @@ class RNN(nn.Module):
 
     def _recur(self, x_BTnHK: Array, w_HKnK: Array, state: Any, segments_BT: Array | None) -> tuple[Array, Any]:
         raise NotImplementedError
+
+
+class Elman(RNN):
+    """As `RNN`; the state is (h_BHK,)."""
+
+    def _recur(self, x_BTnHK: Array, w_HKnK: Array, state: Any, segments_BT: Array | None) -> tuple[Array, Any]:
+        return elman(x_BTnHK, w_HKnK, None, state, segments_BT)
 
 
 class LSTM(RNN):

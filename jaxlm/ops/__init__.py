@@ -39,7 +39,7 @@ from jaxlm.ops.relative import (
 )
 from jaxlm.ops.rg_lru import rg_lru, rg_lru_step
 from jaxlm.ops.ring import ring_attention
-from jaxlm.ops.rnn import gru, gru_step, lstm, lstm_step
+from jaxlm.ops.rnn import elman, elman_step, gru, gru_step, lstm, lstm_step
 from jaxlm.ops.rope import rotate
 from jaxlm.ops.s4 import DPLR, hippo_legs, s4_conv, s4_kernel, s4_scan, s4_step
 from jaxlm.ops.selective_scan import selective_scan, selective_scan_step
@@ -92,6 +92,8 @@ __all__ = [
     "diagonal_scan",
     "diagonal_step",
     "dropout",
+    "elman",
+    "elman_step",
     "elu_features",
     "filter_features",
     "filter_window",

@@ -63,6 +63,26 @@ def gru(
     return recur(_gru, x_BT3HK, (w_HK3K, bias_3HK), state or zeros(x_BT3HK, 1), segments_BT)
 
 
+def elman(
+    x_BT1HK: Array,
+    w_HK1K: Array,
+    bias_1HK: Array | None = None,
+    state: tuple[Array] | None = None,
+    segments_BT: Array | None = None,
+) -> tuple[Array, tuple[Array]]:
+    """The simple recurrent network (Elman 1990): h' = tanh(x + h W), of no gates. All else is as in `gru`."""
+    return recur(_elman, x_BT1HK, (w_HK1K, bias_1HK), state or zeros(x_BT1HK, 1), segments_BT)
+
+
+def elman_step(x_B1HK: Array, w_HK1K: Array, bias_1HK: Array | None, state: tuple[Array]) -> tuple[Array]:
+    """One more token of `elman`: the state (h,) behind it."""
+    return _elman(x_B1HK, product(state[0], (w_HK1K, bias_1HK)), state)
+
+
+def _elman(x_B1HK: Array, u_B1HK: Array, state: Any) -> Any:
+    return (jnp.tanh(x_B1HK.astype(jnp.float32) + u_B1HK)[:, 0],)
+
+
 def lstm_step(x_B4HK: Array, w_HK4K: Array, bias_4HK: Array | None, state: tuple[Array, Array]) -> tuple[Array, Array]:
     """One more token of `lstm`: the state (h, c) behind it."""
     return _lstm(x_B4HK, product(state[0], (w_HK4K, bias_4HK)), state)

@@ -23,7 +23,7 @@ CONTEXT = Context(POSITIONS, memory_BSD=MEMORY, memory_mask_BS=MASK)
 CONFIGS = {
     "bahdanau gru": BahdanauConfig(Z, F=6),
     "bahdanau lstm": BahdanauConfig(Z, F=6, cell="lstm"),
-    "luong dot": LuongConfig(Z, score="dot"),
+    "luong dot": LuongConfig(Z, score="dot", cell="rnn"),
     "luong general": LuongConfig(Z, cell="lstm"),
     "luong concat": LuongConfig(Z, F=6, score="concat", feed=False),
 }
@@ -41,6 +41,8 @@ def slow(c, p, x_TD, memory_SE):
 
     def cell(x_nZ, h, cells):
         u_nZ = np.einsum("k,knz->nz", h, p["h"][0])
+        if c.cell == "rnn":
+            return np.tanh(x_nZ[0] + u_nZ[0]), cells
         if c.cell == "gru":
             r, z = sigmoid(x_nZ[:2] + u_nZ[:2])
             return (1 - z) * np.tanh(x_nZ[2] + r * u_nZ[2]) + z * h, cells

@@ -10,9 +10,9 @@ from jaxlm import compat, models, sharding
 from jaxlm.decode import generate, prepare
 from jaxlm.errors import UserError
 from jaxlm.models import LM, flops
-from jaxlm.nn import BlockConfig, Context, GRUConfig, LayersConfig, LSTMConfig, unstack
+from jaxlm.nn import BlockConfig, Context, ElmanConfig, GRUConfig, LayersConfig, LSTMConfig, unstack
 from jaxlm.objectives import NextToken
-from jaxlm.ops import gru, lstm
+from jaxlm.ops import elman, gru, lstm
 from jaxlm.optim import OptimizerConfig, columns
 from jaxlm.sharding import Axes, MeshConfig
 from tests import tiny
@@ -32,6 +32,7 @@ CONFIGS = {
     "gru": GRUConfig(Z),
     "gru blocks": GRUConfig(Z, H=4),
     "gru bare": GRUConfig(Z, bias=False),
+    "elman": ElmanConfig(Z),
 }
 ALL = pytest.mark.parametrize("c", CONFIGS.values(), ids=CONFIGS)
 
@@ -46,6 +47,8 @@ def test_it_projects_and_recurs(c):
     x = np.einsum("btd,dnhk->btnhk", X, p["x"]) + p.get("bias", 0)
     if isinstance(c, LSTMConfig):
         h, state = lstm(x, p["h"], None, None, SEGMENTS)
+    elif isinstance(c, ElmanConfig):
+        h, state = elman(x, p["h"], None, None, SEGMENTS)
     else:
         bias = np.zeros((3, c.H, Z // c.H), np.float32)
         bias[2] = p.get("bias_h", 0)

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm.ops import gru, gru_step, lstm, lstm_step
+from jaxlm.ops import elman, elman_step, gru, gru_step, lstm, lstm_step
 from jaxlm.sharding import MeshConfig
 from tests.meshes import MESHES, name, on
 
 B, T, H, K = 8, 7, 2, 3
-LAYERS = {"lstm": (lstm, lstm_step, 4, 2), "gru": (gru, gru_step, 3, 1)}
+LAYERS = {"lstm": (lstm, lstm_step, 4, 2), "gru": (gru, gru_step, 3, 1), "elman": (elman, elman_step, 1, 1)}
 # Left padding; two texts side by side; padding between two, and behind; one text.
 ROWS = ["0011111", "1112222", "1100220", "1111111"]
 SEGMENTS = np.array([[int(x) for x in row] for row in ROWS * 2], np.int32)
@@ -37,6 +37,8 @@ def loops(kind, x, w, bias, state, segments):
                     i, f, g, o = (x[b, t, n, j] + u[n] for n in range(4))
                     c = [sigmoid(f) * c[0] + sigmoid(i) * np.tanh(g)]
                     h = sigmoid(o) * np.tanh(c[0])
+                elif kind == "elman":
+                    h = np.tanh(x[b, t, 0, j] + u[0])
                 else:
                     r, z = (sigmoid(x[b, t, n, j] + u[n]) for n in range(2))
                     h = (1 - z) * np.tanh(x[b, t, 2, j] + r * u[2]) + z * h
