@@ -67,33 +67,34 @@ def _copied(module: Module, x: Instruction, cache: set[int]) -> int:
 
 def _weights(module: Module, body: list[Instruction]) -> int:
     """Bytes of the loop's constants that a turn reads."""
-    root = next(x for x in body if "ROOT" in x.line)
-    kept, named = operands(root.line), {x.name: x for x in body}
-    parts = lambda x: (x.kind, operands(x.line)[:1], x.number("index"))
+    reads = [(x, operands(x.line)) for x in body]
+    users: dict[str, list[Instruction]] = {}
+    for x, names in reads:
+        for name in dict.fromkeys(names):
+            users.setdefault(name, []).append(x)
+    kept, taken = operands(next(x for x in body if "ROOT" in x.line).line), {}
+    for x, names in reads:
+        if x.kind == "get-tuple-element":
+            taken.setdefault((names[0], x.number("index")), []).append(x)
     total = 0
-    for i, name in enumerate(kept):
-        source = named.get(name)
-        if source is None or source.kind != "get-tuple-element" or source.number("index") != i:
-            continue
-        if sum(sizes(source.shape)) >= MATRIX:
-            total += sum(_read(module, body, x.name) for x in body if parts(x) == parts(source))
+    for (_, index), same in taken.items():
+        passed = any(x.name == kept[index] for x in same if index < len(kept))  # on to the next turn as it is
+        if passed and sum(sizes(same[0].shape)) >= MATRIX:
+            total += sum(_read(module, users, x) for x in same)
     return total
 
 
-def _read(module: Module, body: list[Instruction], name: str) -> int:
+def _read(module: Module, users: dict[str, list[Instruction]], source: Instruction) -> int:
     """Bytes that the users of an array read of it."""
-    source, total = next(x for x in body if x.name == name), 0
-    whole = sum(sizes(source.shape))
-    for x in body:
-        names = operands(x.line)
-        if name not in names or x.kind in ("tuple", "while") or x.kind.endswith("-done"):
+    total, whole = 0, sum(sizes(source.shape))
+    for x in users.get(source.name, []):
+        if x.kind in ("tuple", "while") or x.kind.endswith("-done"):
             continue
         if x.kind in ("bitcast", "reshape"):
-            total += _read(module, body, x.name)
+            total += _read(module, users, x)
         elif x.kind in ("fusion", "async-start"):
             inner = module.computations[_called(x)]
-            for at in (i for i, other in enumerate(names) if other == name):
-                total += _within(inner, at, whole)
+            total += sum(_within(inner, at, whole) for at, name in enumerate(operands(x.line)) if name == source.name)
         elif x.kind in ("slice", "dynamic-slice", "gather"):
             total += sum(sizes(x.shape))
         else:
