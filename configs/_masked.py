@@ -10,7 +10,7 @@ a new one of 30,000 pieces, and what hides a token is the model's last id. For a
 import dataclasses
 
 from jaxlm.data import DataConfig, TokenizerConfig
-from jaxlm.models import EncoderConfig
+from jaxlm.models import ElectraConfig, EncoderConfig
 from jaxlm.objectives import MaskedTokens
 from jaxlm.optim import OptimizerConfig
 from jaxlm.run import RunConfig
@@ -20,14 +20,26 @@ PIECES, SPARE = 30_000, 8  # at least so many of the model's ids are no pieces
 
 
 def pretrain(
-    model: EncoderConfig, *, T: int, tokens: float, batch: int, learning_rate: float, b2: float = 0.999
+    model: EncoderConfig | ElectraConfig,
+    *,
+    T: int,
+    tokens: float,
+    batch: int,
+    learning_rate: float,
+    b2: float = 0.999,
+    objective: type[MaskedTokens] = MaskedTokens,
 ) -> RunConfig:
     """`tokens` tokens in batches of `batch` rows of T, Adam with linear decay, everything divided over all devices."""
     V = min(PIECES, model.V - SPARE)
+    cheap = lambda one: dataclasses.replace(one, dtype="bfloat16", remat="full")
+    if isinstance(model, ElectraConfig):
+        model = ElectraConfig(cheap(model.generator), cheap(model.discriminator))
+    else:
+        model = cheap(model)
     return RunConfig(
-        model=dataclasses.replace(model, dtype="bfloat16", remat="full"),
+        model=model,
         data=DataConfig(tokenizer=TokenizerConfig(kind="bpe", V=V), T=T),
-        objective=MaskedTokens(mask=model.V - 1, vocabulary=V),
+        objective=objective(mask=model.V - 1, vocabulary=V),
         optimizer=OptimizerConfig(
             learning_rate=learning_rate, schedule="linear", warmup=10_000, weight_decay=0.01, options=(("b2", b2),)
         ),

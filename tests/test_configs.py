@@ -157,6 +157,9 @@ albert_base 11_813_810 12M
 albert_large 17_847_474 18M
 albert_xlarge 59_021_490 59M
 albert_xxlarge 223_158_450 223M
+electra_small 14_196_475 -
+electra_base 119_387_963 -
+electra_large 354_657_339 -
 modernbert_base 149_655_232 150M
 modernbert_large 395_881_664 396M
 xlstm_7b 6_865_424_896 6.87B
@@ -181,6 +184,7 @@ NO_SIZES = {
     "shakespeare",
     "sorting",
     "sst2",
+    "sst2_pretrain",
 }
 
 

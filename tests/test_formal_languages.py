@@ -41,7 +41,24 @@ def test_a_table_has_the_best_rate_and_the_papers_numbers(script):
 
 
 def test_cells_are_made_once(script, tmp_path, capsys):
-    few = "--models gru --seeds 1 --rates 0.01 --steps 2 --batch 2 --width 8 --rows 9 --test-rows 2".split()
+    few = [
+        "--models",
+        "gru",
+        "--seeds",
+        "1",
+        "--rates",
+        "0.01",
+        "--steps",
+        "2",
+        "--batch",
+        "2",
+        "--width",
+        "8",
+        "--rows",
+        "9",
+        "--test-rows",
+        "2",
+    ]
     few.append("--out")
     assert script.main([*few, str(tmp_path)]) == 0
     (cell,) = (tmp_path / "cells").iterdir()

@@ -76,8 +76,7 @@ def _tokenizer(folder: Path) -> Tokenizer | None:
 
 
 def _load_run(path: Path, dtype: str | None) -> Any:
-    run, params = start.read_run(path)
-    model: Any = run.model
+    model, params = start.read_model(path)
     config: Any = dataclasses.replace(model, dtype=dtype or model.dtype)
     folder = path.parent.parent if path.name.isdecimal() else path
     if isinstance(config, Seq2SeqConfig):

@@ -12,14 +12,17 @@ from jaxlm.data.baselines import baselines, score_table
 from jaxlm.data.config import Data, DataConfig, Source, TokenizerConfig
 from jaxlm.data.conversations import Conversations
 from jaxlm.data.dataset import Dataset, prepare
+from jaxlm.data.embedding_pairs import EmbeddingPairs
 from jaxlm.data.labelled import LabelledTexts
 from jaxlm.data.pack import Batch, pack
 from jaxlm.data.pairs import Synthetic, SyntheticPairs
 from jaxlm.data.prepared import Prepared
+from jaxlm.data.sentence_pairs import SentencePairs
 from jaxlm.data.sources import documents
 from jaxlm.data.summary import summary
 from jaxlm.data.synthetic import SyntheticTask
 from jaxlm.data.synthetic.files import TaskFile
+from jaxlm.data.tagged import TaggedWords
 from jaxlm.data.text_pairs import TextPairs
 
 __all__ = [
@@ -28,12 +31,15 @@ __all__ = [
     "Data",
     "DataConfig",
     "Dataset",
+    "EmbeddingPairs",
     "LabelledTexts",
     "Prepared",
+    "SentencePairs",
     "Source",
     "Synthetic",
     "SyntheticPairs",
     "SyntheticTask",
+    "TaggedWords",
     "TaskFile",
     "TextPairs",
     "TokenizerConfig",

@@ -107,6 +107,7 @@ class DataConfig(Data):
         seed: of the order of training rows.
         limit: read at most so many bytes of text from each source; None reads all.
         cache: folder of tokenised data; None is `$JAXLM_CACHE`, else `jaxlm` in the user's cache folder.
+        words: whether batches tell which tokens are one word, see `data.words`.
     """
 
     sources: tuple[Source, ...] = (Source(),)
@@ -116,6 +117,7 @@ class DataConfig(Data):
     seed: int = 0
     limit: int | None = None
     cache: str | None = None
+    words: bool = False
 
     def __post_init__(self) -> None:
         good = isinstance(self.sources, tuple) and all(isinstance(source, Source) for source in self.sources)

@@ -1,5 +1,6 @@
 """The data of a training run, prepared: token streams on disk, and the ways to read them."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from jaxlm.data.heldout import HeldoutRows, heldout_rows, in_order
 from jaxlm.data.measures import text_measures
 from jaxlm.data.pack import Batch, pack
 from jaxlm.data.shards import Shards
+from jaxlm.data.words import with_words
 from jaxlm.errors import UserError
 from jaxlm.text import Tokenizer
 
@@ -130,11 +132,13 @@ class Dataset:
 
         weights, eot = [source.weight for source in self.config.sources], self.tokenizer.eot
         stream = windows(self.train, weights, self.config.T, self.config.seed)
-        return TrainBatches(stream, batch, rows_of(batch, rows), self.fingerprint, lambda rows: pack(rows, eot))
+        told = functools.partial(with_words, tokenizer=self.tokenizer) if self.config.words else lambda batch: batch
+        form = lambda rows: told(pack(rows, eot))
+        return TrainBatches(stream, batch, rows_of(batch, rows), self.fingerprint, form)
 
     def heldout_rows(self, tokens: int = 0) -> HeldoutRows:
         """What to score a model on: all held-out rows, or as many as hold `tokens` labels, spread over every source."""
-        return heldout_rows(self.heldout, self.config.T, self.tokenizer, tokens)
+        return heldout_rows(self.heldout, self.config.T, self.tokenizer, tokens, self.config.words)
 
     def heldout_batches(self, batch: int, tokens: int = 0, rows: Sequence[int] | None = None) -> Iterator[Batch]:
         """The rows of `heldout_rows` in finite batches of one shape; what the text does not fill has weight 0.

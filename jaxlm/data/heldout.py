@@ -13,6 +13,7 @@ import numpy as np
 from jaxlm.data.measures import text_measures
 from jaxlm.data.pack import Batch, pack
 from jaxlm.data.shards import Shards
+from jaxlm.data.words import with_words
 from jaxlm.text import Tokenizer
 
 
@@ -30,12 +31,14 @@ class HeldoutRows:
         starts: for each split, the positions in it where its rows begin, ascending.
         T: labels of a row; the last row of a split has fewer.
         tokenizer: of all splits.
+        words: see `DataConfig`.
     """
 
     splits: tuple[Shards, ...]
     starts: tuple[Sequence[int], ...]
     T: int
     tokenizer: Tokenizer
+    words: bool = False
 
     @cached_property
     def labels(self) -> int:
@@ -83,10 +86,13 @@ class HeldoutRows:
                         lengths[row] = len(window) - 1
                         break
                     at -= count
-            yield pack(windows, self.tokenizer.eot, lengths)
+            made = pack(windows, self.tokenizer.eot, lengths)
+            yield with_words(made, self.tokenizer) if self.words else made
 
 
-def heldout_rows(heldout: Sequence[Shards], T: int, tokenizer: Tokenizer, tokens: int = 0) -> HeldoutRows:
+def heldout_rows(
+    heldout: Sequence[Shards], T: int, tokenizer: Tokenizer, tokens: int = 0, words: bool = False
+) -> HeldoutRows:
     """The rows that hold some `tokens` labels, at equal distances over all splits; all rows for 0 or more than there
     are. Every split has one at least."""
     splits = in_order(heldout)
@@ -99,7 +105,7 @@ def heldout_rows(heldout: Sequence[Shards], T: int, tokenizer: Tokenizer, tokens
         for i, (count, end) in enumerate(zip(counts, ends.tolist())):
             mine = picked[(picked >= end - count) & (picked < end)] - (end - count)
             starts[i] = (T * (mine if len(mine) else np.array([count // 2]))).tolist()
-    return HeldoutRows(tuple(splits), tuple(starts), T, tokenizer)
+    return HeldoutRows(tuple(splits), tuple(starts), T, tokenizer, words)
 
 
 def _labels(shards: Shards, starts: Sequence[int], T: int) -> int:

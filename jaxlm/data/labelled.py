@@ -99,23 +99,21 @@ def examples(config: LabelledTexts, path: str) -> Iterator[Example]:
                 raise UserError(f"{path}, line {line}: no {column!r} there, but {there[:80]}")
         text, label = str(row[config.text]), str(row[config.label])
         if label not in classes:
-            near = nearest(label, classes)
-            raise UserError(
-                f"{path}, line {line}: the label {label[:60]!r} is none of {', '.join(classes)}"
-                + (f": did you mean {near!r}?" if near else "")
-            )
+            raise no_label(path, line, label, classes)
         yield text, classes[label]
+
+
+def no_label(path: str, line: int, label: str, classes: Mapping[str, int]) -> UserError:
+    near = nearest(label, classes)
+    return UserError(
+        f"{path}, line {line}: the label {label[:60]!r} is none of {', '.join(classes)}"
+        + (f": did you mean {near!r}?" if near else "")
+    )
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """(line, columns) of each row."""
-    try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, EOFError) as error:
-        raise UserError(f"{path} is no UTF-8 text: {error}") from None
+    text = read_text(path)
     kind = path.suffixes[-2] if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix
     if kind == ".jsonl":
         yield from _objects(path, text)
@@ -131,6 +129,17 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             raise UserError(f"{path}, line {reader.line_num}: {error}") from None
     else:
         raise UserError(f"{path}: labelled texts are read from .tsv, .csv and .jsonl files, also .gz")
+
+
+def read_text(path: Path) -> str:
+    """A file's text, unpacked where its name ends in .gz."""
+    try:
+        data = path.read_bytes()
+        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    except (ValueError, EOFError) as error:
+        raise UserError(f"{path} is no UTF-8 text: {error}") from None
 
 
 def _objects(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:

@@ -73,8 +73,11 @@ class TextPairs(Data):
         if not train or not heldout:
             raise UserError(f"{self.source}: too few pairs to train on some and hold out others: give heldout files")
         tokenizer = _tokenizer(self, train)
-        encoded = [_encoded(pairs, tokenizer, self.T) for pairs in (train, heldout)]
+        encoded = [self.encoded(pairs, tokenizer) for pairs in (train, heldout)]
         return PairDataset(self, tokenizer, encoded[0], encoded[1], len(train))
+
+    def encoded(self, pairs: Sequence[Pair], tokenizer: Tokenizer) -> "Encoded":
+        return _encoded(pairs, tokenizer, self.T)
 
 
 def _tokenizer(config: TextPairs, train: Sequence[Pair]) -> Tokenizer:

@@ -1,5 +1,6 @@
 """Composition of modules into models; families and sizes are configs."""
 
+from jaxlm.models.electra import Electra, ElectraConfig
 from jaxlm.models.encoder import Encoded, Encoder, EncoderConfig
 from jaxlm.models.heads import HeadConfig, MaskedHead, ReplacedHead, SequenceHead, SpanHead, TokenHead, TransformConfig
 from jaxlm.models.lm import LM, LMConfig
@@ -9,6 +10,8 @@ from jaxlm.models.seq2seq import Seq2Seq, Seq2SeqConfig
 
 __all__ = [
     "LM",
+    "Electra",
+    "ElectraConfig",
     "Encoded",
     "Encoder",
     "EncoderConfig",

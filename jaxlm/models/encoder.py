@@ -95,6 +95,7 @@ class Encoder(nn.Module):
 
     c: EncoderConfig
     stacked: bool = True
+    shared: Mapping[str, nn.Module] | None = None  # modules of its embedding that another owns, by their names
 
     def __call__(self, *args: Any, **more: Any) -> Array:
         if self.c.head is None:
@@ -138,17 +139,18 @@ class Encoder(nn.Module):
         types_BT: Array | None,
         global_BA: Array | None,
     ) -> tuple[Array, Array, Context]:
-        c = self.c
+        c, owned = self.c, self.shared or {}
         if positions_BT is None:
             positions_BT = jnp.arange(tokens_BT.shape[1])[None]
-        x_BTD, table_VD = Embed(c.V, c.embed_width or c.D, jnp.dtype(c.dtype), name="embed")(tokens_BT)
+        embed = owned.get("embed") or Embed(c.V, c.embed_width or c.D, jnp.dtype(c.dtype), name="embed")
+        x_BTD, table_VD = embed(tokens_BT)
         if c.embed_scale != 1:
             x_BTD *= jnp.asarray(c.embed_scale, x_BTD.dtype)
         if c.positions is not None:
-            x_BTD = c.positions.build("positions")(x_BTD, positions_BT)
+            x_BTD = (owned.get("positions") or c.positions.build("positions"))(x_BTD, positions_BT)
         if c.types:
             types_BT = jnp.zeros_like(tokens_BT) if types_BT is None else types_BT
-            x_BTD = Types(c.types, name="types")(x_BTD, types_BT)
+            x_BTD = (owned.get("types") or Types(c.types, name="types"))(x_BTD, types_BT)
         if c.embed_norm is not None:
             x_BTD = c.embed_norm.build("embed_norm")(x_BTD)
         x_BTD = drop(self, x_BTD, c.dropout)

@@ -1,11 +1,14 @@
 """What a batch asks of a model."""
 
 from jaxlm.objectives.answers import Answers
-from jaxlm.objectives.classify import Classify
+from jaxlm.objectives.classify import Classify, TagTokens
+from jaxlm.objectives.contrastive import Contrastive
 from jaxlm.objectives.denoising import Denoising
+from jaxlm.objectives.masked_pairs import MaskedPairs
 from jaxlm.objectives.masked_tokens import MaskedTokens
 from jaxlm.objectives.next_token import NextToken
 from jaxlm.objectives.objective import Batch, Objective, Spec, Sums
+from jaxlm.objectives.replaced_tokens import ReplacedTokens
 from jaxlm.objectives.sequence_to_sequence import SequenceToSequence
 from jaxlm.objectives.spans import SpanCorruption
 
@@ -13,12 +16,16 @@ __all__ = [
     "Answers",
     "Batch",
     "Classify",
+    "Contrastive",
     "Denoising",
+    "MaskedPairs",
     "MaskedTokens",
     "NextToken",
     "Objective",
+    "ReplacedTokens",
     "SequenceToSequence",
     "SpanCorruption",
     "Spec",
     "Sums",
+    "TagTokens",
 ]

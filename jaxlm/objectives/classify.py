@@ -1,4 +1,4 @@
-"""Classification: the label of a text."""
+"""Classification: the label of a text, or of each of its words."""
 
 import dataclasses
 from typing import Any
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxlm.axes import Array, Params
 from jaxlm.config_check import check
-from jaxlm.models import EncoderConfig, ModelConfig, SequenceHead, forward, logits
+from jaxlm.models import EncoderConfig, ModelConfig, SequenceHead, TokenHead, forward, logits
 from jaxlm.objectives.objective import Batch, Objective, Spec, Sums, tokens, unfit
 
 
@@ -36,17 +36,29 @@ class Classify(Objective):
     ) -> tuple[Sums, dict[Any, tuple]]:
         out = forward(model.build(), params, batch["tokens"], batch["positions"], batch["segments"], dropout_key=key)
         with jax.named_scope("loss"):
-            l_BC = logits(model, out)[:, 0]
-            label_B, weight_B = batch["labels"][:, 0], batch["weights"][:, 0]
-            one_BC = label_B[:, None] == jnp.arange(l_BC.shape[1])[None]
-            logprob_BC = jax.nn.log_softmax(l_BC)
-            nll_B = -jnp.sum(jnp.where(one_BC, logprob_BC, 0), -1)
+            l_BTC = logits(model, out)  # of a text T is 1
+            label_BT, weight_BT = batch["labels"], batch["weights"]
+            one_BTC = label_BT[..., None] == jnp.arange(l_BTC.shape[-1])[None, None]
+            logprob_BTC = jax.nn.log_softmax(l_BTC)
+            nll_BT = -jnp.sum(jnp.where(one_BTC, logprob_BTC, 0), -1)
             smoothing = 0.0 if key is None else self.label_smoothing
-            loss_B = (1 - smoothing) * nll_B - smoothing * jnp.mean(logprob_BC, -1)
-            hit_B = (jnp.argmax(l_BC, -1) == label_B) * weight_B
-        shown = {"nll": jnp.sum(nll_B * weight_B), "accuracy": jnp.sum(hit_B)}
-        return Sums(jnp.sum(loss_B * weight_B), jnp.sum(weight_B), shown), out.statistics
+            loss_BT = (1 - smoothing) * nll_BT - smoothing * jnp.mean(logprob_BTC, -1)
+            hit_BT = (jnp.argmax(l_BTC, -1) == label_BT) * weight_BT
+        shown = {"nll": jnp.sum(nll_BT * weight_BT), "accuracy": jnp.sum(hit_BT)}
+        return Sums(jnp.sum(loss_BT * weight_BT), jnp.sum(weight_BT), shown), out.statistics
 
     @property
     def adds(self) -> bool:
         return self.label_smoothing > 0
+
+
+@dataclasses.dataclass(frozen=True)
+class TagTokens(Classify):
+    """The same of each token that has a label, such as the first of each word (`data.TaggedWords`)."""
+
+    def check(self, model: ModelConfig) -> None:
+        if not isinstance(model, EncoderConfig) or not isinstance(model.head, TokenHead):
+            raise unfit(self, model, "it has no head for classes of tokens: give an encoder head=TokenHead(labels)")
+
+    def spec(self, data: Any) -> dict[str, Spec]:
+        return tokens(data.T)

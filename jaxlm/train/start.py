@@ -16,7 +16,7 @@ from jaxlm.checkpoints.checkpoint import folders, load_params
 from jaxlm.checkpoints.digest import digest
 from jaxlm.convert.files import CONFIG, is_model, read_json
 from jaxlm.errors import UserError
-from jaxlm.models import EncoderConfig, ModelConfig, abstract, heads, init_boxed
+from jaxlm.models import ElectraConfig, EncoderConfig, ModelConfig, abstract, heads, init_boxed
 from jaxlm.ops import leaves
 from jaxlm.paths import expand
 from jaxlm.run import RunConfig
@@ -51,7 +51,8 @@ def load(setup: Setup) -> Params | None:
         return None
     folder = expand(setup.run.start)
     with sharding.use(setup.mesh):
-        params = convert.load(folder)[1] if is_model(folder) else leaves.dense(read_run(folder, setup.mesh)[1])
+        read = read_run if isinstance(setup.run.model, ElectraConfig) else read_model
+        params = convert.load(folder)[1] if is_model(folder) else leaves.dense(read(folder, setup.mesh)[1])
         if isinstance(setup.run.model, EncoderConfig):
             params = _with_own_head(setup, params)
     _compare(folder, params, setup.run.model)
@@ -67,6 +68,8 @@ def check(run: RunConfig) -> None:
         model: Any = convert.lm_config(read_json(folder / CONFIG), str(folder / CONFIG))
     else:
         model = _config(folder)[1].model
+    if isinstance(model, ElectraConfig) and isinstance(run.model, EncoderConfig):
+        model = model.discriminator
     if isinstance(model, EncoderConfig) and isinstance(run.model, EncoderConfig):
         model = dataclasses.replace(  # another head is begun anew
             model, head=run.model.head, pooler=run.model.pooler, next_sentence=run.model.next_sentence
@@ -99,6 +102,12 @@ def _with_own_head(setup: Setup, params: Params) -> Params:
     init = lambda key: {name: sharding.unbox(init_boxed(setup.run.model, key))[name] for name in new}
     made = jax.jit(init, out_shardings=where)(jax.random.key(setup.run.seed))
     return {name: tree for name, tree in params.items() if name not in other} | made
+
+
+def read_model(path: Path, mesh: Any = None) -> tuple[Any, Params]:
+    """As `read_run`, of the model that is used: of two that were trained together the discriminator."""
+    run, params = read_run(path, mesh)
+    return run.model.part(params) if isinstance(run.model, ElectraConfig) else (run.model, params)
 
 
 def read_run(path: Path, mesh: Any = None) -> tuple[RunConfig, Params]:

@@ -8,8 +8,8 @@ import pytest
 
 from jaxlm.data import LabelledTexts
 from jaxlm.errors import UserError
-from jaxlm.models import SequenceHead, forward, logits
-from jaxlm.objectives import Classify, MaskedTokens
+from jaxlm.models import SequenceHead, TokenHead, forward, logits
+from jaxlm.objectives import Classify, MaskedTokens, TagTokens
 from jaxlm.sharding import MeshConfig, make_mesh
 from jaxlm.train.batch import place
 from tests import tiny
@@ -49,6 +49,19 @@ def test_on_meshes(mesh):
         found, d = loss(PARAMS, place(BATCH, spec, made))
         np.testing.assert_allclose(found, value, rtol=1e-5)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), d, gradient)
+
+
+def test_tags_of_tokens():
+    c, batch = dataclasses.replace(ENCODER, head=TokenHead(("x", "y", "z"))), tiny.batch(4)
+    batch |= {"labels": RNG.integers(0, 3, (4, 32)), "weights": RNG.integers(0, 2, (4, 32)).astype(np.float32)}
+    params = weights(c.build(), batch["tokens"])
+    l_BTC = np.asarray(c.build().apply({"params": params}, batch["tokens"], batch["positions"], batch["segments"]))
+    logp = np.take_along_axis(np.asarray(jax.nn.log_softmax(l_BTC)), batch["labels"][..., None], -1)[..., 0]
+    found, _ = jax.jit(lambda p, b: TagTokens().loss(c, p, b))(params, batch)
+    np.testing.assert_allclose(found.total, -(logp * batch["weights"]).sum(), rtol=1e-5)
+    assert found.shown["accuracy"] == ((l_BTC.argmax(-1) == batch["labels"]) * batch["weights"]).sum()
+    with pytest.raises(UserError, match="it has no head for classes of tokens"):
+        tiny.run(model=MODEL, objective=TagTokens())
 
 
 def test_what_cannot_be():

@@ -1,5 +1,7 @@
 """Which tokens are hidden, and how they are scored; on every mesh."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,6 +46,20 @@ def test_only_hidden_tokens_are_scored():
     assert again.total == sums.total  # evaluation hides the same
     other, _ = HIDING.loss(ENCODER, params, BATCH, jax.random.key(1))
     assert other.weight != sums.weight
+
+
+def test_whole_words():
+    """All tokens of a word or none; each of them still becomes one of three."""
+    words = np.maximum.accumulate(np.where(np.arange(512) % 3 == 0, np.arange(512), 0))
+    batch = {"tokens": jnp.full((64, 512), 256), "segments": jnp.ones((64, 512), int)}
+    batch |= {"words": np.broadcast_to(words, (64, 512)), "weights": jnp.ones((64, 512)).at[:, -2:].set(0)}
+    whole = dataclasses.replace(HIDING, whole_words=True)
+    shown, chosen = map(np.asarray, whole.hide(batch, jax.random.key(3), 264))
+    assert abs(chosen.mean() - 0.3) < 0.02 and not chosen[:, -2:].any()
+    of_words = chosen[:, :510].reshape(64, 170, 3)
+    assert (of_words.all(-1) | ~of_words.any(-1)).all()
+    assert 0.01 < (shown[:, :510].reshape(64, 170, 3)[of_words.all(-1)] == MASK).all(-1).mean() < 0.6
+    assert "words" in whole.spec(tiny.run().data) and "words" not in HIDING.spec(tiny.run().data)
 
 
 @pytest.mark.parametrize("mesh", [MeshConfig(2, 2, 2), MeshConfig(1, 8, 1, explicit=False)], ids=name)
