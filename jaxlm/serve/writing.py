@@ -1,0 +1,154 @@
+"""From the engine's tokens to text that a client may be sent: stops are looked for, halves of characters held back."""
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from jaxlm.api.model import LanguageModel, _push, _stop_at, _unmarked
+from jaxlm.decode import Engine, Finish, Full, Job, Sampler, Token
+from jaxlm.errors import UserError
+from jaxlm.serve.errors import ApiError, bad
+from jaxlm.text import TextStream
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """Text that may be sent, and the tokens since the last piece; `finish` only in the last."""
+
+    text: str
+    tokens: list[Token]
+    finish: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Ask:
+    """What all the texts of a request have in common."""
+
+    max_new_tokens: int
+    sampler: Sampler = Sampler()
+    seed: int = 0
+    stops: Sequence[str | int] = ()
+    top: int = 0
+    echo: bool = False  # tell the prompt's tokens
+
+
+class Writing:
+    """One text being written: iterate over its pieces, in the loop that made it; `cancel` when nobody reads on.
+
+    The text ends where `until` of all of it is true.
+    """
+
+    def __init__(
+        self, engine: Engine, lm: LanguageModel, prompt: Sequence[int], ask: Ask, seed: int, until: Any = None
+    ):
+        self.engine, self.lm, self.until = engine, lm, until
+        ids, self._stops, self._marks = lm._stops(list(ask.stops)) if lm.tokenizer else (_ids(ask.stops), [], {})
+        self._ids = set(ids)
+        self._keep = max((len(stop) - 1 for stop in self._stops), default=0)
+        self._loop, self._events = asyncio.get_running_loop(), asyncio.Queue()
+        self._stream = TextStream(lm.tokenizer, skip_special=True) if lm.tokenizer else None
+        self._held, self._tokens, self._stopped, self._whole = "", [], False, ""
+        if self._stream:
+            self._stream.push(list(prompt))  # a space after it, or the rest of a character, belongs to what is written
+        self.job = Job(
+            prompt,
+            ask.max_new_tokens,
+            ask.sampler,
+            seed,
+            tuple(ids),
+            ask.top,
+            ask.echo,
+            watch=self._watch,
+            ended=self._ended,
+        )
+        self.began, self.first = time.monotonic(), None
+        submit(engine, self.job)
+
+    def cancel(self) -> None:
+        self.engine.cancel(self.job)
+
+    async def __aiter__(self) -> AsyncIterator[Piece]:
+        try:
+            while True:
+                piece = await self._events.get()
+                if isinstance(piece, ApiError):
+                    raise piece
+                self.first = self.first or time.monotonic()
+                yield piece
+                if piece.finish:
+                    return
+        finally:
+            self.cancel()
+
+    # In the engine's thread -------------------------------------------------------------------------------------------
+
+    def _watch(self, job: Job, new: list[Token]) -> bool:
+        for token in new:
+            self._tokens.append(token)
+            if token.id not in self._ids:
+                self._held += self._text(token.id)
+        at = _stop_at(self._held, self._stops)
+        if at is not None:
+            self._held, self._stopped = self._held[:at], True
+            return True
+        ready = len(self._held) - self._keep
+        if ready > 0 or not self._stops:
+            self._send(self._held[:ready] if self._stops else self._held)
+            self._held = self._held[ready:] if self._stops else ""
+        return bool(self.until and self.until(self._whole))
+
+    def _text(self, i: int) -> str:
+        return _push(self._stream, [i], self._marks) if self._stream else ""
+
+    def _send(self, text: str, finish: str | None = None) -> None:
+        text = _unmarked(text)
+        self._whole += text if self.until else ""
+        piece, self._tokens = Piece(text, self._tokens, finish), []
+        self._put(piece)
+
+    def _ended(self, job: Job) -> None:
+        if job.finish is Finish.FAILED:
+            return self._put(ApiError(500, f"the engine failed: {job.error}"))
+        if not self._stopped and self._stream:
+            self._held += self._stream.flush()
+            at = _stop_at(self._held, self._stops)
+            self._held = self._held if at is None else self._held[:at]
+        self._send(self._held, "length" if job.finish is Finish.LENGTH and not self._stopped else "stop")
+
+    def _put(self, event: Any) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+
+
+def submit(engine: Engine, job: Job) -> None:
+    """`Engine.submit`, with its errors as a client's."""
+    try:
+        engine.submit(job)
+    except Full as error:
+        raise ApiError(503 if "closing" in str(error) else 429, str(error), after=1) from None
+    except UserError as error:
+        raise bad(str(error), "prompt") from None
+
+
+def room(engine: Engine, length: int, wanted: int | None, default: int | None) -> int:
+    """How many tokens a prompt of `length` may get. Raises ApiError where it is too long."""
+    if not length:
+        raise bad("the prompt has no token", "prompt")
+    left = engine.slots - length
+    new = wanted if wanted is not None else min(left, default) if default is not None else left
+    if left < max(new, 0 if wanted == 0 else 1):
+        asked = "" if wanted is None else f" and {wanted} new ones"
+        raise bad(
+            f"the maximum context length is {engine.slots} tokens; the prompt has {length}{asked}: shorten it",
+            "prompt",
+            "context_length_exceeded",
+        )
+    return new
+
+
+def _ids(stops: Sequence[str | int]) -> tuple[int, ...]:
+    if any(isinstance(one, str) for one in stops):
+        raise bad("this model has no tokenizer: give stop_token_ids", "stop")
+    return tuple(one for one in stops if isinstance(one, int))
