@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from jaxlm.errors import UserError
-from jaxlm.serve import asked, responses
+from jaxlm.serve import asked, constraints, responses
 from jaxlm.serve.chat import Chat
 from jaxlm.serve.completions import Completion
 from jaxlm.serve.errors import ApiError, bad
@@ -56,7 +56,8 @@ def app(server: Server) -> Any:
         async def route(request: Request) -> Response:
             body = await _body(request, server)
             server.writes()
-            one = kind(server, body)
+            compiled = await asyncio.to_thread(constraints.compiled, server, body)
+            one = kind(server, body, compiled)
             if one.stream:
                 return Events(one, metrics)
             return JSONResponse(await _while_there(request.receive, one, metrics, one.whole()))

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from jaxlm.decode import Token
+from jaxlm.decode.constrained import Compiled
 from jaxlm.errors import UserError
 from jaxlm.serve import asked
 from jaxlm.serve.completions import merged
@@ -24,13 +25,10 @@ MESSAGES = 4096
 class Chat:
     """One request. `whole` and `chunks` are its two kinds of answer."""
 
-    def __init__(self, server: Server, body: asked.Body):
+    def __init__(self, server: Server, body: asked.Body, compiled: Compiled | None = None):
         self.server, V = server, server.lm.config.V
         if server.lm.tokenizer is None:
             raise bad("this model has no tokenizer, so it cannot chat: give tokens to /v1/completions", "model")
-        form = body.get("response_format") or {"type": "text"}
-        if not isinstance(form, dict) or form.get("type") != "text":
-            raise bad("response_format: only text is supported by this server", "response_format")
         tools, forced = _tools(body)
         template = server.template or server.lm.tokenizer.settings.chat_template or PLAIN
         ids, call = self._prompt(_messages(body), tools, forced, template)
@@ -44,7 +42,7 @@ class Chat:
         name = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
         wanted = asked.integer(body, name, 1, 1, 2**30) if body.get(name) is not None else None
         new = room(server.engine, len(ids), wanted, None)
-        ask = Ask(new, asked.sampler(body, V), server.seed(body), asked.stops(body, V), top)
+        ask = Ask(new, asked.sampler(body, V), server.seed(body), asked.stops(body, V), top, False, compiled)
         thinking = server.lm.tokenizer.decode(ids[-8:]).rstrip().endswith(THINK)
         head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time())}
         self.head = {**head, "model": server.name}

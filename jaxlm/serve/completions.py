@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from jaxlm.decode import Token
+from jaxlm.decode.constrained import Compiled
 from jaxlm.serve import asked
 from jaxlm.serve.errors import bad
 from jaxlm.serve.state import Server
@@ -19,7 +20,7 @@ PROMPTS = 128  # of one request
 class Completion:
     """One request. `whole` and `chunks` are its two kinds of answer."""
 
-    def __init__(self, server: Server, body: asked.Body):
+    def __init__(self, server: Server, body: asked.Body, compiled: Compiled | None = None):
         self.server, lm, V = server, server.lm, server.lm.config.V
         if body.get("suffix"):
             raise bad("suffix is not supported: the models here continue texts", "suffix")
@@ -42,7 +43,7 @@ class Completion:
         self.writings: list[Writing] = []
         try:
             for p, (prompt, new) in enumerate(zip(self.prompts, news)):
-                ask = Ask(new, sampler, seed, stops, top, self.echo and self.told)
+                ask = Ask(new, sampler, seed, stops, top, self.echo and self.told, compiled)
                 for i in range(self.best):
                     one = Writing(server.engine, lm, prompt, ask, seed + p * self.best + i)
                     self.writings.append(one)

@@ -5,6 +5,7 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
+from jaxlm.decode.constrained import Compiled
 from jaxlm.serve import asked
 from jaxlm.serve.chat import Chat
 from jaxlm.serve.errors import bad
@@ -16,7 +17,7 @@ REFUSED = "previous_response_id", "conversation", "prompt", "background"
 class Answer:
     """One request, as a chat of one choice."""
 
-    def __init__(self, server: Server, body: asked.Body):
+    def __init__(self, server: Server, body: asked.Body, compiled: Compiled | None = None):
         for name in REFUSED:
             if body.get(name):
                 raise bad(f"{name} is not supported: nothing is stored here", name)
@@ -32,7 +33,7 @@ class Answer:
             chat["max_completion_tokens"] = asked.integer(body, "max_output_tokens", 1, 1, 2**30)
         if body.get("tools"):
             raise bad("tools are not supported by /v1/responses: use /v1/chat/completions", "tools")
-        self.chat, self.server = Chat(server, chat), server
+        self.chat, self.server = Chat(server, chat, compiled), server
         self.stream, self.writings = self.chat.stream, self.chat.writings
         self.id, self.item = f"resp_{uuid.uuid4().hex}", f"msg_{uuid.uuid4().hex}"
         self.created = time.time()

@@ -8,6 +8,7 @@ from typing import Any
 
 from jaxlm.api.model import LanguageModel, _push, _stop_at, _unmarked
 from jaxlm.decode import Engine, Finish, Full, Job, Sampler, Token
+from jaxlm.decode.constrained import Compiled
 from jaxlm.errors import UserError
 from jaxlm.serve.errors import ApiError, bad
 from jaxlm.text import TextStream
@@ -32,6 +33,7 @@ class Ask:
     stops: Sequence[str | int] = ()
     top: int = 0
     echo: bool = False  # tell the prompt's tokens
+    compiled: Compiled | None = None  # what the text must be
 
 
 class Writing:
@@ -46,6 +48,8 @@ class Writing:
         self.engine, self.lm, self.until = engine, lm, until
         ids, self._stops, self._marks = lm._stops(list(ask.stops)) if lm.tokenizer else (_ids(ask.stops), [], {})
         self._ids = set(ids)
+        if ask.compiled:
+            checked(ask.compiled, ask.max_new_tokens)
         self._keep = max((len(stop) - 1 for stop in self._stops), default=0)
         self._loop, self._events = asyncio.get_running_loop(), asyncio.Queue()
         self._stream = TextStream(lm.tokenizer, skip_special=True) if lm.tokenizer else None
@@ -60,6 +64,7 @@ class Writing:
             tuple(ids),
             ask.top,
             ask.echo,
+            ask.compiled.matcher() if ask.compiled else None,
             watch=self._watch,
             ended=self._ended,
         )
@@ -120,6 +125,13 @@ class Writing:
     def _put(self, event: Any) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+
+
+def checked(compiled: Compiled, max_new_tokens: int) -> None:
+    try:
+        compiled.check(max_new_tokens)
+    except UserError as error:
+        raise bad(str(error), "max_tokens") from None
 
 
 def submit(engine: Engine, job: Job) -> None:
