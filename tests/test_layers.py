@@ -24,7 +24,7 @@ OBJECTIVES = MODELS | {"objectives"}
 RUN = OBJECTIVES | {"data", "trains", "run"}
 TRAIN = MODELS | BESIDE | RUN | {"machine", "checkpoints", "train", "decode", "convert"}
 ABOVE = TRAIN | {"tune", "align", "evals"}
-APPS = ABOVE | {"api", "plan", "scaling", "apps"}
+APPS = ABOVE | {"api", "plan", "scaling", "serve", "apps"}
 
 MAY_IMPORT = {
     "arguments": {"errors"},
@@ -59,6 +59,7 @@ MAY_IMPORT = {
     "api": TRAIN | {"api"},
     "plan": TRAIN | {"plan"},
     "scaling": TRAIN | {"plan", "scaling"},
+    "serve": TRAIN | {"api", "serve"},
     "apps": APPS,
     "cli": APPS | {"cli", "machine", "__init__"},
     "__init__": APPS | {"compat"},  # lazily: see LIGHT
