@@ -17,7 +17,7 @@ from jaxlm.api.sentence import Sentence
 from jaxlm.axes import Array, Params
 from jaxlm.decode.checks import check_mask, check_tokens
 from jaxlm.errors import UserError
-from jaxlm.models import EncoderConfig, MaskedHead, ReplacedHead, SequenceHead, TokenHead, flops
+from jaxlm.models import EncoderConfig, MaskedHead, ReplacedHead, SequenceHead, SpanHead, TokenHead, flops
 from jaxlm.nn import BigBirdConfig, LongformerConfig
 from jaxlm.ops.pooling import pool
 from jaxlm.text import Tokenizer
@@ -34,6 +34,16 @@ class Classified:
 
     labels: list[str]
     probabilities: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What `answer` returns: a part of the text, where it stands there, and the probability of its first token times
+    that of its last."""
+
+    text: str
+    span: tuple[int, int]
+    probability: float
 
 
 class Encoder(Loaded):
@@ -171,6 +181,31 @@ class Encoder(Loaded):
                 pairs = zip(rows[n], best_T)
                 found[n] = [(tokenizer.token(i), head.labels[c]) for i, c in pairs if i not in tokenizer.specials]
         return found
+
+    def answer(self, question: str, text: str, longest: int = 30) -> Answer:
+        """The likeliest part of the text, of at most `longest` tokens, that answers the question: the largest sum of
+        the logits of its first and its last token (SQuAD's; arXiv:1810.04805). Question and text are joined as the
+        tokenizer joins two; with Longformer's the question's tokens see all."""
+        self._needed_head(SpanHead, "answers in a text")
+        tokenizer, longest = self._needed_tokenizer(), arguments.integer(longest, "longest", 1)
+        question, text = arguments.text(question, "the question"), arguments.text(text, "the text")
+        found = tokenizer.encoding(question, text, special=True)
+        full = np.array([b > a for a, b in found.offsets or [(0, 0)] * len(found.ids)])
+        asked = int(full.argmax()) + len(tokenizer.encode(question))  # places up to the question's end
+        at = asked + np.flatnonzero(full[asked:])
+        if not len(at):
+            raise UserError("there is no text to find an answer in, or the tokenizer does not tell where tokens stand")
+        ((_, tokens_BT, mask_BT),) = self._batches([found.ids])
+        pad = lambda x: np.pad(np.array(x, np.int32), (0, tokens_BT.shape[1] - len(found.ids)))[None]
+        more = {"types_BT": pad(found.types)} if self.config.types > 1 else {}
+        if self._has(LongformerConfig):
+            more["global_BT"] = pad(np.arange(len(found.ids)) < asked)
+        chances_A2 = np.asarray(jax.nn.softmax(self.logits(tokens_BT, mask_BT, **more)[0, at], 0))
+        both_AA = np.triu(np.tril(np.outer(chances_A2[:, 0], chances_A2[:, 1]), longest - 1))
+        first, last = np.unravel_index(both_AA.argmax(), both_AA.shape)
+        assert found.offsets is not None
+        start, end = found.offsets[at[first]][0], found.offsets[at[last]][1]
+        return Answer(text[start:end].strip(), (start, end), float(both_AA[first, last]))
 
     @property
     def mask(self) -> int:

@@ -10,7 +10,7 @@ import jaxlm
 from jaxlm.api.encoder import Encoder, places
 from jaxlm.api.sentence import Sentence
 from jaxlm.errors import UserError
-from jaxlm.models import EncoderConfig, ReplacedHead, SequenceHead, TokenHead
+from jaxlm.models import EncoderConfig, ReplacedHead, SequenceHead, SpanHead, TokenHead
 from jaxlm.nn import (
     AttentionConfig,
     BlockConfig,
@@ -118,6 +118,23 @@ def test_classify_and_tag(tokenizer):
     assert [token for token, _ in tags] == ["the", "cat", "##s"]
     best = np.asarray(e.logits([tokenizer.encode("the cats", special=True)])).argmax(-1)[0, 1:-1]
     assert [label for _, label in tags] == ["xyz"[i] for i in best]
+
+
+def test_answer(tokenizer):
+    """The span of the largest sum of logits, found by trying all."""
+    e = made(tokenizer, head=SpanHead())
+    text = "a cat sat on the mats"
+    found = tokenizer.encoding("the cat", text, special=True)
+    logits = np.asarray(e.logits([found.ids], types_BT=[found.types]))[0]
+    spans = [(i, j) for i in range(4, 11) for j in range(i, min(i + 3, 11))]
+    first, last = max(spans, key=lambda span: logits[span[0], 0] + logits[span[1], 1])
+    answer = e.answer("the cat", text, longest=3)
+    assert answer.text == text[found.offsets[first][0] : found.offsets[last][1]] == text[slice(*answer.span)]
+    assert 0 < answer.probability < 1
+    with pytest.raises(UserError, match="no text to find an answer in"):
+        e.answer("the cat", "")
+    with pytest.raises(UserError, match="no head for answers in a text: its head is a TokenHead"):
+        made(tokenizer, head=TokenHead(("x",))).answer("the cat", text)
 
 
 def test_the_class_of_a_long_text_is_read_where_all_is_seen():
