@@ -9,8 +9,11 @@ from jaxlm.nn.block import Block, BlockConfig, Parallel, ParallelConfig
 from jaxlm.nn.branches import BranchConfig, Branches, BranchesConfig
 from jaxlm.nn.context import Context
 from jaxlm.nn.cross import CrossAttention, CrossAttentionConfig
+from jaxlm.nn.delta import DeltaNet, DeltaNetConfig
 from jaxlm.nn.differential import Differential, DifferentialConfig
 from jaxlm.nn.embed import Embed, Learned, LearnedConfig, Sinusoidal, SinusoidalConfig
+from jaxlm.nn.gated_linear import GLA, HGRN2, GLAConfig, HGRN2Config, RetNet, RetNetConfig
+from jaxlm.nn.hgrn import HGRN, HGRNConfig
 from jaxlm.nn.linear_attention import LinearAttention, LinearAttentionConfig
 from jaxlm.nn.linformer import Linformer, LinformerConfig
 from jaxlm.nn.longformer import Longformer, LongformerConfig
@@ -28,6 +31,16 @@ from jaxlm.nn.rg_lru import RGLRU, RGLRUConfig
 from jaxlm.nn.rnn import GRU, LSTM, Elman, ElmanConfig, GRUConfig, LSTMConfig, RNNConfig
 from jaxlm.nn.rope import RopeConfig
 from jaxlm.nn.rwkv import ChannelMix, ChannelMixConfig, TimeMix, TimeMixConfig, rwkv_layer
+from jaxlm.nn.rwkv567 import (
+    TimeMix5,
+    TimeMix5Config,
+    TimeMix6,
+    TimeMix6Config,
+    TimeMix7,
+    TimeMix7Config,
+    matrix_rwkv_layer,
+    rwkv7_layers,
+)
 from jaxlm.nn.shared import Shared, SharedConfig
 from jaxlm.nn.slstm import SLSTM, SLSTMConfig
 from jaxlm.nn.sparse import SparseAttention, SparseAttentionConfig
@@ -36,7 +49,10 @@ from jaxlm.nn.state import KVSlots, Memory, Recurrent, State
 from jaxlm.nn.xlstm import xlstm_layers
 
 __all__ = [
+    "GLA",
     "GRU",
+    "HGRN",
+    "HGRN2",
     "LSTM",
     "MLA",
     "MLP",
@@ -65,13 +81,18 @@ __all__ = [
     "CrossAttention",
     "CrossAttentionConfig",
     "DNCConfig",
+    "DeltaNet",
+    "DeltaNetConfig",
     "Differential",
     "DifferentialConfig",
     "Elman",
     "ElmanConfig",
     "Embed",
     "FeedForwardConfig",
+    "GLAConfig",
     "GRUConfig",
+    "HGRN2Config",
+    "HGRNConfig",
     "KVSlots",
     "LSTMConfig",
     "LayerConfig",
@@ -111,6 +132,8 @@ __all__ = [
     "RMSNormConfig",
     "RNNConfig",
     "Recurrent",
+    "RetNet",
+    "RetNetConfig",
     "RopeConfig",
     "SLSTMConfig",
     "Shared",
@@ -124,8 +147,16 @@ __all__ = [
     "State",
     "TemperatureConfig",
     "TimeMix",
+    "TimeMix5",
+    "TimeMix5Config",
+    "TimeMix6",
+    "TimeMix6Config",
+    "TimeMix7",
+    "TimeMix7Config",
     "TimeMixConfig",
     "group_layers",
+    "matrix_rwkv_layer",
+    "rwkv7_layers",
     "rwkv_layer",
     "stack",
     "unstack",

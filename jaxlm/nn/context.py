@@ -20,6 +20,7 @@ class Context:
     `global_BA` are the places, in their row, of A tokens that see all and are seen by all where other attention is
     local (Longformer); -1 is none.
     `bias_1HA` is the table of a position bias that all layers share, see `nn.bias.SharedBucketsConfig`.
+    `handed` is what an earlier layer hands on (`nn.state.Recurrent`): RWKV-7's first values.
     `layer` is the number of the layer that reads it, from 0: few need it, and it may be traced.
     """
 
@@ -33,3 +34,4 @@ class Context:
     memory_segments_BS: Array | None = None
     bias_1HA: Array | None = None
     global_BA: Array | None = None
+    handed: Any = None

@@ -30,3 +30,8 @@ def step_size(key, shape, dtype, low: float = 1e-3, high: float = 1e-1):
     """Biases whose softplus is a step size between `low` and `high`, uniform in its logarithm (Mamba)."""
     size = jnp.exp(jax.random.uniform(key, shape, dtype, jnp.log(low), jnp.log(high)))
     return size + jnp.log(-jnp.expm1(-size))
+
+
+def rates(key, shape, dtype):
+    """Logarithms of rates between 1 and 16 (Mamba-2)."""
+    return jnp.log(jax.random.uniform(key, shape, dtype, 1.0, 16.0))

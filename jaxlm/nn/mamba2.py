@@ -87,7 +87,7 @@ class Mamba2(nn.Module):
         delta_BTH = einsum("btd,dh->bth", x_BTD, w_DH.astype(x_BTD.dtype)).astype(jnp.float32)
         delta_BTH += weight(self, "dt_bias", (H,), ("heads",), init.step_size)[None, None]
         delta_BTH = jax.nn.softplus(sharding.constrain(delta_BTH, "batch", None, "heads"))
-        a_H = -jnp.exp(weight(self, "a_log", (H,), ("heads",), _rates))
+        a_H = -jnp.exp(weight(self, "a_log", (H,), ("heads",), init.rates))
         skip_H = weight(self, "skip", (H,), ("heads",), nn.initializers.ones_init())
         y_BTHK, state = ssd(x_BTHK, delta_BTH, a_H, b_BTGZ, c_BTGZ, skip_H, state, segments_BT, c.chunk_size)
         scale_HK = weight(self, "norm", (H, K), ("heads", None), nn.initializers.ones_init())
@@ -109,8 +109,3 @@ class Mamba2(nn.Module):
         bias_HK = weight(self, f"conv_{name}_bias", x.shape[2:], names) if self.c.conv_bias else None
         y, past = causal_conv(x, w_WHK, bias_HK, past, segments_BT)
         return jax.nn.silu(y), past
-
-
-def _rates(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-    """Logarithms of rates between 1 and 16."""
-    return jnp.log(jax.random.uniform(key, shape, dtype, 1.0, 16.0))

@@ -15,6 +15,7 @@ from jaxlm.config_check import check
 from jaxlm.nn import init
 from jaxlm.nn.branches import BranchConfig, BranchesConfig
 from jaxlm.nn.context import Context
+from jaxlm.nn.gated_linear import segments_of
 from jaxlm.nn.heads import keep
 from jaxlm.nn.mixer import MixerConfig
 from jaxlm.nn.norm import LayerNormConfig
@@ -43,7 +44,7 @@ class TimeMixConfig(MixerConfig):
     def init_cache(self, B: int, length: int, dtype: Any) -> Recurrent:
         """The token before, float32 (B, 1, D), and the sums of none, (B, Z) each, whatever the length and the dtype."""
         zeros_BZ = jnp.zeros((B, self.Z), jnp.float32, out_sharding=sharding.out_sharding("batch", "heads"))
-        return Recurrent((_before(B, self.D), (zeros_BZ + EMPTY, zeros_BZ, zeros_BZ)))
+        return Recurrent((no_token(B, self.D), (zeros_BZ + EMPTY, zeros_BZ, zeros_BZ)))
 
     def score_flops(self, T: int) -> float:
         """Of the sums, the average and the mixtures."""
@@ -52,10 +53,12 @@ class TimeMixConfig(MixerConfig):
 
 @dataclasses.dataclass(frozen=True)
 class ChannelMixConfig(MixerConfig):
-    """RWKV-4's channel mixing: y = sigmoid(r) * (relu(k)^2 out), a feed-forward that sees the token before too."""
+    """RWKV's channel mixing: y = sigmoid(r) * (relu(k)^2 out), a feed-forward that sees the token before too. So in
+    versions 4 to 6; RWKV-7 has no r."""
 
     D: int  # model width, of what the state keeps of the token before
     F: int  # feed-forward width
+    gated: bool = True
 
     def __post_init__(self):
         check(self, D=">= 1", F=">= 1")
@@ -65,7 +68,7 @@ class ChannelMixConfig(MixerConfig):
 
     def init_cache(self, B: int, length: int, dtype: Any) -> Recurrent:
         """The token before, float32 (B, 1, D)."""
-        return Recurrent(_before(B, self.D))
+        return Recurrent(no_token(B, self.D))
 
     def score_flops(self, T: int) -> float:
         """Of the mixtures."""
@@ -90,12 +93,12 @@ class TimeMix(nn.Module):
     @nn.compact
     def __call__(self, x_BTD: Array, context: Context, past: Recurrent | None = None) -> tuple[Array, Recurrent]:
         c, (_, T, D), dtype = self.c, x_BTD.shape, x_BTD.dtype
-        segments_BT, (before, state) = _segments(context), (None, None) if past is None else past.value
-        x_BTD, before_BTD, before = _shifted(x_BTD, before, segments_BT)
+        segments_BT, (before, state) = segments_of(context), (None, None) if past is None else past.value
+        x_BTD, before_BTD, before = shifted(x_BTD, before, segments_BT)
 
         def project(name: str, power: float) -> Array:
             w_DZ = weight(self, name, (D, c.Z), ("embed", "heads"), init.fan_in((0,)), (0,))
-            y_BTZ = einsum("btd,dz->btz", _mixed(self, name, power, x_BTD, before_BTD), w_DZ.astype(dtype))
+            y_BTZ = einsum("btd,dz->btz", mixed(self, name, power, x_BTD, before_BTD), w_DZ.astype(dtype))
             return keep(sharding.constrain(y_BTZ, "batch", None, "heads"))[0]
 
         k_BTZ, v_BTZ, r_BTZ = (project(*at) for at in (("k", 0.5), ("v", 0.4), ("r", 0.25)))
@@ -117,33 +120,31 @@ class ChannelMix(nn.Module):
     @nn.compact
     def __call__(self, x_BTD: Array, context: Context, past: Recurrent | None = None) -> tuple[Array, Recurrent]:
         F, (_, T, D), dtype = self.c.F, x_BTD.shape, x_BTD.dtype
-        x_BTD, before_BTD, before = _shifted(x_BTD, None if past is None else past.value, _segments(context))
+        x_BTD, before_BTD, before = shifted(x_BTD, None if past is None else past.value, segments_of(context))
         w_DF = weight(self, "k", (D, F), ("embed", "mlp"), init.fan_in((0,)), (0,))
-        k_BTF = einsum("btd,df->btf", _mixed(self, "k", 0.5, x_BTD, before_BTD), w_DF.astype(dtype))
+        k_BTF = einsum("btd,df->btf", mixed(self, "k", 0.5, x_BTD, before_BTD), w_DF.astype(dtype))
         k_BTF = sharding.constrain(relu2(checkpoint_name(k_BTF, "mlp")), *sharding.rows(T)[:2], "mlp")
-        w_DD = weight(self, "r", (D, D), ("embed", None), init.fan_in((0,)), (0,))
-        r_BTD = einsum("btd,de->bte", _mixed(self, "r", 0.5, x_BTD, before_BTD), w_DD.astype(dtype))
         w_FD = weight(self, "o", (F, D), ("mlp", "embed"), init.residual((0,), self.depth), (0,))
         y_BTD = einsum("btf,fd->btd", k_BTF, w_FD.astype(dtype), out=sharding.stream(T))
+        if not self.c.gated:
+            return y_BTD, Recurrent(before)
+        w_DD = weight(self, "r", (D, D), ("embed", None), init.fan_in((0,)), (0,))
+        r_BTD = einsum("btd,de->bte", mixed(self, "r", 0.5, x_BTD, before_BTD), w_DD.astype(dtype))
         return jax.nn.sigmoid(sharding.constrain(r_BTD, *sharding.stream(T))) * y_BTD, Recurrent(before)
 
 
-def _before(B: int, D: int) -> Array:
+def no_token(B: int, D: int) -> Array:
     return jnp.zeros((B, 1, D), jnp.float32, out_sharding=sharding.out_sharding("batch", None, None))
 
 
-def _segments(context: Context) -> Array | None:
-    return None if context.segments_BT is None else sharding.replicated(context.segments_BT, 1)
-
-
-def _shifted(x_BTD: Array, past_B1D: Array | None, segments_BT: Array | None) -> tuple[Array, Array, Array]:
+def shifted(x_BTD: Array, past_B1D: Array | None, segments_BT: Array | None) -> tuple[Array, Array, Array]:
     """Whole rows, the token before each (zeros before a text's first), and the last of all: a convolution's state."""
     x_BTD = sharding.constrain(x_BTD, "batch", None, None)
     one_before_WD = jnp.stack([jnp.ones(x_BTD.shape[-1]), jnp.zeros(x_BTD.shape[-1])])
     return x_BTD, *causal_conv(x_BTD, one_before_WD, None, past_B1D, segments_BT)
 
 
-def _mixed(module: nn.Module, name: str, power: float, x_BTD: Array, before_BTD: Array) -> Array:
+def mixed(module: nn.Module, name: str, power: float, x_BTD: Array, before_BTD: Array) -> Array:
     """Of the token and the one before, mu x + (1 - mu) before: mu begins as a power of the channel's place."""
     mu_D = weight(module, f"mix_{name}", x_BTD.shape[-1:], (None,), _powers(power)).astype(x_BTD.dtype)[None, None]
     return x_BTD * mu_D + before_BTD * (1 - mu_D)

@@ -23,6 +23,7 @@ from jaxlm.errors import UserError, unknown
 from jaxlm.nn.context import Context
 from jaxlm.nn.mixer import LayerConfig
 from jaxlm.nn.pipeline import PipelineConfig, staged
+from jaxlm.nn.state import with_handed
 
 _names = jax.checkpoint_policies.save_only_these_names
 POLICIES = {  # what the backward pass need not compute again
@@ -114,6 +115,7 @@ class Period(nn.Module):
         for i, block in enumerate(self.c.blocks):
             here, past = dataclasses.replace(context, layer=layer + i), None if pasts is None else pasts[i]
             x_BTD, out = apply(block.build(self.depth, place(0, block=i)[2]), x_BTD, here, past)
+            context = with_handed(context, out[0])
             outs.append(out)
         return x_BTD, tuple(zip(*outs))
 
@@ -183,6 +185,7 @@ def run(
         layers = Stack(group, depth, c.remat, c.unroll, stacked, c.pipeline, name=place(i)[0])
         x_BTD, out = layers(x_BTD, context, None if pasts is None else pasts[i])
         context = dataclasses.replace(context, layer=context.layer + group.depth)
+        context = with_handed(context, out[0], stacked)
         outs.append(out)
     states, statistics = zip(*outs)
     return x_BTD, states, statistics

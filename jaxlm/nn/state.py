@@ -75,7 +75,10 @@ class KVSlots(State):
 
 @struct.dataclass
 class Recurrent(State):
-    """A state that takes the place of the one before it: of a recurrence."""
+    """A state that takes the place of the one before it: of a recurrence. What is `handed` on is no part of the past:
+    later layers find it in their context."""
+
+    handed: Any = None
 
     def write(self, new: "Recurrent", end: Array) -> Self:
         return dataclasses.replace(self, value=new.value)
@@ -95,6 +98,14 @@ class Memory(State):
 
     def write(self, new: "Memory", end: Array) -> Self:
         return dataclasses.replace(self, value=new.value) if self.value is None else self
+
+
+def with_handed(context: Any, states: Any, stacked: bool = False) -> Any:
+    """The context of the layers behind those with these states: with what the last of them that hands something on
+    does; of `stacked` periods, the first."""
+    found = jax.tree.leaves(states, is_leaf=lambda x: isinstance(x, State))
+    given = [state.handed for state in found if isinstance(state, Recurrent) and state.handed is not None]
+    return dataclasses.replace(context, handed=given[-1][0] if stacked else given[-1]) if given else context
 
 
 def _write(slots: Array, new: Array, end: Array) -> Array:

@@ -7,6 +7,7 @@ from jaxlm.ops.blockwise import blockwise_attention
 from jaxlm.ops.conv import causal_conv
 from jaxlm.ops.cross import cross_attention
 from jaxlm.ops.delta import delta_rule, delta_step, diagonal_plus_rank_one, rank_one_step
+from jaxlm.ops.diagonal import diagonal, diagonal_step
 from jaxlm.ops.dropout import dropout
 from jaxlm.ops.embedding import lookup, one_hot_lookup
 from jaxlm.ops.gated_linear import gated_linear, gated_linear_step
@@ -86,10 +87,15 @@ __all__ = [
     "delta_step",
     "dense_bias",
     "dense_mask",
+<<<<<<< HEAD
     "diagonal_conv",
     "diagonal_kernel",
     "diagonal_plus_rank_one",
     "diagonal_scan",
+=======
+    "diagonal",
+    "diagonal_plus_rank_one",
+>>>>>>> f6ca0dd (RetNet, GLA, HGRN, HGRN2, RWKV-5 to 7, DeltaNet and its gated forms as mixers; a diagonal recurrence in blocks)
     "diagonal_step",
     "dropout",
     "elman",
