@@ -1,4 +1,4 @@
-"""HGRN as a mixer: a gated recurrence of single units (`ops.diagonal`) whose forget gates have lower bounds."""
+"""HGRN as a mixer: a gated recurrence of single units (`ops.blocked_scan`) whose forget gates have lower bounds."""
 
 import dataclasses
 from typing import Any
@@ -14,7 +14,7 @@ from jaxlm.nn.gated_linear import forget, gated, heads, segments_of, zeros
 from jaxlm.nn.heads import merge
 from jaxlm.nn.mixer import MixerConfig
 from jaxlm.nn.state import Recurrent
-from jaxlm.ops.diagonal import CHUNK, diagonal
+from jaxlm.ops.blocked_scan import CHUNK, blocked_scan
 from jaxlm.ops.norms import grouped_rms_norm
 from jaxlm.sharding import weight
 
@@ -27,7 +27,7 @@ class HGRNConfig(MixerConfig):
     H: int
     K: int
     eps: float = 1e-5  # of the norm
-    chunk_size: int = CHUNK  # positions of a block, see ops.diagonal
+    chunk_size: int = CHUNK  # positions of a block, see ops.blocked_scan
 
     def __post_init__(self):
         check(self, **dict.fromkeys(("H", "K", "chunk_size"), ">= 1"), eps="> 0")
@@ -59,7 +59,9 @@ class HGRN(nn.Module):
         x_BTHK, gate_BTHK = (heads(self, name, x_BTD, c.H, c.K).astype(jnp.float32) for name in ("x", "forget"))
         bound_HK = weight(self, "bound", (c.H, c.K), ("heads", None))
         log_BTHK, new_BTHK = forget(gate_BTHK, bound_HK[None, None], context, self.depth)
-        h_BTHK, state = diagonal(log_BTHK, new_BTHK * jax.nn.silu(x_BTHK), state, segments_of(context), c.chunk_size)
+        h_BTHK, state = blocked_scan(
+            log_BTHK, new_BTHK * jax.nn.silu(x_BTHK), state, segments_of(context), c.chunk_size
+        )
         scale_HK = weight(self, "norm", (c.H, c.K), ("heads", None), nn.initializers.ones_init())
         y_BTHK = grouped_rms_norm(h_BTHK.astype(x_BTD.dtype), scale_HK, 1, c.eps)
         return merge(self, "o", gated(self, y_BTHK, x_BTD), x_BTD.shape[-1], self.depth), Recurrent(state)

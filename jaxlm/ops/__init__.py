@@ -3,11 +3,11 @@
 from jaxlm.ops.activations import ACTIVATIONS, glu
 from jaxlm.ops.additive import additive_attention, multiplicative_attention
 from jaxlm.ops.attention import attention, attention_with_past, reference_attention
+from jaxlm.ops.blocked_scan import blocked_scan, blocked_scan_step
 from jaxlm.ops.blockwise import blockwise_attention
 from jaxlm.ops.conv import causal_conv
 from jaxlm.ops.cross import cross_attention
 from jaxlm.ops.delta import delta_rule, delta_step, diagonal_plus_rank_one, rank_one_step
-from jaxlm.ops.diagonal import diagonal, diagonal_step
 from jaxlm.ops.dropout import dropout
 from jaxlm.ops.embedding import lookup, one_hot_lookup
 from jaxlm.ops.gated_linear import gated_linear, gated_linear_step
@@ -74,6 +74,8 @@ __all__ = [
     "attention",
     "attention_with_past",
     "block_sparse_attention",
+    "blocked_scan",
+    "blocked_scan_step",
     "blockwise_attention",
     "bucket_bias",
     "bucket_bias_at",
@@ -87,15 +89,10 @@ __all__ = [
     "delta_step",
     "dense_bias",
     "dense_mask",
-<<<<<<< HEAD
     "diagonal_conv",
     "diagonal_kernel",
     "diagonal_plus_rank_one",
     "diagonal_scan",
-=======
-    "diagonal",
-    "diagonal_plus_rank_one",
->>>>>>> f6ca0dd (RetNet, GLA, HGRN, HGRN2, RWKV-5 to 7, DeltaNet and its gated forms as mixers; a diagonal recurrence in blocks)
     "diagonal_step",
     "dropout",
     "elman",

@@ -16,7 +16,7 @@ from jaxlm.ops.recurrence import marks
 CHUNK = 64  # positions of a block
 
 
-def diagonal(
+def blocked_scan(
     log_BTF: Array,
     x_BTF: Array,
     state_BF: Array | None = None,
@@ -45,8 +45,8 @@ def diagonal(
     return h_BTF, h_BTF[:, -1]
 
 
-def diagonal_step(log_BF: Array, x_BF: Array, state_BF: Array) -> Array:
-    """One more token of `diagonal`: h behind it."""
+def blocked_scan_step(log_BF: Array, x_BF: Array, state_BF: Array) -> Array:
+    """One more token of `blocked_scan`: h behind it."""
     return jnp.exp(log_BF) * state_BF + x_BF
 
 

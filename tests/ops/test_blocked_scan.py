@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm.ops import diagonal, diagonal_step
+from jaxlm.ops import blocked_scan, blocked_scan_step
 from tests.ops import recurrences
 from tests.ops.recurrences import ROWS, T
 
@@ -20,14 +20,14 @@ XS = inputs()
 
 
 def op(xs, _, state, segments, chunk):
-    return diagonal(*xs, state, segments, chunk)
+    return blocked_scan(*xs, state, segments, chunk)
 
 
 def plain(xs, _, state, segments, chunk):
     """One token after the other."""
 
     def step(h, at):
-        h = diagonal_step(*at, h)
+        h = blocked_scan_step(*at, h)
         return h, h
 
     h, all = jax.lax.scan(step, jnp.zeros((len(xs[0]), F)), jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), tuple(xs)))
