@@ -18,7 +18,9 @@ FILE = Path(__file__).resolve().parents[1] / "scripts" / "formal_languages"
 @pytest.fixture(scope="module")
 def script():
     loader = importlib.machinery.SourceFileLoader("formal_languages_script", str(FILE))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
+    spec = importlib.util.spec_from_loader(loader.name, loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
     return module
 
