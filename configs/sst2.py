@@ -33,15 +33,17 @@ def sst2() -> RunConfig:
         jaxlm train sst2 data.path=train.tsv data.heldout=dev.tsv
         jaxlm train sst2 data.path=train.tsv data.heldout=dev.tsv start=runs/sst2_pretrain --run runs/sst2_from
 
-    The files are GLUE's: a line of names, then "sentence TAB label". With `start` the body of an encoder trained before
-    is kept; its tokenizer must be the same.
+    The files are GLUE's: a line of names, then "sentence TAB label". From scratch, three minutes of one CPU core: 80.4 %
+    of the 872 sentences of GLUE's dev set after an epoch of 60,614 phrases (the commoner label has 50.9 %). More steps
+    learn the phrases by heart: 1500 have 79.8 %. With `start` the body of an encoder trained before is kept; its
+    tokenizer must be the same.
     """
     return RunConfig(
         model=dataclasses.replace(BODY, head=SequenceHead(LABELS, dropout=0.1), pooler=True, dropout=0.3),
         data=LabelledTexts("train.tsv", LABELS, "dev.tsv", tokenizer=TokenizerConfig("bpe", V=V), T=48),
         objective=Classify(label_smoothing=0.1),
         optimizer=OptimizerConfig(learning_rate=2e-3, schedule="linear", warmup=100, weight_decay=0.1),
-        steps=1500,
+        steps=1000,
         batch=64,
         ema=0.995,
         eval_every=500,
@@ -55,7 +57,8 @@ def sst2_pretrain() -> RunConfig:
 
         jaxlm train sst2_pretrain 'data.sources.0.path=phrases.jsonl' data.tokenizer.path=runs/sst2
 
-    The file has the phrases of train.tsv, {"sentence": ...} a line; the tokenizer is that of the run `sst2`.
+    The file has the phrases of train.tsv, {"sentence": ...} a line; the tokenizer is that of the run `sst2`. Some ten
+    minutes of one CPU core; what it gains has not been measured yet.
     """
     return RunConfig(
         model=BODY,
