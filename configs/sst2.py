@@ -33,7 +33,7 @@ def sst2() -> RunConfig:
         jaxlm train sst2 data.path=train.tsv data.heldout=dev.tsv
         jaxlm train sst2 data.path=train.tsv data.heldout=dev.tsv start=runs/sst2_pretrain --run runs/sst2_from
 
-    The files are GLUE's: a line of names, then "sentence TAB label". From scratch, three minutes of one CPU core: 80.4 %
+    The files are GLUE's: a line of names, then "sentence TAB label". From scratch, three minutes of a CPU core: 80.4 %
     of the 872 sentences of GLUE's dev set after an epoch of 60,614 phrases (the commoner label has 50.9 %). More steps
     learn the phrases by heart: 1500 have 79.8 %. With `start` the body of an encoder trained before is kept; its
     tokenizer must be the same.
@@ -57,8 +57,8 @@ def sst2_pretrain() -> RunConfig:
 
         jaxlm train sst2_pretrain 'data.sources.0.path=phrases.jsonl' data.tokenizer.path=runs/sst2
 
-    The file has the phrases of train.tsv, {"sentence": ...} a line; the tokenizer is that of the run `sst2`. Some ten
-    minutes of one CPU core; what it gains has not been measured yet.
+    The file has the phrases of train.tsv, {"sentence": ...} a line; the tokenizer is that of the run `sst2`. What
+    it gains has not been measured yet.
     """
     return RunConfig(
         model=BODY,
