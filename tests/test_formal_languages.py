@@ -43,25 +43,8 @@ def test_a_table_has_the_best_rate_and_the_papers_numbers(script):
 
 
 def test_cells_are_made_once(script, tmp_path, capsys):
-    few = [
-        "--models",
-        "gru",
-        "--seeds",
-        "1",
-        "--rates",
-        "0.01",
-        "--steps",
-        "2",
-        "--batch",
-        "2",
-        "--width",
-        "8",
-        "--rows",
-        "9",
-        "--test-rows",
-        "2",
-    ]
-    few.append("--out")
+    few = {"models": "gru", "seeds": 1, "rates": 0.01, "steps": 2, "batch": 2, "width": 8, "rows": 9, "test-rows": 2}
+    few = [word for name, value in few.items() for word in (f"--{name}", str(value))] + ["--out"]
     assert script.main([*few, str(tmp_path)]) == 0
     (cell,) = (tmp_path / "cells").iterdir()
     before = cell.stat().st_mtime_ns
