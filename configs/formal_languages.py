@@ -3,26 +3,16 @@
 from jaxlm.data import SyntheticTask
 from jaxlm.errors import unknown
 from jaxlm.models import LMConfig
-from jaxlm.nn import (
-    AttentionConfig,
-    BlockConfig,
-    GRUConfig,
-    LayersConfig,
-    LSTMConfig,
-    Mamba2Config,
-    MambaConfig,
-    MLPConfig,
-    RGLRUConfig,
-    rwkv_layer,
-    xlstm_layers,
-)
+from jaxlm.nn import LayersConfig, xlstm_layers
 from jaxlm.objectives import Answers
 from jaxlm.optim import OptimizerConfig
 from jaxlm.run import RunConfig
 
+from ._mixers import KINDS
+from ._mixers import layers as kinds
+
 HEADS = 4
-MODELS = ("llama", "mamba", "mamba2", "rwkv4", "lstm", "lstm_block", "gru", "rg_lru")
-MODELS += ("xlstm[0:1]", "xlstm[1:0]", "xlstm[1:1]")
+MODELS = (*KINDS, "xlstm[0:1]", "xlstm[1:0]", "xlstm[1:1]")
 
 
 def layers(model: str, D: int) -> tuple[LayersConfig, ...]:
@@ -31,19 +21,7 @@ def layers(model: str, D: int) -> tuple[LayersConfig, ...]:
         raise unknown("model", model, MODELS)
     if model.startswith("xlstm"):
         return xlstm_layers(D, 1, 2, int(model[6]), int(model[8]))
-    ffn = MLPConfig(F=-(-D * 8 // 3 // 16) * 16)
-    block = lambda mixer: BlockConfig(mixer, ffn)
-    made = {
-        "llama": lambda: block(AttentionConfig(H=HEADS, K=D // HEADS)),
-        "mamba": lambda: BlockConfig(MambaConfig(F=2 * D), None),
-        "mamba2": lambda: BlockConfig(Mamba2Config(H=HEADS, K=2 * D // HEADS, Z=32), None),
-        "rwkv4": lambda: rwkv_layer(D, D, 4 * D),
-        "lstm": lambda: block(LSTMConfig(D)),
-        "lstm_block": lambda: block(LSTMConfig(D, HEADS)),
-        "gru": lambda: block(GRUConfig(D)),
-        "rg_lru": lambda: block(RGLRUConfig(D, HEADS)),
-    }
-    return (LayersConfig((made[model](),), 2),)
+    return kinds([model] * 2, D, HEADS)
 
 
 def formal_languages(

@@ -180,6 +180,7 @@ NO_SIZES = {
     "multi30k_transformer",
     "othello",
     "quickstart",
+    "recurrent",
     "sft",
     "shakespeare",
     "sorting",
