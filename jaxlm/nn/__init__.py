@@ -13,7 +13,9 @@ from jaxlm.nn.delta import DeltaNet, DeltaNetConfig
 from jaxlm.nn.differential import Differential, DifferentialConfig
 from jaxlm.nn.embed import Embed, Learned, LearnedConfig, Sinusoidal, SinusoidalConfig
 from jaxlm.nn.gated_linear import GLA, HGRN2, GLAConfig, HGRN2Config, RetNet, RetNetConfig
+from jaxlm.nn.h3 import H3, H3Config
 from jaxlm.nn.hgrn import HGRN, HGRNConfig
+from jaxlm.nn.hyena import Hyena, HyenaConfig
 from jaxlm.nn.linear_attention import LinearAttention, LinearAttentionConfig
 from jaxlm.nn.linformer import Linformer, LinformerConfig
 from jaxlm.nn.longformer import Longformer, LongformerConfig
@@ -41,6 +43,7 @@ from jaxlm.nn.rwkv567 import (
     matrix_rwkv_layer,
     rwkv7_layers,
 )
+from jaxlm.nn.s4 import S4, S4Config
 from jaxlm.nn.shared import Shared, SharedConfig
 from jaxlm.nn.slstm import SLSTM, SLSTMConfig
 from jaxlm.nn.sparse import SparseAttention, SparseAttentionConfig
@@ -51,6 +54,7 @@ from jaxlm.nn.xlstm import xlstm_layers
 __all__ = [
     "GLA",
     "GRU",
+    "H3",
     "HGRN",
     "HGRN2",
     "LSTM",
@@ -58,6 +62,7 @@ __all__ = [
     "MLP",
     "MLSTM",
     "RGLRU",
+    "S4",
     "SLSTM",
     "AlibiConfig",
     "Attention",
@@ -91,8 +96,11 @@ __all__ = [
     "FeedForwardConfig",
     "GLAConfig",
     "GRUConfig",
+    "H3Config",
     "HGRN2Config",
     "HGRNConfig",
+    "Hyena",
+    "HyenaConfig",
     "KVSlots",
     "LSTMConfig",
     "LayerConfig",
@@ -135,6 +143,7 @@ __all__ = [
     "RetNet",
     "RetNetConfig",
     "RopeConfig",
+    "S4Config",
     "SLSTMConfig",
     "Shared",
     "SharedBucketsConfig",
