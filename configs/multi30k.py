@@ -54,11 +54,12 @@ def attentive(V: int, D: int, Z: int, F: int, dropout: float) -> Seq2SeqConfig:
 
 
 def multi30k_transformer(folder: str = "multi30k") -> RunConfig:
-    """A Transformer of 4 + 4 layers of 128, with label smoothing and the schedule of the paper.
+    """A Transformer of 2 + 2 layers of 256, with label smoothing and the schedule of the paper.
 
         jaxlm train 'multi30k_transformer(folder="my/multi30k")'
 
-    2.3M parameters; a row holds about eight pairs, an epoch has about 110 steps. Then:
+    3.7M parameters; a row holds about eight pairs, an epoch has about 250 steps. On about a sixth of a CPU core,
+    in 72 minutes, 561 steps: 34.5 BLEU on test2016 in small letters (`scripts/bleu`, benchmarks/multi30k.md). Then:
 
         s = jaxlm.load("runs/multi30k_transformer")
         s.generate(["ein hund rennt am strand."], sampler=jaxlm.Beam(5)).texts
@@ -90,7 +91,8 @@ def multi30k_bahdanau(folder: str = "multi30k") -> RunConfig:
 
         jaxlm train 'multi30k_bahdanau(folder="my/multi30k")'
 
-    1.8M parameters; a row holds about three pairs, an epoch has about 350 steps.
+    1.8M parameters; a row holds about three pairs, an epoch has about 350 steps. On about a sixth of a CPU core,
+    in 41 minutes, 624 steps: 32.4 BLEU on test2016 in small letters (`scripts/bleu`, benchmarks/multi30k.md).
     """
     V, D = 4000, 192
     return dataclasses.replace(

@@ -1,6 +1,18 @@
 """Looking into a model that was trained: what its parts recall, attend to and predict, and what can be read off it."""
 
+from jaxlm.interpret.alignments import alignments, plot_alignment
 from jaxlm.interpret.memories import Memories, memories, promoted, strongest
 from jaxlm.interpret.probes import Probe, linear_probe, nonlinear_probe, streams
 
-__all__ = ["Memories", "Probe", "linear_probe", "memories", "nonlinear_probe", "promoted", "streams", "strongest"]
+__all__ = [
+    "Memories",
+    "Probe",
+    "alignments",
+    "linear_probe",
+    "memories",
+    "nonlinear_probe",
+    "plot_alignment",
+    "promoted",
+    "streams",
+    "strongest",
+]
