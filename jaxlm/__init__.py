@@ -39,6 +39,7 @@ _HOME = {
     "Eta": "jaxlm.decode",
     "LogitBias": "jaxlm.decode",
     "MinLength": "jaxlm.decode",
+    "Lookup": "jaxlm.decode",
     "Mirostat": "jaxlm.decode",
     "NoRepeatNgram": "jaxlm.decode",
     "Typical": "jaxlm.decode",
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from jaxlm.decode import Greedy as Greedy
     from jaxlm.decode import JsonSchema as JsonSchema
     from jaxlm.decode import LogitBias as LogitBias
+    from jaxlm.decode import Lookup as Lookup
     from jaxlm.decode import MinLength as MinLength
     from jaxlm.decode import MinP as MinP
     from jaxlm.decode import Mirostat as Mirostat

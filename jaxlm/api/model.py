@@ -20,7 +20,7 @@ from jaxlm.api import embeddings
 from jaxlm.api.base import Loaded
 from jaxlm.axes import Array, Params
 from jaxlm.convert import gguf
-from jaxlm.decode import Constraint, DecodeState, Greedy, Sampler
+from jaxlm.decode import Constraint, DecodeState, Draft, Greedy, Lookup, Sampler
 from jaxlm.errors import UserError
 from jaxlm.losses import token_logprobs
 from jaxlm.paths import expand
@@ -41,6 +41,7 @@ class Generated:
     texts: list[str] | None
     scores: np.ndarray | None = None  # (B,), of beam search
     alternatives: tuple[np.ndarray, np.ndarray] | None = None  # (B, A, new), (B, A), best first
+    tokens_per_pass: float | None = None  # of speculative decoding: what one pass of the model gave a row
 
 
 def written(
@@ -125,6 +126,7 @@ class LanguageModel(Loaded):
         stop: str | int | Sequence[str | int] | None = None,
         mask_BT: Any = None,
         constraint: Constraint | None = None,
+        draft: "Lookup | Draft | LanguageModel | None" = None,
     ) -> Generated:
         """Continues texts, or a (B, T) array of tokens, which `mask_BT` may show to be padded on the left.
 
@@ -133,15 +135,23 @@ class LanguageModel(Loaded):
         spelling is its id, also within a text: "<end>\\n" is that token and a line feed. A text that begins with the
         token that the tokenizer would put there, as `chat_text` makes it, is read as `encode_chat` reads it. With a
         `constraint`, such as jaxlm.JsonSchema(schema), new texts are what that allows, and end within `max_new_tokens`.
-        Raises UserError for what cannot be decoded.
+        With a `draft`, jaxlm.Lookup() or a smaller model of its tokens, fewer passes find the same (greedy), or what
+        is distributed alike (sampled): see `decode.speculative`. Raises UserError for what cannot be decoded.
         """
         tokens_BT, mask_BT = self._prompts(prompts, mask_BT)
         ids, stops, marks = self._stops(stop)
         if constraint is not None:
+            if draft is not None:
+                raise UserError("a constraint is not followed by a draft: leave one of them out")
             return self._constrained(constraint, stop, tokens_BT, mask_BT, max_new_tokens, sampler, key)
         config, layers = self._prepared()
         how = {"max_new_tokens": max_new_tokens, "sampler": self._within(sampler), "stop": ids}
-        found = written(config, layers, tokens_BT, key, mask_BT=mask_BT, **how)
+        if draft is None:
+            found = written(config, layers, tokens_BT, key, mask_BT=mask_BT, **how)
+        else:
+            part = decoding.Draft(*draft._prepared()) if isinstance(draft, LanguageModel) else draft
+            found_BT = decoding.speculative(config, layers, tokens_BT, part, mask_BT=mask_BT, key=key, **how)
+            found = Generated(*found_BT[:2], None, tokens_per_pass=found_BT[2])
         if self.tokenizer is None:
             return found
         tokens, logprobs = found.tokens, found.logprobs
@@ -210,6 +220,19 @@ class LanguageModel(Loaded):
                 held = held[ready:]
 
         return pieces(state)
+
+    def explain(self, text: str, k: int = 10, sampler: Sampler = Sampler()) -> str:
+        """The table of the k likeliest next tokens after a text: probabilities, their running sum, and where a sampler
+        is given the probability with which it draws each. Print it."""
+        tokenizer, k = self._needed_tokenizer(), arguments.integer(k, "k", 1)
+        if decoding.parted(sampler)[1] is not None:
+            raise UserError("beam search chooses whole texts: give a sampler that draws tokens")
+        tokens_BT, mask_BT = self._prompts(arguments.text(text, "the text to explain"), None)
+        V = min(tokenizer.V, self.config.V)
+        logits_BV = self.logits(tokens_BT)[:, -1, :V]
+        prompt_BT, mask_BT = jnp.asarray(tokens_BT), jnp.asarray(mask_BT)
+        drawn_BV = sampler.filter(logits_BV, sampler.start(prompt_BT, mask_BT, V))
+        return decoding.candidates(logits_BV[0], drawn_BV[0], k, tokenizer.spell)
 
     def vectors(self, words: str | Sequence[str]) -> Array:
         """The vectors (words, D) of words in the embedding table. Raises UserError for a word that is not one token,

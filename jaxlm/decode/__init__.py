@@ -1,9 +1,11 @@
 """Decoding: caches, samplers, generation."""
 
 from jaxlm.decode.beam import Beam, Texts, beam_search, parted
+from jaxlm.decode.candidates import candidates
 from jaxlm.decode.checks import check_length, check_mask, check_tokens, left_pad, longest
 from jaxlm.decode.constrained import Choices, Compiled, Constraint, Grammar, JsonSchema, Regex, constrained
 from jaxlm.decode.cutoffs import Epsilon, Eta, Mirostat, Typical
+from jaxlm.decode.drafts import Draft, Lookup, early_layers
 from jaxlm.decode.engine import Engine, Full
 from jaxlm.decode.forced import Allowed, Banned, Forced, LogitBias, MinLength
 from jaxlm.decode.generate import decode, generate
@@ -26,6 +28,7 @@ from jaxlm.decode.sampling import (
     checked,
     within,
 )
+from jaxlm.decode.speculative import speculative
 from jaxlm.decode.state import DecodeState, results
 
 __all__ = [
@@ -39,6 +42,7 @@ __all__ = [
     "Constraint",
     "CountPenalty",
     "DecodeState",
+    "Draft",
     "Engine",
     "Epsilon",
     "Eta",
@@ -50,6 +54,7 @@ __all__ = [
     "Job",
     "JsonSchema",
     "LogitBias",
+    "Lookup",
     "MinLength",
     "MinP",
     "Mirostat",
@@ -66,12 +71,14 @@ __all__ = [
     "Typical",
     "VocabularyMask",
     "beam_search",
+    "candidates",
     "check_length",
     "check_mask",
     "check_tokens",
     "checked",
     "constrained",
     "decode",
+    "early_layers",
     "explain",
     "generate",
     "in_order",
@@ -82,5 +89,6 @@ __all__ = [
     "prefill",
     "prepare",
     "results",
+    "speculative",
     "within",
 ]
