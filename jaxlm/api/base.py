@@ -16,6 +16,7 @@ from jaxlm.models import ModelConfig
 from jaxlm.ops import leaves
 from jaxlm.paths import expand
 from jaxlm.text import Tokenizer
+from jaxlm.tune.quantize import quantize
 
 
 class Loaded:
@@ -63,6 +64,11 @@ class Loaded:
             return x.dense() if leaves.is_leaf(x.w) else x.dense().astype(x.w.dtype)
 
         return self._with(jax.jit(lambda params: jax.tree.map(one, params, is_leaf=leaves.is_leaf))(self.params))
+
+    def quantize(self, kind: str = "int8", group: int | None = None, double: bool = False) -> Self:
+        """The same model with the matrices of its layers in fewer bits, see `tune.quantize`."""
+        make = lambda params: quantize(self.config, params, kind, group, double)
+        return self._with(jax.jit(make)(self.params))
 
     def save_adapter(self, folder: str | Path) -> None:
         """Write the adapter alone in peft's layout, see `convert.peft`. Raises UserError where the model has none."""

@@ -21,6 +21,7 @@ from jaxlm.text.formats.gguf import gguf_tokenizer
 from jaxlm.text.load import has_tokenizer
 from jaxlm.text.settings import read_stops
 from jaxlm.train import start
+from jaxlm.tune.quantize import check as check_kind
 
 
 def load(
@@ -29,6 +30,7 @@ def load(
     say: Callable[[str], None] = lambda line: None,
     verify: bool = True,
     adapter: str | Path | None = None,
+    quantize: str | None = None,
 ) -> Any:
     """The model in a run folder (its newest whole checkpoint), in one checkpoint of it, `run/checkpoints/<step>`, or
     in a folder in Hugging Face's layout (config.json, safetensors): a `LanguageModel`, an `Encoder`, or a
@@ -38,13 +40,18 @@ def load(
     keep the dtypes they are stored in. Of a run the weights are the moving average where it keeps one. `say` gets a
     line for each file of weights. `verify` compares tensors with the digests that `save` wrote beside them (those of a
     run's checkpoints are always compared). `adapter` is a folder of peft's that is put on the model (LoRA, rsLoRA,
-    DoRA, IA3): its matrices stay apart until `merge`. Raises UserError when there is nothing whole to load.
+    DoRA, IA3): its matrices stay apart until `merge`. `quantize` is a kind of `tune.quantize`, such as "int8", in which
+    the matrices are then kept. Raises UserError when there is nothing whole to load.
     """
     path = expand(path)
     if dtype is not None:
         check_dtype(dtype)
     try:
+        if quantize is not None:
+            check_kind(quantize)
         m = _open(path, dtype, say, verify)
+        if quantize is not None:
+            m = m.quantize(quantize)
         if adapter is not None:
             m.params = peft.load(expand(adapter), m.config, m.params, m._source())
         return m

@@ -6,6 +6,7 @@ of a leaf together.
 """
 
 import abc
+import math
 import string
 from typing import Any
 
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxlm.axes import Array
-from jaxlm.ops import blocks
+from jaxlm.ops import blocks, codes
 
 
 class Leaf(abc.ABC):
@@ -69,20 +70,22 @@ class Scaled(Leaf):
 
 @struct.dataclass
 class Int8(Leaf):
-    """q s, an 8-bit integer for each number and a scale for each output: s = max |w| / 127 over the inputs (Dettmers
-    et al. 2022, arXiv:2208.07339, without outliers)."""
+    """q s, 8 bits for each number and a scale for each output: an integer with s = max |w| / 127 over the inputs
+    (Dettmers et al. 2022, arXiv:2208.07339, without outliers), or a float8 with s = max |w| / its largest (Micikevicius
+    et al. 2022, arXiv:2209.05433)."""
 
-    q: Array  # int8, of the weight's shape
+    q: Array  # int8 or float8, of the weight's shape
     scale: Array  # 1 on the dimensions of inputs
 
     def dense(self) -> Array:
         return self.q.astype(self.scale.dtype) * self.scale
 
     @classmethod
-    def of(cls, w: Array, inputs: tuple[int, ...]) -> "Int8":
+    def of(cls, w: Array, inputs: tuple[int, ...], dtype: Any = jnp.int8) -> "Int8":
+        whole = jnp.issubdtype(dtype, jnp.integer)
         largest = jnp.max(jnp.abs(w.astype(jnp.float32)), inputs, keepdims=True)
-        scale = jnp.where(largest == 0, 1.0, largest / 127)
-        return cls(jnp.round(w / scale).astype(jnp.int8), scale)
+        scale = jnp.where(largest == 0, 1.0, largest / (127 if whole else float(jnp.finfo(dtype).max)))
+        return cls((jnp.round(w / scale) if whole else w / scale).astype(dtype), scale)
 
 
 @struct.dataclass
@@ -109,11 +112,70 @@ class Blocks(Leaf):
         each = [lambda raw, kind=kind, n=n: blocks.dequantize(raw[..., :n], kind) for kind, n in self.kinds]
         rows = each[0](raw) if len(each) == 1 else jax.lax.switch(which, each, raw)
         w = rows.reshape(*rows.shape[:-1], *self.inputs)
-        return jnp.moveaxis(w, tuple(range(-len(self.inputs), 0)), self.where)
+        return jnp.moveaxis(w, _last(self.where), self.where)
+
+
+@struct.dataclass
+class Grouped(Leaf):
+    """Codes of a few bits and a scale for each group of them: w = scale level[code], see `ops.codes`.
+
+    In `codes` the dimensions of inputs, which are at `where` in w, stand last, and the last of all is packed into
+    bytes; `scale` is like it with the groups of the last, or a leaf of its own.
+    """
+
+    codes: Array
+    scale: Any
+    kind: str = struct.field(pytree_node=False)
+    where: tuple[int, ...] = struct.field(pytree_node=False)  # counted from the end
+
+    def dense(self) -> Array:
+        scale = self.scale.dense() if isinstance(self.scale, Leaf) else self.scale
+        level = codes.unpack(self.codes, self.kind)
+        w = (level.reshape(*scale.shape, -1) * scale[..., None]).reshape(level.shape)
+        return jnp.moveaxis(w, _last(self.where), self.where)
+
+    @classmethod
+    def of(cls, w: Array, where: tuple[int, ...], lead: int, kind: str, group: int, double: bool = False) -> "Grouped":
+        """`where` are the dimensions of inputs, counted from the end, the first `lead` those of layers and experts.
+        With `double` the scales are quantised too."""
+        packed, scale = codes.quantize(jnp.moveaxis(w.astype(jnp.float32), where, _last(where)), kind, group)
+        return cls(packed, Scales.of(scale, lead) if double else scale, kind, where)
+
+
+def _last(where: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(range(-len(where), 0))
+
+
+@struct.dataclass
+class Scales(Leaf):
+    """Scales quantised themselves, in 8 bits, see `ops.codes.quantize_scales`."""
+
+    code: Array  # uint8, of the scales' shape
+    largest: Array  # (layers, blocks)
+    mean: Array  # (layers,)
+    own: int = struct.field(pytree_node=False)  # dimensions behind the layers
+
+    def dense(self) -> Array:
+        lead = self.code.shape[: -self.own]
+        flat = lambda x, n: x.reshape(math.prod(lead), *x.shape[len(lead) : len(lead) + n])
+        code = self.code.reshape(math.prod(lead), -1)
+        return codes.scales(code, flat(self.largest, 1), flat(self.mean, 0)).reshape(self.code.shape)
+
+    @classmethod
+    def of(cls, scale: Array, lead: int) -> "Scales":
+        """The first `lead` dimensions are those of layers and experts."""
+        layers = scale.shape[:lead]
+        code, largest, mean = codes.quantize_scales(scale.reshape(math.prod(layers), -1))
+        return cls(code.reshape(scale.shape), largest.reshape(*layers, -1), mean.reshape(layers), scale.ndim - lead)
 
 
 def is_leaf(x: Any) -> bool:
     return isinstance(x, Leaf)
+
+
+def is_quantised(x: Any) -> bool:
+    """Whether it is a leaf of fewer bits, whose arrays keep their dtypes."""
+    return isinstance(x, Int8 | Blocks | Grouped)
 
 
 def dense(tree: Any) -> Any:

@@ -11,6 +11,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxlm import optim, sharding
 from jaxlm.axes import Array, Params
 from jaxlm.models import abstract, init_boxed, mup
+from jaxlm.ops import leaves
 from jaxlm.run import RunConfig
 from jaxlm.train.batch import abstract_batch
 from jaxlm.train.state import State
@@ -101,7 +102,8 @@ class Setup:
         trained, frozen = run.trains.split(dressed)
         trained = jax.tree.map(lambda x: x.astype(jnp.float32), trained)
         dtype = jnp.dtype(run.model.dtype)
-        frozen = jax.tree.map(lambda x: x.astype(dtype) if x.ndim > 1 else x, frozen)
+        narrow = lambda x: x if leaves.is_quantised(x) or x.ndim < 2 else x.astype(dtype)
+        frozen = jax.tree.map(narrow, frozen, is_leaf=leaves.is_quantised)
         ema = jax.tree.map(jnp.copy, trained) if run.ema else None
         state = State(jnp.zeros((), jnp.int32), trained, self.optimizer.init(trained), key, ema)
         return state, frozen

@@ -14,6 +14,8 @@ from jaxlm.ops.leaves import LowRank
 from jaxlm.optim import columns
 from jaxlm.sharding import Axes
 from jaxlm.trains import Trains, is_axes, pattern, spell
+from jaxlm.tune.quantize import GROUPS, axes_of, stored
+from jaxlm.tune.quantize import check as check_kind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +26,8 @@ class LoRA(Trains):
     `of` is a regular expression that must match the end of a weight's path: "q|v" is mixer.q and mixer.v of all layers,
     "mixer.*" all of the mixers. With `rslora` the product is scaled by alpha / sqrt(rank) (Kalajdzievski 2023,
     arXiv:2312.03732). With `dora` the length of each output's column is a third thing trained, apart from its direction
-    (Liu et al. 2024, arXiv:2402.09353).
+    (Liu et al. 2024, arXiv:2402.09353). With `base`, a kind of `tune.quantize` such as "nf4", w itself is kept in fewer
+    bits, scales too where they are many (QLoRA, Dettmers et al. 2023, arXiv:2305.14314); `merge` makes it dense first.
     """
 
     rank: int = 8
@@ -32,10 +35,13 @@ class LoRA(Trains):
     of: str = "q|v"
     rslora: bool = False
     dora: bool = False
+    base: str = ""
 
     def __post_init__(self):
         check(self, rank=">= 1", alpha="> 0")
         pattern(self.of)
+        if self.base:
+            check_kind(self.base)
 
     def dress(self, params: Params, axes: Params, key: Array) -> Params:
         keys = iter(jax.random.split(key, len(jax.tree.leaves(axes, is_leaf=is_axes))))
@@ -50,7 +56,8 @@ class LoRA(Trains):
             length = (
                 jnp.sqrt(jnp.sum(jnp.square(w.astype(jnp.float32)), a.inputs, keepdims=True)) if self.dora else None
             )
-            return self._leaf(a, w, down, jnp.zeros((*lead, self.rank, *outs)), length)
+            base = stored(w, a, spell(path), self.base, double=self._double) if self.base else w
+            return self._leaf(a, base, down, jnp.zeros((*lead, self.rank, *outs)), length)
 
         return jax.tree_util.tree_map_with_path(one, axes, params, is_leaf=is_axes)
 
@@ -62,12 +69,17 @@ class LoRA(Trains):
             n = len(lead)
             down = Axes((*lead, *ins, None), tuple(range(n, n + len(ins))), a.active)
             length = Axes(tuple(None if i in a.inputs else x for i, x in enumerate(a.names))) if self.dora else None
-            return self._leaf(a, a, down, Axes((*lead, None, *outs), (n,), a.active), length)
+            base = axes_of(a, self.base, self._double) if self.base else a
+            return self._leaf(a, base, down, Axes((*lead, None, *outs), (n,), a.active), length)
 
         return jax.tree_util.tree_map_with_path(one, axes, is_leaf=is_axes)
 
     def chooses(self, path: str) -> bool:
         return path.endswith((".a", ".b", ".magnitude"))
+
+    @property
+    def _double(self) -> bool:
+        return self.base in GROUPS
 
     def _means(self, path: Any, a: Axes) -> bool:
         return bool(a.inputs) and re.search(rf"(^|\.)({self.of})$", spell(path)) is not None

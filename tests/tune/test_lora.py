@@ -96,6 +96,18 @@ def test_the_same_on_a_mesh(mesh):
     chex.assert_trees_all_close(jax.device_get(sharded[0].params), jax.device_get(alone[0].params), atol=1e-3)
 
 
+def test_a_base_in_four_bits():
+    """QLoRA: what is trained and kept is the adapter, the base stays as it was quantised; on a mesh too."""
+    run = dataclasses.replace(RUN, trains=LoRA(rank=3, alpha=6.0, of="q|o|ffn.up", base="nf4"))
+    before = setup(run).create()[1]
+    alone, sharded = take(run), take(run, MeshConfig(2, 2, 2))
+    chex.assert_trees_all_equal(alone[1], before)
+    q = alone[1]["segment_0"]["periods"]["block_0"]["mixer"]["q"].w
+    assert q.codes.dtype == jnp.uint8 and q.scale.code.dtype == jnp.uint8
+    np.testing.assert_allclose(sharded[2]["loss"], alone[2]["loss"], rtol=1e-5)
+    chex.assert_trees_all_close(jax.device_get(sharded[0].params), jax.device_get(alone[0].params), atol=1e-3)
+
+
 def test_no_more_than_one_layer_is_dense_at_a_time():
     """What the program for more layers needs beside its arguments grows by less than their dense weights."""
 
