@@ -9,7 +9,13 @@ from jaxlm.run import RunConfig
 
 
 def othello(D: int = 64, depth: int = 4, steps: int = 2000) -> RunConfig:
-    """A small model of games that people played, lines that end with moves such as f5d6c4."""
+    """A small model of games that people played, lines that end with moves such as f5d6c4.
+
+        jaxlm train othello data.path=othello_games.csv.gz
+
+    On 19,488 games of eOthello, one core of a busy machine, 15 minutes for steps=1000: a held-out loss of 2.08, and
+    36.6 % of moves foreseen. `scripts/othello` then says how many are illegal, and what probes read of the board.
+    """
     data = TaskFile("othello_games.csv", "othello", T=59)
     block = BlockConfig(AttentionConfig(H=D // 16, K=16, rope=None), MLPConfig(F=4 * D, activation="gelu", gated=False))
     return RunConfig(
