@@ -8,8 +8,10 @@ from jaxlm.nn import (
     DeltaNetConfig,
     GLAConfig,
     GRUConfig,
+    H3Config,
     HGRN2Config,
     HGRNConfig,
+    HyenaConfig,
     LayerConfig,
     LayersConfig,
     LSTMConfig,
@@ -18,6 +20,7 @@ from jaxlm.nn import (
     MLPConfig,
     RetNetConfig,
     RGLRUConfig,
+    S4Config,
     TimeMix5Config,
     TimeMix6Config,
     TimeMix7Config,
@@ -28,6 +31,7 @@ from jaxlm.nn import (
 
 KINDS = ("llama", "mamba", "mamba2", "rwkv4", "lstm", "lstm_block", "gru", "rg_lru")
 KINDS += ("retnet", "gla", "hgrn", "hgrn2", "rwkv5", "rwkv6", "rwkv7")
+KINDS += ("s4", "s4d", "h3", "hyena")
 KINDS += ("deltanet", "deltanet_negative", "gated_deltanet", "kda")
 
 
@@ -50,6 +54,10 @@ def layer(kind: str, D: int, H: int, first: bool = False) -> LayerConfig:
         "lstm_block": lambda: block(LSTMConfig(D, H)),
         "gru": lambda: block(GRUConfig(D)),
         "rg_lru": lambda: block(RGLRUConfig(D, H)),
+        "s4": lambda: block(S4Config(D)),
+        "s4d": lambda: block(S4Config(D, kind="lin")),
+        "h3": lambda: block(H3Config(D, W=16)),
+        "hyena": lambda: block(HyenaConfig(D, length=256)),
         "retnet": lambda: block(RetNetConfig(H, K, 2 * K)),
         "gla": lambda: block(GLAConfig(H, K // 2, K)),
         "hgrn": lambda: block(HGRNConfig(H, K)),

@@ -11,6 +11,8 @@ from jaxlm.models import LMConfig
 from jaxlm.nn import (
     AttentionConfig,
     BlockConfig,
+    H3Config,
+    HyenaConfig,
     LayerNormConfig,
     LayersConfig,
     LearnedConfig,
@@ -27,6 +29,7 @@ from jaxlm.run import RunConfig
 from ._pretrain import pretrain
 
 V, D = 50_304, 1024
+FFN = MLPConfig(F=4 * D, activation="gelu_tanh", gated=False, bias=True)
 
 
 def xlstm_7b() -> RunConfig:
@@ -50,10 +53,8 @@ def gpt3_356m() -> RunConfig:
     The state takes 5.7 GB; 15 billion tokens of 2048 a row, 23 hours of H100, as all of the table about.
     """
     attention = AttentionConfig(H=16, K=64, rope=None, bias=True, bias_out=True)
-    ffn, norm = MLPConfig(F=4 * D, activation="gelu_tanh", gated=False, bias=True), LayerNormConfig()
-    return _row(
-        (LayersConfig((BlockConfig(attention, ffn, norm),), 24),), norm, positions=LearnedConfig(2048), tied=True
-    )
+    layers = (LayersConfig((BlockConfig(attention, FFN, LayerNormConfig()),), 24),)
+    return _row(layers, LayerNormConfig(), positions=LearnedConfig(2048), tied=True)
 
 
 def llama_407m() -> RunConfig:
@@ -81,6 +82,28 @@ def rwkv4_430m() -> RunConfig:
     """
     norm = LayerNormConfig()
     return _row((LayersConfig((rwkv_layer(D, D, 4 * D),), 24),), norm, embed_norm=norm)
+
+
+def h3_420m() -> RunConfig:
+    """The table's H3, 24 x 1024, 413,149,184 parameters; its perplexity there is 18.23.
+
+        jaxlm train h3_420m 'data.sources.0.path=my_text/*.txt'
+
+    The paper does not say how its layers are made. With 64 pairs of states and GPT-3's feed-forward they have its count
+    within 1.7 percent.
+    """
+    return _row((LayersConfig((BlockConfig(H3Config(F=D, Z=64), FFN, LayerNormConfig()),), 24),), LayerNormConfig())
+
+
+def hyena_435m() -> RunConfig:
+    """The table's Hyena, 24 x 1024, 435,840,512 parameters; its perplexity there is 17.59.
+
+        jaxlm train hyena_435m 'data.sources.0.path=my_text/*.txt'
+
+    The paper does not say how its layers are made. Of order three, with GPT-3's feed-forward, they have its count.
+    """
+    mixer = HyenaConfig(F=D, length=2048, order=3)
+    return _row((LayersConfig((BlockConfig(mixer, FFN, LayerNormConfig()),), 24),), LayerNormConfig())
 
 
 def xlstm_1_0_409m() -> RunConfig:

@@ -167,10 +167,14 @@ gpt3_356m 355_919_872 356M
 llama_407m 406_635_520 407M
 mamba_423m 423_052_288 423M
 rwkv4_430m 430_452_736 430M
+h3_420m 413_149_184 -
+hyena_435m 435_840_512 -
 xlstm_1_0_409m 409_290_112 409M
 xlstm_7_1_408m 408_436_048 408M
 """
 TABLE = {line.split()[0]: line.split()[1:] for line in SIZES.split("\n") if line}
+XLSTM_TABLE = ("gpt3_356m", "llama_407m", "mamba_423m", "rwkv4_430m", "h3_420m", "hyena_435m")
+XLSTM_TABLE += ("xlstm_1_0_409m", "xlstm_7_1_408m")
 NO_SIZES = {
     "bert_mlm",
     "formal_languages",
@@ -219,6 +223,13 @@ def test_a_published_size_has_its_parameters(name):
         active, published = int(experts[0]), experts[1]
         assert plan(run)["active_params"] == active
         assert published == "-" or any(rounds_to(n, published) for n in (active, active - run.model.V * run.model.D))
+
+
+def test_the_table_of_the_xlstm_paper_is_within_two_percent():
+    sizes = {name: int(name[-4:-1]) for name in TABLE if name in XLSTM_TABLE}
+    assert len(sizes) == len(XLSTM_TABLE)
+    for name, published in sizes.items():
+        assert abs(flops.parameters(config.resolve(name).model) / 1e6 / published - 1) < 0.02, name
 
 
 # Models of other published configs; the parameters that transformers counts, what their authors say.
