@@ -74,7 +74,9 @@ def state_norms(config: LMConfig, params: Params, tokens_BT: Array) -> Array:
     return jnp.moveaxis(norms_TNB, 0, 2)
 
 
-def plot_curves(values_NT: Any, path: str | Path, title: str, y: str, names: Sequence[str] = (), log: bool = False) -> None:
+def plot_curves(
+    values_NT: Any, path: str | Path, title: str, y: str, names: Sequence[str] = (), log: bool = False
+) -> None:
     """A picture of some rows over positions: kernels of channels, norms of layers. Raises UserError if it cannot be
     written."""
     values_NT = np.asarray(values_NT)
@@ -121,6 +123,8 @@ def _place(config: LMConfig, layer: int, kinds: tuple[type, ...], name: str) -> 
 
 def _lengths(caches: Any) -> list[Array]:
     """Of the largest array of each recurrent state, (B,)."""
-    states = [x for x in jax.tree.leaves(caches, is_leaf=lambda x: isinstance(x, Recurrent)) if isinstance(x, Recurrent)]
+    states = [
+        x for x in jax.tree.leaves(caches, is_leaf=lambda x: isinstance(x, Recurrent)) if isinstance(x, Recurrent)
+    ]
     largest = [max(jax.tree.leaves(state.value), key=lambda x: x.size) for state in states]
     return [jnp.linalg.norm(jnp.abs(x).reshape(len(x), -1), axis=1) for x in largest]

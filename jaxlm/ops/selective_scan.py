@@ -4,7 +4,9 @@ h_t = exp(delta_t A) h_(t-1) + delta_t B_t x_t, y_t = C_t h_t + D x_t: each of F
 delta, B and C come from the input. A token of step size zero changes nothing, so padding is that. States are float32.
 """
 
+import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxlm import sharding
 from jaxlm.axes import Array
@@ -24,7 +26,8 @@ def selective_scan(
     segments_BT: Array | None = None,
     chunk: int = CHUNK,
 ) -> tuple[Array, Array]:
-    """All positions, `chunk` of them in parallel: memory is linear in T, and no states of a whole row are held.
+    """All positions, `chunk` of them in parallel, or on a CPU one after the other, which is faster there: memory is
+    linear in T, and no states of a whole row are held.
 
     Args:
         x_BTF: inputs.
@@ -64,9 +67,27 @@ def selective_scan_step(
 
 
 def _chunk(a_BFZ, state_BFZ, xs, fresh_BC):
+    if sharding.platform() == "cpu":
+        return _in_turn(a_BFZ, state_BFZ, xs, fresh_BC)
     x_BCF, delta_BCF, b_BCZ, c_BCZ = (x.astype(jnp.float32) for x in xs)
     decay_BCFZ = jnp.exp(delta_BCF[..., None] * a_BFZ[:, None])
     if fresh_BC is not None:
         decay_BCFZ = jnp.where(fresh_BC[..., None, None], 0, decay_BCFZ)
     states_BCFZ = linear_scan(decay_BCFZ, (delta_BCF * x_BCF)[..., None] * b_BCZ[:, :, None], state_BFZ)
     return states_BCFZ[:, -1], jnp.sum(states_BCFZ * c_BCZ[:, :, None], -1)
+
+
+def _in_turn(a_BFZ, state_BFZ, xs, fresh_BC):
+    """The same, one position after the other: on a processor whose cache holds a state, but not those of a chunk."""
+    marked = xs if fresh_BC is None else (*xs, fresh_BC)
+
+    def step(state_BFZ, at):
+        x_BF, delta_BF, b_BZ, c_BZ = (x.astype(jnp.float32) for x in at[:4])
+        decay_BFZ = jnp.exp(delta_BF[..., None] * a_BFZ)
+        if fresh_BC is not None:
+            decay_BFZ = jnp.where(at[4][:, None, None], 0, decay_BFZ)
+        state_BFZ = decay_BFZ * state_BFZ + (delta_BF * x_BF)[..., None] * b_BZ[:, None]
+        return state_BFZ, jnp.sum(state_BFZ * c_BZ[:, None], -1)
+
+    last_BFZ, y_CBF = lax.scan(step, state_BFZ, jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), marked))
+    return last_BFZ, jnp.moveaxis(y_CBF, 0, 1)

@@ -6,7 +6,17 @@ import pytest
 from jaxlm.errors import UserError
 from jaxlm.interpret import plot_curves, plot_selectivity, selectivity, state_kernel, state_norms
 from jaxlm.models import forward
-from jaxlm.nn import AttentionConfig, BlockConfig, Context, H3Config, LSTMConfig, MambaConfig, MLPConfig, S4Config, unstack
+from jaxlm.nn import (
+    AttentionConfig,
+    BlockConfig,
+    Context,
+    H3Config,
+    LSTMConfig,
+    MambaConfig,
+    MLPConfig,
+    S4Config,
+    unstack,
+)
 from tests.nn import mixers
 
 FFN = MLPConfig(24)

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxlm import sharding
 from jaxlm.ops import selective_scan, selective_scan_step
 from tests.ops import recurrences
 from tests.ops.recurrences import ROWS, T
@@ -60,6 +61,16 @@ def test_it_is_its_equation():
 
 def test_parallel_is_chunked_is_recurrent():
     recurrences.chunks_change_nothing(op, XS, P, (T, 4, 1))
+
+
+def test_positions_in_parallel_are_those_in_turn(monkeypatch):
+    """The form of accelerators, on whatever this is."""
+    monkeypatch.setattr(sharding, "platform", lambda: "tpu")
+    recurrences.gradients_are_those_of(plain, op, XS, P, 4)
+    recurrences.chunks_change_nothing(op, XS, P, (T, 4))
+    recurrences.packed_texts_are_each_alone(op, XS, P, 4)
+    monkeypatch.setattr(sharding, "platform", lambda: "cpu")
+    recurrences.gradients_are_those_of(plain, op, XS, P, 4)
 
 
 def test_the_gradient_is_that_of_the_steps():
