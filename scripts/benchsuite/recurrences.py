@@ -85,18 +85,23 @@ def seconds(f: Any, xs: Any) -> float:
     return time.perf_counter() - start
 
 
+def made(f: Any, xs: Any, gradient: bool) -> Any:
+    """Compiled, and called once."""
+    loss = lambda *xs: jnp.sum(jnp.sin(f(*xs)))
+    f = jax.jit(jax.grad(loss, tuple(range(len(xs)))) if gradient else f)
+    seconds(f, xs)
+    return f
+
+
 def main() -> None:
     T = int(sys.argv[1]) if len(sys.argv) > 1 else 4096
     print(f"T={T} F={F} Z={Z} H={H} K={K} jax {jax.__version__} {jax.devices()[0].device_kind}")
     for name, (ours, plain, xs) in pairs(T).items():
-        for what in ("forward", "gradient"):
-            whole = lambda f: lambda *xs: jnp.sum(jnp.sin(f(*xs)))
-            made = lambda f: jax.jit(f if what == "forward" else jax.grad(whole(f), tuple(range(len(xs)))))
-            fs = made(ours), made(plain)
-            for f in fs:
-                seconds(f, xs)  # compiles
+        for gradient in (False, True):
+            fs = [made(f, xs, gradient) for f in (ours, plain)]
             times = [[seconds(f, xs) for f in fs] for _ in range(REPEATS)]
             a, b = (1000 * statistics.median(one) for one in zip(*times))
+            what = "gradient" if gradient else "forward"
             print(f"{name:6} {what:8} ours {a:8.1f} ms, plain {b:8.1f} ms: {b / a:.1f} x", flush=True)
 
 
