@@ -97,7 +97,7 @@ def plot_selectivity(delta_TF: Any, tokens: Sequence[str], path: str | Path) -> 
     delta_TF = np.asarray(delta_TF, np.float64)
     if len(tokens) != len(delta_TF):
         raise UserError(f"{len(tokens)} tokens are not as many as there are step sizes: {len(delta_TF)}")
-    figure, axes = picture.blank(max(4, 0.22 * len(tokens) + 1.5), 3.2)
+    figure, axes = picture.blank(max(5, 0.22 * len(tokens) + 3), 3.2)
     low, middle, high = np.quantile(delta_TF, (0.1, 0.5, 0.9), axis=1)
     each = np.arange(len(tokens))
     axes.bar(each, high - low, bottom=low, color=picture.BLUE, alpha=0.3, label="10 to 90 % of the channels")
@@ -106,7 +106,7 @@ def plot_selectivity(delta_TF: Any, tokens: Sequence[str], path: str | Path) -> 
     picture.dress(axes, "Step size of each token", "", "delta")
     axes.set_yscale("log")
     axes.set_xticks(each, [repr(token)[1:-1] for token in tokens], rotation=90, fontsize=8, family="monospace")
-    axes.legend(fontsize=8, frameon=False)
+    axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     picture.save(figure, path)
 
 
