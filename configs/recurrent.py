@@ -15,9 +15,9 @@ def recurrent(mixer: str = "rwkv7", pattern: str = "R", N: int = 4, D: int = 192
 
         jaxlm train 'recurrent(mixer="gated_deltanet", pattern="RRA", N=6)'
 
-    The mixers are those of `configs/_mixers.py`: mamba, mamba2, rg_lru, retnet, gla, hgrn, hgrn2, rwkv4 to rwkv7,
-    deltanet, deltanet_negative, gated_deltanet, kda, s4, s4d, h3, hyena, lstm, lstm_block, gru. Two CPU cores; it was not trained to its
-    end.
+    The mixers are those of `configs/_mixers.py`: mamba, mamba2, rg_lru, retnet, gla, hgrn, hgrn2, rwkv4 to rwkv7, s4,
+    s4d, h3, hyena, deltanet, deltanet_negative, gated_deltanet, kda, lstm, lstm_block, gru. Two CPU cores; it was not
+    trained to its end.
     """
     if not pattern or N < 1 or set(pattern) - {"R", "A"}:
         raise UserError(f"pattern={pattern!r} over N={N} layers: R and A in an order, such as 'RRA', and N at least 1")
