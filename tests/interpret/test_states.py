@@ -57,12 +57,12 @@ def test_selectivity_is_what_the_scan_takes():
     params = mixers.params(config)
     found = selectivity(config, params, jnp.asarray(TOKENS), 0)
     assert found.shape == (2, 7, 32)
-    p = unstack(params)["segment_0"]["0"]["block_0"]
-    embedded = params["embed"]["table"][TOKENS]
-    x = embedded / jnp.sqrt(jnp.mean(embedded**2, -1, keepdims=True) + 1e-6) * p["norm1"]["scale"]
-    x = jnp.pad(x @ p["mixer"]["x"], ((0, 0), (3, 0), (0, 0)))
-    x = jax.nn.silu(sum(p["mixer"]["conv"][w] * x[:, w : w + 7] for w in range(4)) + p["mixer"]["conv_bias"])
-    wanted = jax.nn.softplus(x @ p["mixer"]["dt_in"] @ p["mixer"]["dt"] + p["mixer"]["dt_bias"])
+    p = jax.tree.map(np.asarray, unstack(params)["segment_0"]["0"]["block_0"])
+    embedded = np.asarray(params["embed"]["table"])[TOKENS]
+    x = embedded / np.sqrt(np.mean(embedded**2, -1, keepdims=True) + 1e-6) * p["norm1"]["scale"]
+    x = np.pad(x @ p["mixer"]["x"], ((0, 0), (3, 0), (0, 0)))
+    x = mixers.silu(sum(p["mixer"]["conv"][w] * x[:, w : w + 7] for w in range(4)) + p["mixer"]["conv_bias"])
+    wanted = mixers.softplus(x @ p["mixer"]["dt_in"] @ p["mixer"]["dt"] + p["mixer"]["dt_bias"])
     np.testing.assert_allclose(found, wanted, rtol=1e-4)
 
 
