@@ -14,7 +14,9 @@ def othello(D: int = 64, depth: int = 4, steps: int = 2000) -> RunConfig:
         jaxlm train othello data.path=othello_games.csv.gz
 
     On 19,488 games of eOthello, one core of a busy machine, 15 minutes for steps=1000: a held-out loss of 2.08, and
-    36.6 % of moves foreseen. `scripts/othello` then says how many are illegal, and what probes read of the board.
+    36.6 % of moves foreseen. `scripts/othello runs/othello --games 60`: 21.0 % of the likeliest moves are illegal, and
+    after layer 3 a linear probe reads 72.7 % of squares right (mine, yours, empty; 70.7 % as black, white, empty), a
+    nonlinear one 72.4 %.
     """
     data = TaskFile("othello_games.csv", "othello", T=59)
     block = BlockConfig(AttentionConfig(H=D // 16, K=16, rope=None), MLPConfig(F=4 * D, activation="gelu", gated=False))
