@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -156,6 +156,20 @@ def rows_of(batch: int, rows: Sequence[int] | None) -> Sequence[int]:
     if not rows or (rows != range(batch) and (min(rows) < 0 or max(rows) >= batch)):
         raise ValueError(f"rows {rows} are not some of the {batch} of a batch")
     return rows
+
+
+def finite_batches(row: Callable[[int], Batch], count: int, batch: int, rows: Sequence[int]) -> Iterator[Batch]:
+    """The `rows` of every `batch` of `count` rows, as `data.Heldout.batches` has it: what is beyond repeats the last,
+    all its weights 0."""
+
+    def one(i: int) -> Batch:
+        if i < count:
+            return row(i)
+        return {name: np.zeros_like(x) if name.endswith("weights") else x for name, x in row(count - 1).items()}
+
+    for start in range(0, count, batch):
+        made = [one(start + i) for i in rows]
+        yield {name: np.stack([each[name] for each in made]) for name in made[0]}
 
 
 def _split(blocks: Iterator[np.ndarray], eot: int) -> Iterator[np.ndarray]:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxlm.config_check import check
 from jaxlm.data.cache import cache_root
 from jaxlm.data.config import Data, TokenizerConfig
-from jaxlm.data.dataset import rows_of
+from jaxlm.data.dataset import finite_batches, rows_of
 from jaxlm.data.measures import spell, text_measures
 from jaxlm.data.pack import Batch
 from jaxlm.data.tokenize import hash_fraction, trained_tokenizer
@@ -226,11 +226,7 @@ class LabelledRows:
         return f"LabelledRows({len(self)}, T={self._T})"
 
     def batches(self, batch: int, rows: Sequence[int]) -> Iterator[Batch]:
-        for start in range(0, len(self), batch):
-            made = [self[min(start + row, len(self) - 1)] for row in rows]
-            for one, row in zip(made, rows):
-                one["weights"] *= start + row < len(self)
-            yield {name: np.stack([one[name] for one in made]) for name in made[0]}
+        return finite_batches(self.__getitem__, len(self), batch, rows)
 
     def measures(self, sums: Mapping[str, float]) -> dict[str, float]:
         return text_measures(sums)

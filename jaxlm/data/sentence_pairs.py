@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxlm.data.config import DataConfig
-from jaxlm.data.dataset import Dataset, prepare, rows_of
+from jaxlm.data.dataset import Dataset, finite_batches, prepare, rows_of
 from jaxlm.data.heldout import in_order
 from jaxlm.data.measures import spell, text_measures
 from jaxlm.data.pack import Batch
@@ -141,13 +141,8 @@ class HeldoutPairRows:
     places: list[tuple[int, int]]
 
     def batches(self, batch: int, rows: Sequence[int]) -> Iterator[Batch]:
-        for start in range(0, len(self.places), batch):
-            at = [self.places[min(start + row, len(self.places) - 1)] for row in rows]
-            made = [self.every[i][n] for i, n in at]
-            for one, row in zip(made, rows):
-                one["weights"] *= start + row < len(self.places)
-                one["pair_weights"] *= start + row < len(self.places)
-            yield {name: np.stack([one[name] for one in made]) for name in made[0]}
+        row = lambda at: self.every[self.places[at][0]][self.places[at][1]]
+        return finite_batches(row, len(self.places), batch, rows)
 
     def measures(self, sums: Mapping[str, float]) -> dict[str, float]:
         return text_measures(sums)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxlm.config_check import check
 from jaxlm.data import cache, read_pairs, tokenize
 from jaxlm.data.config import Data, TokenizerConfig
-from jaxlm.data.dataset import rows_of
+from jaxlm.data.dataset import finite_batches, rows_of
 from jaxlm.data.measures import spell, text_measures
 from jaxlm.data.pack import Batch
 from jaxlm.errors import UserError
@@ -197,12 +197,7 @@ class HeldoutPairs:
     count: int
 
     def batches(self, batch: int, rows: Sequence[int]) -> Iterator[Batch]:
-        for first in range(0, self.count, batch):
-            made = [self.rows[min(first + row, self.count - 1)] for row in rows]
-            for row, one in zip(rows, made):
-                if first + row >= self.count:
-                    one["weights"][:] = 0
-            yield {name: np.stack([one[name] for one in made]) for name in made[0]}
+        return finite_batches(self.rows.__getitem__, self.count, batch, rows)
 
     def measures(self, sums: Mapping[str, float]) -> dict[str, float]:
         return text_measures(sums)

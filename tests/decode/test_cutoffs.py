@@ -40,7 +40,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("sampler, reference, number", CASES, ids=str)
+@pytest.mark.parametrize("sampler, reference, number", CASES, ids=lambda x: getattr(x, "__name__", str(x)))
 def test_what_stays(sampler, reference, number):
     logits = LOGITS[:6]  # equal ones that differ by rounding are no test
     expected = np.array([reference([float(x) for x in row], number) for row in logits])
