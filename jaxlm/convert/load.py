@@ -22,7 +22,7 @@ from jax.sharding import NamedSharding, SingleDeviceSharding
 
 from jaxlm import compat, sharding
 from jaxlm.axes import Array, Params
-from jaxlm.convert import ours
+from jaxlm.convert import ours, quantised
 from jaxlm.convert.digests import Digests
 from jaxlm.convert.families import Family, Source, as_stored, find, lm_config, spelling_of
 from jaxlm.convert.files import CONFIG, DTYPES, Checkpoint, Stored, opened, quantisation, read_json
@@ -49,13 +49,19 @@ def load(
     where = str(folder / CONFIG)
     whole = read_json(folder / CONFIG)
     family, fields = find(whole, where)
-    if how := quantisation(folder, fields):
-        raise UserError(f"{where}: the weights are quantised ({how}), and only plain ones are read")
+    settings: Any = fields.get("quantization_config")
+    if (how := quantisation(folder, fields)) and not quantised.is_readable(settings):
+        raise UserError(f"{where}: the weights are quantised ({how}), of which {', '.join(quantised.METHODS)} are read")
     config = lm_config(fields, where)
     if dtype is not None or family is not ours:
         config = dataclasses.replace(config, dtype=dtype or computed_in(fields))
     digests = Digests(folder, verify)
     with opened(folder) as checkpoint:
+        if how:
+            say(f"the weights are quantised ({how}): they are made plain")
+            said = str(fields.get("dtype") or fields.get("torch_dtype")).removeprefix("torch.")
+            checkpoint = quantised.Plain(checkpoint, settings, said if said in DTYPES.values() else "float32")
+            fields = {key: value for key, value in fields.items() if key != "quantization_config"}
         stored = checkpoint.stored
         if config.depth > len(stored):
             raise UserError(f"{where} says {config.depth} layers, but the weights are only {len(stored)} tensors")

@@ -80,7 +80,7 @@ def test_a_model_type_that_is_not_known(folder, refused):
         ({"rms_norm_eps": None, "hidden_act": "laplace"}, "hidden_act 'laplace' is not supported: relu"),
         ({"rope_theta": float("nan")}, "rope_theta must be a number, not nan"),
         ({"tie_word_embeddings": "yes"}, "tie_word_embeddings must be true or false, not 'yes'"),
-        ({"quantization_config": {"quant_method": "fp8"}}, "the weights are quantised (quantization_config"),
+        ({"quantization_config": {"quant_method": "hqq"}}, "the weights are quantised (quantization_config"),
     ],
     ids=str,
 )
@@ -261,9 +261,9 @@ def test_an_index_that_is_none(folder, refused, index, value):
     [
         (
             {"quantization": {"quant_algo": "NVFP4", "group_size": 16}},
-            "quantised (hf_quant_config.json: NVFP4), and only",
+            "quantised (hf_quant_config.json: NVFP4), of which fp8, gptq",
         ),
-        ({"quantization": {"quant_algo": ["FP8"]}}, "quantised (hf_quant_config.json: ['FP8']), and only"),
+        ({"quantization": {"quant_algo": ["FP8"]}}, "quantised (hf_quant_config.json: ['FP8']), of which fp8, gptq"),
         ({"quantization": 3}, "hf_quant_config.json: quantization must be an object"),
         ({}, "hf_quant_config.json: quantization must be an object"),
         ([], "hf_quant_config.json must hold a JSON object, not a list"),
@@ -302,9 +302,11 @@ def test_other_weights_or_none(folder, refused, name, message):
 
 
 def test_paths_that_are_no_folder(folder, refused):
-    for name in ("model.gguf", "model.safetensors", "pytorch_model.bin"):
+    for name in ("model.safetensors", "pytorch_model.bin"):
         (folder / name).write_bytes(b"")
-        assert f"{folder / name} is a file: give the folder" in refused(folder / name)
+        assert f"{folder / name} is a file: give a .gguf, a run's folder" in refused(folder / name)
+    (folder / "model.gguf").write_bytes(b"")
+    assert refused(folder / "model.gguf") == f"{folder / 'model.gguf'} is no GGUF file: it is empty"
     assert "has no config.json" in refused(folder / "nothing")
     for no_path in NO_PATHS:
         with pytest.raises(jaxlm.UserError, match=r"path|no such user"):

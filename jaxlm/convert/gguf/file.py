@@ -57,8 +57,10 @@ class GGUF:
         self.path = path
         try:
             self._bytes = np.memmap(path, np.uint8, "r")
-        except (OSError, ValueError) as error:
-            raise UserError(f"cannot read {path}: {error}") from None
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+        except ValueError:  # of an empty file
+            raise UserError(f"{path} is no GGUF file: it is empty") from None
         reader = _Reader(self._bytes, path)
         if bytes(reader.take(len(MAGIC))) != MAGIC:
             raise UserError(f"{path} is no GGUF file")
