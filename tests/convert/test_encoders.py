@@ -174,7 +174,7 @@ def test_a_bare_encoder_needs_no_pooler(tmp_path):
     [
         (BERT | {"architectures": ["BertForMultipleChoice"]}, "asks for 'ForMultipleChoice', and the heads known here"),
         (DISTILBERT | {"architectures": ["DistilBertForPreTraining2"]}, "asks for 'ForPreTraining2'"),
-        (BIG_BIRD | {"architectures": ["BigBirdForQuestionAnswering"]}, "asks for 'ForQuestionAnswering'"),
+        (BIG_BIRD | {"architectures": ["BigBirdForCausalLM"]}, "asks for 'ForCausalLM'"),
         (BERT | {"position_embedding_type": "relative_key"}, "only absolute positions are read"),
         (BERT | {"is_decoder": True}, "only encoders are read here"),
         (BERT | {"num_attention_heads": 3}, "3 does not divide hidden_size 16"),

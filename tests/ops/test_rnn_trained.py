@@ -16,7 +16,7 @@ import pytest
 
 from jaxlm.ops.rnn import gru, lstm
 
-GOLDEN = Path(__file__).resolve().parents[1] / "goldens" / "silero_jfk.npz"
+GOLDEN = Path(__file__).with_name("silero_jfk.npz")
 
 
 def package(name: str, version: str) -> Path:
