@@ -115,6 +115,11 @@ def leaves_unreduced() -> bool:
     return not older(0, 10)
 
 
+def draws_rows_apart() -> bool:
+    """Whether rows of an explicit mesh may each be drawn with a key of its own; jax 0.7 cannot lower that. jax 0.10."""
+    return not older(0, 10)
+
+
 def scan_counts(params: dict[str, Any]) -> tuple[int, int]:
     """How many operands of a scan are constants, and how many it carries, from its equation. jax 0.12 has ft_in."""
     if "ft_in" in params:

@@ -71,6 +71,8 @@ class Engine:
         tokens: int | None = None,
         chunks: Sequence[int] = CHUNKS,
     ):
+        if sharding.explicit() and not compat.draws_rows_apart():
+            raise UserError("the engine needs jax 0.10 on an explicit mesh: set mesh.explicit=false")
         template = TEMPLATE if tokens in (None, config.V) else VocabularyMask(tokens) | TEMPLATE
         self.how = How(config, PerRow(template), (), BUCKET, is_stacked(params))
         self.mesh, self.queue = compat.concrete_mesh(), queue
