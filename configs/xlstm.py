@@ -60,7 +60,9 @@ def gpt3_356m() -> RunConfig:
 def llama_407m() -> RunConfig:
     """The table's Llama, 24 x 1024, 406,635,520 parameters; its perplexity there is 14.25.
 
-    jaxlm train llama_407m 'data.sources.0.path=my_text/*.txt'
+    Of the paper, there trained on 15B tokens of SlimPajama:
+
+        jaxlm train llama_407m 'data.sources.0.path=my_text/*.txt'
     """
     block = BlockConfig(AttentionConfig(H=16, K=64, rope=RopeConfig()), MLPConfig(F=2752))
     return _row((LayersConfig((block,), 24),), RMSNormConfig())
@@ -69,7 +71,9 @@ def llama_407m() -> RunConfig:
 def mamba_423m() -> RunConfig:
     """The table's Mamba, 48 x 1024, 423,052,288 parameters; its perplexity there is 13.70.
 
-    jaxlm train mamba_423m 'data.sources.0.path=my_text/*.txt'
+    Of the paper, there trained on 15B tokens of SlimPajama:
+
+        jaxlm train mamba_423m 'data.sources.0.path=my_text/*.txt'
     """
     norm = RMSNormConfig(1e-5)
     return _row((LayersConfig((BlockConfig(MambaConfig(F=2 * D), None, norm),), 48),), norm)
@@ -78,7 +82,9 @@ def mamba_423m() -> RunConfig:
 def rwkv4_430m() -> RunConfig:
     """The table's RWKV-4, 24 x 1024, 430,452,736 parameters; its perplexity there is 15.62.
 
-    jaxlm train rwkv4_430m 'data.sources.0.path=my_text/*.txt'
+    Of the paper, there trained on 15B tokens of SlimPajama:
+
+        jaxlm train rwkv4_430m 'data.sources.0.path=my_text/*.txt'
     """
     norm = LayerNormConfig()
     return _row((LayersConfig((rwkv_layer(D, D, 4 * D),), 24),), norm, embed_norm=norm)
@@ -109,7 +115,9 @@ def hyena_435m() -> RunConfig:
 def xlstm_1_0_409m() -> RunConfig:
     """The table's xLSTM[1:0], 48 x 1024, 409,290,112 parameters; its perplexity there is 13.43.
 
-    jaxlm train xlstm_1_0_409m 'data.sources.0.path=my_text/*.txt'
+    Of the paper, there trained on 15B tokens of SlimPajama:
+
+        jaxlm train xlstm_1_0_409m 'data.sources.0.path=my_text/*.txt'
     """
     return _row(xlstm_layers(D, 4, 48, 1, 0), LayerNormConfig(bias=False))
 
@@ -117,7 +125,9 @@ def xlstm_1_0_409m() -> RunConfig:
 def xlstm_7_1_408m() -> RunConfig:
     """The table's xLSTM[7:1], 48 x 1024, 408,436,048 parameters; its perplexity there is 13.48.
 
-    jaxlm train xlstm_7_1_408m 'data.sources.0.path=my_text/*.txt'
+    Of the paper, there trained on 15B tokens of SlimPajama:
+
+        jaxlm train xlstm_7_1_408m 'data.sources.0.path=my_text/*.txt'
     """
     return _row(xlstm_layers(D, 4, 48, 7, 1), LayerNormConfig(bias=False))
 
