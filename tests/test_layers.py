@@ -1,7 +1,7 @@
 """The rooms of the library and who may import whom, read from the sources.
 
-    cli, scripts, colab, configs -> apps -> align, tune, evals -> train, decode -> objectives
-        -> models -> nn -> ops -> sharding -> axes
+    cli, scripts, colab, configs -> serve, apps -> api, plan, scaling -> align, tune, evals, interpret
+        -> train, decode -> objectives -> models -> nn -> ops -> sharding -> axes
 
 A new room or top-level file needs a place in `MAY_IMPORT`.
 """
@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "text": GROUND | {"text"},
     "data": GROUND | BESIDE,
     "convert": MODELS | {"text", "convert"},
-    "interpret": MODELS | {"interpret"},
+    "interpret": MODELS | {"decode", "interpret"},
     "objectives": OBJECTIVES,
     "trains": LOSSES | {"trains"},
     "run": RUN,
@@ -56,7 +56,7 @@ MAY_IMPORT = {
     "tune": ABOVE,
     "align": ABOVE,
     "evals": ABOVE,
-    "api": TRAIN | {"api"},
+    "api": TRAIN | {"tune", "api"},
     "plan": TRAIN | {"plan"},
     "scaling": TRAIN | {"plan", "scaling"},
     "serve": TRAIN | {"api", "serve"},
