@@ -131,7 +131,7 @@ def test_decoding_and_forward_read_leaves():
 
 def test_what_cannot_be():
     with pytest.raises(
-        UserError, match=r"trains=LoRA\(.*of='q_proj'\): the model has no such weights, it has embed.table"
+        UserError, match=r"trains=LoRA\(.*of='q_proj'.*\): the model has no such weights, it has embed.table"
     ):
         tiny.run(trains=LoRA(of="q_proj"))
     with pytest.raises(UserError, match="rank=0 must be at least 1"):
