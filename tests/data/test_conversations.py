@@ -63,7 +63,7 @@ def test_only_answers_count(tmp_path):
 def test_without_tags_by_rendering(tmp_path):
     """As the template writes it after its generation prompt; white space at the end is not learned."""
     tokenizer = ByteTokenizer()
-    object.__setattr__(tokenizer.settings, "chat_template", TAGLESS)
+    tokenizer.settings = dataclasses.replace(tokenizer.settings, chat_template=TAGLESS)
     dataset = data(tmp_path).prepare()
     encoded = [dataset.config._encoded(one, tokenizer, TAGLESS, None) for one in dataset.told]
     for (ids, mask), one in zip(encoded, dataset.told):
