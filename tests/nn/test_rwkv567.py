@@ -155,9 +155,8 @@ def test_generating_is_the_full_forward(version):
         ("5", MeshConfig(data=2, context=2, tensor=2)),
         ("6", MeshConfig(2, 2, 2)),
         ("7", MeshConfig(2, 2, 2)),
-        ("7", MeshConfig(data=2, stage=2, tensor=2, explicit=False)),
     ],
-    ids=lambda x: x if isinstance(x, str) else name(x) + "-stages" * (x.stage > 1),
+    ids=lambda x: x if isinstance(x, str) else name(x),
 )
 def test_a_mesh_changes_no_number(version, mesh):
     mixers.a_mesh_changes_no_number(MODELS[version], mesh)

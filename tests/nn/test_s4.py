@@ -72,9 +72,8 @@ def test_the_state_has_one_size(c):
     mixers.the_state_has_one_size(c)
 
 
-@pytest.mark.parametrize("kind", ["legs", "h3"])
-def test_the_scan_that_training_does_not_need_is_not_computed(kind):
-    c = CONFIGS[kind]
+def test_the_scan_that_training_does_not_need_is_not_computed():
+    c = CONFIGS["legs"]
     c, p = dataclasses.replace(c, chunk_size=2), mixers.initial(c)
     x, context = X[:3], Context(mixers.POSITIONS[:3], mixers.SEGMENTS[:3])
     both = lambda p, x: c.build(3, "mixer").apply({"params": p}, x, context)
