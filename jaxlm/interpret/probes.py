@@ -82,7 +82,7 @@ def nonlinear_probe(
 ) -> Probe:
     """A network of one hidden layer, by Adam on the cross-entropy of `steps` batches. Raises as `linear_probe`."""
     x, y_nSC = _given(x_nD, labels_nS, classes)
-    init_key, out_key, key = jax.random.split(jax.random.key(0) if key is None else key, 3)
+    init_key, out_key, steps_key = jax.random.split(jax.random.key(0) if key is None else key, 3)
     (n, D), (S, C) = x.shape, y_nSC.shape[1:]
     scale = 1 / jnp.sqrt(jnp.mean(jnp.var(x, 0)) + 1e-12)  # so that the first layer sees numbers of size one
     first = jax.random.normal(init_key, (D, F)) * scale / jnp.sqrt(D), jnp.zeros(F)
@@ -100,7 +100,9 @@ def nonlinear_probe(
         return (optax.apply_updates(weights, updates), state), None
 
     weights = first, last
-    (hidden, (w, b_SC)), _ = jax.lax.scan(step, (weights, optimizer.init(weights)), jax.random.split(key, steps))[0]
+    (hidden, (w, b_SC)), _ = jax.lax.scan(step, (weights, optimizer.init(weights)), jax.random.split(steps_key, steps))[
+        0
+    ]
     return Probe(mean_D, w, b_SC, hidden)
 
 

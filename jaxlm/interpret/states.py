@@ -66,7 +66,7 @@ def state_norms(config: LMConfig, params: Params, tokens_BT: Array) -> Array:
     def step(caches: Any, at: Any) -> Any:
         token_B1, end = at
         positions = jnp.broadcast_to(end, (B, 1))
-        out = model.apply({"params": params}, token_B1, positions, None, caches, end, start_B, method="forward")
+        out = forward(model, params, token_B1, positions, None, caches, end, start_B)
         caches = cache.write(caches, out.states, end)
         return caches, jnp.stack(_lengths(caches))
 
