@@ -15,7 +15,7 @@ from jaxlm.nn.context import Context
 from jaxlm.nn.heads import merge
 from jaxlm.nn.mixer import MixerConfig
 from jaxlm.nn.rnn import orthogonal
-from jaxlm.nn.state import Memory, Recurrent
+from jaxlm.nn.state import Memory, Recurrent, zeros
 from jaxlm.ops.additive import additive_attention, multiplicative_attention
 from jaxlm.ops.attentive_rnn import bahdanau, luong
 from jaxlm.ops.rnn import elman_step, gru_step, lstm_step
@@ -50,9 +50,8 @@ class AttentiveRNNConfig(MixerConfig):
 
     def init_cache(self, B: int, length: int, dtype: Any) -> dict[str, Any]:
         """A state of zeros, float32 (B, Z) each, and an empty memory."""
-        where = sharding.out_sharding("batch", None)
-        zeros = tuple(jnp.zeros((B, self.Z), jnp.float32, out_sharding=where) for _ in range(self.arrays))
-        return {"state": Recurrent(zeros), "memory": Memory()}
+        empty = tuple(zeros((B, self.Z), "batch", None) for _ in range(self.arrays))
+        return {"state": Recurrent(empty), "memory": Memory()}
 
     def score_flops(self, T: int) -> float:
         """Forward FLOPs per token of scores and mixture, of a memory as long as the text and as wide as its keys."""
@@ -93,7 +92,7 @@ class AttentiveRNN(nn.Module):
         """The same, and the alignment a_BTS: how much of each place in the memory a token has seen, in float32."""
         c, dtype, (n, _, step) = self.c, x_BTD.dtype, CELLS[self.c.cell]
         D, Z, packed = x_BTD.shape[-1], c.Z, context.memory_segments_BS is not None
-        segments_BT = None if context.segments_BT is None else sharding.replicated(context.segments_BT, 1)
+        segments_BT = context.whole_segments_BT
         if past is None or past["memory"].value is None:
             if context.memory_BSD is None:
                 raise UserError("an attentive RNN needs a memory, or the past that an earlier call made of it")

@@ -4,6 +4,7 @@ from typing import Any
 
 from flax import struct
 
+from jaxlm import sharding
 from jaxlm.axes import Array
 
 
@@ -35,3 +36,8 @@ class Context:
     bias_1HA: Array | None = None
     global_BA: Array | None = None
     handed: Any = None
+
+    @property
+    def whole_segments_BT(self) -> Array | None:
+        """Segments of whole rows, whichever devices divide positions: what a recurrence along a row reads."""
+        return None if self.segments_BT is None else sharding.replicated(self.segments_BT, 1)

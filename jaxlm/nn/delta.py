@@ -11,9 +11,9 @@ from jaxlm.axes import Array
 from jaxlm.config_check import check
 from jaxlm.nn import init
 from jaxlm.nn.context import Context
-from jaxlm.nn.gated_linear import MatrixConfig, gated, heads, into_heads, low_rank, segments_of, zeros
-from jaxlm.nn.heads import merge
-from jaxlm.nn.state import Recurrent
+from jaxlm.nn.gated_linear import MatrixConfig, gated, into_heads, low_rank
+from jaxlm.nn.heads import heads, merge
+from jaxlm.nn.state import Recurrent, zeros
 from jaxlm.ops.conv import causal_conv
 from jaxlm.ops.delta import delta_rule
 from jaxlm.ops.norms import rms_norm
@@ -66,7 +66,7 @@ class DeltaNet(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTD: Array, context: Context, past: Recurrent | None = None) -> tuple[Array, Recurrent]:
-        c, segments_BT = self.c, segments_of(context)
+        c, segments_BT = self.c, context.whole_segments_BT
         convs, state = ((None, None, None), None) if past is None else past.value
         widths = {"q": c.K, "k": c.K, "v": c.values}
         found = [self._conv(*at, x_BTD, conv, segments_BT) for at, conv in zip(widths.items(), convs)]

@@ -13,10 +13,10 @@ from jaxlm.axes import Array
 from jaxlm.config_check import check
 from jaxlm.nn import init
 from jaxlm.nn.context import Context
-from jaxlm.nn.heads import keep, merge, split
+from jaxlm.nn.heads import heads, merge
 from jaxlm.nn.mixer import MixerConfig
 from jaxlm.nn.rope import RopeConfig, text_length
-from jaxlm.nn.state import Recurrent
+from jaxlm.nn.state import Recurrent, zeros
 from jaxlm.ops.gated_linear import CHUNK, gated_linear
 from jaxlm.ops.norms import grouped_rms_norm, layer_norm, rms_norm
 from jaxlm.sharding import einsum, weight
@@ -101,7 +101,7 @@ class _Matrix(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTD: Array, context: Context, past: Recurrent | None = None) -> tuple[Array, Recurrent]:
-        segments_BT, state = segments_of(context), None if past is None else past.value
+        segments_BT, state = context.whole_segments_BT, None if past is None else past.value
         q_BTHK, k_BTHK, v_BTHJ, log_BTHK = self._inputs(x_BTD, context)
         y_BTHJ, state = gated_linear(
             q_BTHK, k_BTHK, v_BTHJ, log_BTHK, None, state, segments_BT, chunk=self.c.chunk_size
@@ -161,21 +161,6 @@ class HGRN2(_Matrix):
 
 
 # What such mixers share ----------------------------------------------------------------------------------------------
-
-
-def zeros(shape: tuple[int, ...], *names: str | None) -> Array:
-    """float32, laid out by logical names."""
-    return jnp.zeros(shape, jnp.float32, out_sharding=sharding.out_sharding(*names))
-
-
-def segments_of(context: Context) -> Array | None:
-    """Of whole rows."""
-    return None if context.segments_BT is None else sharding.replicated(context.segments_BT, 1)
-
-
-def heads(module: nn.Module, name: str, x_BTD: Array, H: int, K: int) -> Array:
-    """x_BTD -> x_BTHK by the weight `name`, of whole rows."""
-    return keep(sharding.constrain(split(module, name, x_BTD, H, K), "batch", None, "heads", None))[0]
 
 
 def into_heads(module: nn.Module, name: str, x_BTD: Array) -> Array:

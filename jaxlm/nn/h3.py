@@ -15,9 +15,8 @@ from jaxlm.nn import init
 from jaxlm.nn.context import Context
 from jaxlm.nn.heads import keep
 from jaxlm.nn.mixer import MixerConfig
-from jaxlm.nn.mlstm import segments
 from jaxlm.nn.s4 import complex_weight, out, rates, steps
-from jaxlm.nn.state import Recurrent
+from jaxlm.nn.state import Recurrent, zeros
 from jaxlm.ops.conv import causal_conv
 from jaxlm.ops.ssm import CHUNK, diagonal_conv, diagonal_scan, s4d_rates, zero_order_hold
 from jaxlm.sharding import einsum, weight
@@ -44,9 +43,8 @@ class H3Config(MixerConfig):
 
     def init_cache(self, B: int, length: int, dtype: Any) -> Recurrent:
         """Zeros, float32 (B, W - 1, F) and complex64 (B, F, Z), whatever the length and the dtype."""
-        where = sharding.out_sharding("batch", None, "mlp"), sharding.out_sharding("batch", "mlp", None)
-        conv = jnp.zeros((B, self.W - 1, self.F), jnp.float32, out_sharding=where[0])
-        return Recurrent((conv, jnp.zeros((B, self.F, self.Z), jnp.complex64, out_sharding=where[1])))
+        conv = zeros((B, self.W - 1, self.F), "batch", None, "mlp")
+        return Recurrent((conv, zeros((B, self.F, self.Z), "batch", "mlp", None, dtype=jnp.complex64)))
 
     def score_flops(self, T: int) -> float:
         """Of the shift and the transforms."""
@@ -64,7 +62,7 @@ class H3(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTD: Array, context: Context, past: Recurrent | None = None) -> tuple[Array, Recurrent]:
-        c, (_, T, D), segments_BT = self.c, x_BTD.shape, segments(context)
+        c, (_, T, D), segments_BT = self.c, x_BTD.shape, context.whole_segments_BT
         conv, state = (None, None) if past is None else past.value
         q_BTF, k_BTF, v_BTF = (into(self, name, x_BTD, c.F) for name in "qkv")
         k_BTF, conv = causal_conv(

@@ -45,6 +45,16 @@ def whole_rows(*xs: Array) -> tuple[Array, ...]:
     return tuple(sharding.replicated(x, 1) for x in xs)
 
 
+def whole_heads(x_BTHK: Array) -> Array:
+    """All positions on every device, heads divided, kept as `keep` does: what a recurrence along a row reads."""
+    return keep(sharding.constrain(x_BTHK, "batch", None, "heads", None))[0]
+
+
+def heads(module: nn.Module, name: str, x_BTD: Array, H: int, K: int) -> Array:
+    """`split` into `whole_heads`."""
+    return whole_heads(split(module, name, x_BTD, H, K))
+
+
 def keep(*xs: Array) -> tuple[Array, ...]:
     """Queries, keys and values under the name by which rematerialisation knows them."""
     return tuple(checkpoint_name(x, "qkv") for x in xs)

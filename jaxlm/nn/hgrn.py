@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jaxlm.axes import Array
 from jaxlm.config_check import check
 from jaxlm.nn.context import Context
-from jaxlm.nn.gated_linear import forget, gated, heads, segments_of, zeros
-from jaxlm.nn.heads import merge
+from jaxlm.nn.gated_linear import forget, gated
+from jaxlm.nn.heads import heads, merge
 from jaxlm.nn.mixer import MixerConfig
-from jaxlm.nn.state import Recurrent
+from jaxlm.nn.state import Recurrent, zeros
 from jaxlm.ops.blocked_scan import CHUNK, blocked_scan
 from jaxlm.ops.norms import grouped_rms_norm
 from jaxlm.sharding import weight
@@ -60,7 +60,7 @@ class HGRN(nn.Module):
         bound_HK = weight(self, "bound", (c.H, c.K), ("heads", None))
         log_BTHK, new_BTHK = forget(gate_BTHK, bound_HK[None, None], context, self.depth)
         h_BTHK, state = blocked_scan(
-            log_BTHK, new_BTHK * jax.nn.silu(x_BTHK), state, segments_of(context), c.chunk_size
+            log_BTHK, new_BTHK * jax.nn.silu(x_BTHK), state, context.whole_segments_BT, c.chunk_size
         )
         scale_HK = weight(self, "norm", (c.H, c.K), ("heads", None), nn.initializers.ones_init())
         y_BTHK = grouped_rms_norm(h_BTHK.astype(x_BTD.dtype), scale_HK, 1, c.eps)

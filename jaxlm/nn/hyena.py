@@ -16,9 +16,8 @@ from jaxlm.nn import init
 from jaxlm.nn.context import Context
 from jaxlm.nn.heads import keep
 from jaxlm.nn.mixer import MixerConfig
-from jaxlm.nn.mlstm import segments
 from jaxlm.nn.s4 import out
-from jaxlm.nn.state import KVSlots, Recurrent
+from jaxlm.nn.state import KVSlots, Recurrent, zeros
 from jaxlm.ops.conv import causal_conv
 from jaxlm.ops.hyena import conv_with_past, filter_features, filter_window
 from jaxlm.ops.long_conv import long_conv
@@ -54,9 +53,8 @@ class HyenaConfig(MixerConfig):
     def init_cache(self, B: int, length: int, dtype: Any) -> dict[str, Any]:
         """Zeros: float32 (B, W - 1, order + 1, F), the last inputs of the short convolution, and (B, order, length, F),
         those of the long ones."""
-        zeros = lambda shape, dtype, *names: jnp.zeros(shape, dtype, out_sharding=sharding.out_sharding(*names))
-        conv = zeros((B, self.W - 1, self.order + 1, self.F), jnp.float32, "batch", None, None, "mlp")
-        row = zeros((B, self.order, length, self.F), dtype, "batch", None, None, "mlp")
+        conv = zeros((B, self.W - 1, self.order + 1, self.F), "batch", None, None, "mlp")
+        row = zeros((B, self.order, length, self.F), "batch", None, None, "mlp", dtype=dtype)
         return {"conv": Recurrent(conv), "row": KVSlots(row)}
 
     def score_flops(self, T: int) -> float:
@@ -73,7 +71,7 @@ class Hyena(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTD: Array, context: Context, past: Any = None) -> tuple[Array, dict[str, Any]]:
-        c, (_, T, D), segments_BT = self.c, x_BTD.shape, segments(context)
+        c, (_, T, D), segments_BT = self.c, x_BTD.shape, context.whole_segments_BT
         w_DnF = weight(self, "x", (D, c.order + 1, c.F), ("embed", None, "mlp"), init.fan_in((0,)), (0,))
         x_BTnF = einsum("btd,dnf->btnf", x_BTD, w_DnF.astype(x_BTD.dtype))
         (x_BTnF,) = keep(sharding.constrain(x_BTnF, "batch", None, None, "mlp"))

@@ -53,7 +53,7 @@ class LinearAttention(nn.Module):
         c, before = self.c, None if past is None else past.value
         q_BTHK, k_BTHK, v_BTHK = (split(self, name, x_BTD, c.H, c.K) for name in "qkv")
         q_BTHK, k_BTHK, v_BTHK = whole_rows(q_BTHK, k_BTHK, v_BTHK)
-        segments_BT = None if context.segments_BT is None else sharding.replicated(context.segments_BT, 1)
+        segments_BT = context.whole_segments_BT
         o_BTHK, state_BHZJ = causal_linear_attention(
             elu_features(q_BTHK), elu_features(k_BTHK), v_BTHK, segments_BT, before
         )

@@ -16,7 +16,7 @@ from jaxlm.nn import init
 from jaxlm.nn.context import Context
 from jaxlm.nn.heads import keep
 from jaxlm.nn.mixer import MixerConfig
-from jaxlm.nn.state import Recurrent
+from jaxlm.nn.state import Recurrent, zeros
 from jaxlm.ops.conv import causal_conv
 from jaxlm.ops.norms import rms_norm
 from jaxlm.ops.selective_scan import CHUNK, selective_scan
@@ -48,7 +48,6 @@ class MambaConfig(MixerConfig):
 
     def init_cache(self, B: int, length: int, dtype: Any) -> Recurrent:
         """Zeros, float32 (B, W - 1, F) and (B, F, Z), whatever the length and the dtype."""
-        zeros = lambda shape, *names: jnp.zeros(shape, jnp.float32, out_sharding=sharding.out_sharding(*names))
         conv = zeros((B, self.W - 1, self.F), "batch", None, "mlp")
         return Recurrent((conv, zeros((B, self.F, self.Z), "batch", "mlp", None)))
 
@@ -70,7 +69,7 @@ class Mamba(nn.Module):
     def __call__(self, x_BTD: Array, context: Context, past: Recurrent | None = None) -> tuple[Array, Recurrent]:
         c, (_, T, D), dtype = self.c, x_BTD.shape, x_BTD.dtype
         L = c.L or math.ceil(D / 16)
-        segments_BT = None if context.segments_BT is None else sharding.replicated(context.segments_BT, 1)
+        segments_BT = context.whole_segments_BT
         conv, state = (None, None) if past is None else past.value
         gate_BTF, x_BTF = self._into("gate", x_BTD), self._into("x", x_BTD)
         w_WF = weight(self, "conv", (c.W, c.F), (None, "mlp"), init.fan_in((0,)))

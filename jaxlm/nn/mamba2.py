@@ -15,7 +15,7 @@ from jaxlm.nn import init
 from jaxlm.nn.context import Context
 from jaxlm.nn.heads import keep, merge, split
 from jaxlm.nn.mixer import MixerConfig
-from jaxlm.nn.state import Recurrent
+from jaxlm.nn.state import Recurrent, zeros
 from jaxlm.ops.conv import causal_conv
 from jaxlm.ops.norms import grouped_rms_norm
 from jaxlm.ops.ssd import CHUNK, ssd
@@ -50,7 +50,6 @@ class Mamba2Config(MixerConfig):
     def init_cache(self, B: int, length: int, dtype: Any) -> Recurrent:
         """Zeros, float32: the last inputs of the convolutions of x, B and C, and (B, H, K, Z), whatever the length and
         the dtype."""
-        zeros = lambda shape, *names: jnp.zeros(shape, jnp.float32, out_sharding=sharding.out_sharding(*names))
         x = zeros((B, self.W - 1, self.H, self.K), "batch", None, "heads", None)
         b = zeros((B, self.W - 1, self.G, self.Z), "batch", None, None, None)
         return Recurrent(((x, b, b), zeros((B, self.H, self.K, self.Z), "batch", "heads", None, None)))
@@ -75,7 +74,7 @@ class Mamba2(nn.Module):
     def __call__(self, x_BTD: Array, context: Context, past: Recurrent | None = None) -> tuple[Array, Recurrent]:
         c, D = self.c, x_BTD.shape[-1]
         H, K = c.H, c.K
-        segments_BT = None if context.segments_BT is None else sharding.replicated(context.segments_BT, 1)
+        segments_BT = context.whole_segments_BT
         convs, state = ((None, None, None), None) if past is None else past.value
         heads = lambda x: keep(sharding.constrain(x, "batch", None, "heads", None))[0]
         gate_BTHK, x_BTHK = heads(split(self, "gate", x_BTD, H, K)), heads(split(self, "x", x_BTD, H, K))

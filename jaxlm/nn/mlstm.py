@@ -14,9 +14,9 @@ from jaxlm.config_check import check
 from jaxlm.errors import UserError
 from jaxlm.nn import init
 from jaxlm.nn.context import Context
-from jaxlm.nn.heads import keep, merge, split
+from jaxlm.nn.heads import heads, merge
 from jaxlm.nn.mixer import MixerConfig
-from jaxlm.nn.state import Recurrent
+from jaxlm.nn.state import Recurrent, zeros
 from jaxlm.ops.conv import causal_conv
 from jaxlm.ops.mlstm import CHUNK, mlstm
 from jaxlm.ops.norms import layer_norm
@@ -78,8 +78,7 @@ class PreUpMLSTMConfig(MixerConfig):
 
     def init_cache(self, B: int, length: int, dtype: Any) -> Recurrent:
         """Zeros, float32: the last inputs of the convolution, and as `MLSTMConfig` has it."""
-        where = sharding.out_sharding("batch", None, "heads", None)
-        conv = jnp.zeros((B, self.W - 1, self.H, self.K), jnp.float32, out_sharding=where)
+        conv = zeros((B, self.W - 1, self.H, self.K), "batch", None, "heads", None)
         return Recurrent((conv, _memory(B, self.H, self.K, self.K)))
 
     def score_flops(self, T: int) -> float:
@@ -99,19 +98,19 @@ class MLSTM(nn.Module):
     def __call__(self, x_BTD: Array, context: Context, past: Recurrent | None = None) -> tuple[Array, Recurrent]:
         c, D, J = self.c, x_BTD.shape[-1], self.c.J or self.c.K
         widths = {"q": c.K, "k": c.K, "v": J, "gate": J}
-        heads = {name: rows(split(self, name, x_BTD, c.H, width)) for name, width in widths.items()}
+        read = {name: heads(self, name, x_BTD, c.H, width) for name, width in widths.items()}
         i_BTH, f_BTH = (self._gate(name, start, x_BTD) for name, start in (("i", _shut), ("f", _open)))
         h_BTHJ, state = mlstm(
-            heads["q"],
-            heads["k"],
-            heads["v"],
+            read["q"],
+            read["k"],
+            read["v"],
             i_BTH,
             f_BTH,
             None if past is None else past.value,
-            segments(context),
+            context.whole_segments_BT,
             c.chunk_size,
         )
-        h_BTHJ = normed(self, h_BTHJ, c.eps) * jax.nn.sigmoid(heads["gate"])
+        h_BTHJ = normed(self, h_BTHJ, c.eps) * jax.nn.sigmoid(read["gate"])
         return merge(self, "o", h_BTHJ, D, self.depth), Recurrent(state)
 
     def _gate(self, name: str, start: Any, x_BTD: Array) -> Array:
@@ -130,9 +129,9 @@ class PreUpMLSTM(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTD: Array, context: Context, past: Recurrent | None = None) -> tuple[Array, Recurrent]:
-        c, D, segments_BT = self.c, x_BTD.shape[-1], segments(context)
+        c, D, segments_BT = self.c, x_BTD.shape[-1], context.whole_segments_BT
         conv, state = (None, None) if past is None else past.value
-        x_BTHK, gate_BTHK = (rows(split(self, name, x_BTD, c.H, c.K)) for name in ("x", "gate"))
+        x_BTHK, gate_BTHK = (heads(self, name, x_BTD, c.H, c.K) for name in ("x", "gate"))
         w_WHK = weight(self, "conv", (c.W, c.H, c.K), (None, "heads", None), init.fan_in((0,)))
         bias_HK = weight(self, "conv_bias", (c.H, c.K), ("heads", None))
         c_BTHK, conv = causal_conv(x_BTHK, w_WHK, bias_HK, conv, segments_BT)
@@ -161,21 +160,12 @@ class PreUpMLSTM(nn.Module):
 
 
 def _memory(B: int, H: int, K: int, J: int) -> tuple[Array, Array]:
-    zeros = lambda shape, *names: jnp.zeros(shape, jnp.float32, out_sharding=sharding.out_sharding(*names))
     return zeros((B, H, K, J + 1), "batch", "heads", None, None), zeros((B, H), "batch", "heads")
 
 
 def _flops(H: int, K: int, J: int, C: int) -> float:
     """Of a chunk's scores and their products, and of the states."""
     return 2 * C * H * (K + J + 1) + 4 * H * K * (J + 1)
-
-
-def segments(context: Context) -> Array | None:
-    return None if context.segments_BT is None else sharding.replicated(context.segments_BT, 1)
-
-
-def rows(x_BTHK: Array) -> Array:
-    return keep(sharding.constrain(x_BTHK, "batch", None, "heads", None))[0]
 
 
 def normed(module: nn.Module, h_BTHJ: Array, eps: float) -> Array:

@@ -15,7 +15,7 @@ from jaxlm.nn import init
 from jaxlm.nn.context import Context
 from jaxlm.nn.heads import keep, merge, split
 from jaxlm.nn.mixer import MixerConfig
-from jaxlm.nn.state import Recurrent
+from jaxlm.nn.state import Recurrent, zeros
 from jaxlm.ops.activations import ACTIVATIONS
 from jaxlm.ops.conv import causal_conv
 from jaxlm.ops.rg_lru import CHUNK, rg_lru
@@ -48,7 +48,6 @@ class RGLRUConfig(MixerConfig):
     def init_cache(self, B: int, length: int, dtype: Any) -> Recurrent:
         """Zeros, float32 (B, W - 1, H, Z / H) and (B, H, Z / H), whatever the length and the dtype."""
         H, K = self.H, self.Z // self.H
-        zeros = lambda shape, *names: jnp.zeros(shape, jnp.float32, out_sharding=sharding.out_sharding(*names))
         conv = zeros((B, self.W - 1, H, K), "batch", None, "heads", None)
         return Recurrent((conv, zeros((B, H, K), "batch", "heads", None)))
 
@@ -71,7 +70,7 @@ class RGLRU(nn.Module):
     def __call__(self, x_BTD: Array, context: Context, past: Recurrent | None = None) -> tuple[Array, Recurrent]:
         c, D = self.c, x_BTD.shape[-1]
         H, K = c.H, c.Z // c.H
-        segments_BT = None if context.segments_BT is None else sharding.replicated(context.segments_BT, 1)
+        segments_BT = context.whole_segments_BT
         conv, state = (None, None) if past is None else past.value
         rows = lambda x: keep(sharding.constrain(x, "batch", None, "heads", None))[0]
         gate_BTHK = rows(split(self, "gate", x_BTD, H, K, bias=True))

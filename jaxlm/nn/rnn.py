@@ -115,7 +115,7 @@ class RNN(nn.Module):
         names = ("heads", None, None, None) if H > 1 else (None, "embed", None, None)
         w_HKnK = weight(self, "h", (H, K, n, K), names, orthogonal, (1,)).astype(dtype)
         w_HKnK = sharding.constrain(w_HKnK, *c.where, None, None)  # gathered once, not at every step
-        segments_BT = None if context.segments_BT is None else sharding.replicated(context.segments_BT, 1)
+        segments_BT = context.whole_segments_BT
         h_BTHK, state = self._recur(x_BTnHK, w_HKnK, None if past is None else past.value, segments_BT)
         return merge(self, "o", h_BTHK, D, self.depth, c.bias_out, c.names), Recurrent(state)
 

@@ -15,11 +15,10 @@ from jaxlm.config_check import check
 from jaxlm.nn import init
 from jaxlm.nn.branches import BranchConfig, BranchesConfig
 from jaxlm.nn.context import Context
-from jaxlm.nn.gated_linear import segments_of
 from jaxlm.nn.heads import keep
 from jaxlm.nn.mixer import MixerConfig
 from jaxlm.nn.norm import LayerNormConfig
-from jaxlm.nn.state import Recurrent
+from jaxlm.nn.state import Recurrent, zeros
 from jaxlm.ops.activations import relu2
 from jaxlm.ops.conv import causal_conv
 from jaxlm.ops.wkv import CHUNK, EMPTY, wkv
@@ -43,7 +42,7 @@ class TimeMixConfig(MixerConfig):
 
     def init_cache(self, B: int, length: int, dtype: Any) -> Recurrent:
         """The token before, float32 (B, 1, D), and the sums of none, (B, Z) each, whatever the length and the dtype."""
-        zeros_BZ = jnp.zeros((B, self.Z), jnp.float32, out_sharding=sharding.out_sharding("batch", "heads"))
+        zeros_BZ = zeros((B, self.Z), "batch", "heads")
         return Recurrent((no_token(B, self.D), (zeros_BZ + EMPTY, zeros_BZ, zeros_BZ)))
 
     def score_flops(self, T: int) -> float:
@@ -93,7 +92,7 @@ class TimeMix(nn.Module):
     @nn.compact
     def __call__(self, x_BTD: Array, context: Context, past: Recurrent | None = None) -> tuple[Array, Recurrent]:
         c, (_, T, D), dtype = self.c, x_BTD.shape, x_BTD.dtype
-        segments_BT, (before, state) = segments_of(context), (None, None) if past is None else past.value
+        segments_BT, (before, state) = context.whole_segments_BT, (None, None) if past is None else past.value
         x_BTD, before_BTD, before = shifted(x_BTD, before, segments_BT)
 
         def project(name: str, power: float) -> Array:
@@ -120,7 +119,7 @@ class ChannelMix(nn.Module):
     @nn.compact
     def __call__(self, x_BTD: Array, context: Context, past: Recurrent | None = None) -> tuple[Array, Recurrent]:
         F, (_, T, D), dtype = self.c.F, x_BTD.shape, x_BTD.dtype
-        x_BTD, before_BTD, before = shifted(x_BTD, None if past is None else past.value, segments_of(context))
+        x_BTD, before_BTD, before = shifted(x_BTD, None if past is None else past.value, context.whole_segments_BT)
         w_DF = weight(self, "k", (D, F), ("embed", "mlp"), init.fan_in((0,)), (0,))
         k_BTF = einsum("btd,df->btf", mixed(self, "k", 0.5, x_BTD, before_BTD), w_DF.astype(dtype))
         k_BTF = sharding.constrain(relu2(checkpoint_name(k_BTF, "mlp")), *sharding.rows(T)[:2], "mlp")
@@ -134,7 +133,7 @@ class ChannelMix(nn.Module):
 
 
 def no_token(B: int, D: int) -> Array:
-    return jnp.zeros((B, 1, D), jnp.float32, out_sharding=sharding.out_sharding("batch", None, None))
+    return zeros((B, 1, D), "batch", None, None)
 
 
 def shifted(x_BTD: Array, past_B1D: Array | None, segments_BT: Array | None) -> tuple[Array, Array, Array]:

@@ -14,8 +14,8 @@ from jaxlm.errors import UserError
 from jaxlm.nn import init
 from jaxlm.nn.branches import BranchConfig, BranchesConfig
 from jaxlm.nn.context import Context
-from jaxlm.nn.gated_linear import MatrixConfig, heads, low_rank, segments_of
-from jaxlm.nn.heads import merge
+from jaxlm.nn.gated_linear import MatrixConfig, low_rank
+from jaxlm.nn.heads import heads, merge
 from jaxlm.nn.norm import LayerNormConfig
 from jaxlm.nn.rwkv import ChannelMixConfig, mixed, no_token, shifted
 from jaxlm.nn.stack import LayersConfig
@@ -120,7 +120,7 @@ class TimeMix5(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTD: Array, context: Context, past: Recurrent | None = None) -> tuple[Array, Recurrent]:
-        segments_BT, (before, state) = segments_of(context), (None, None) if past is None else past.value
+        segments_BT, (before, state) = context.whole_segments_BT, (None, None) if past is None else past.value
         x_BTD, before_BTD, before = shifted(x_BTD, before, segments_BT)
         y_BTHK, state, handed = self._recur(x_BTD, before_BTD, context, segments_BT, state)
         y_BTD = merge(self, "o", y_BTHK.astype(x_BTD.dtype), x_BTD.shape[-1], self.depth)

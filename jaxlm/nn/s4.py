@@ -18,8 +18,7 @@ from jaxlm.nn import init
 from jaxlm.nn.context import Context
 from jaxlm.nn.heads import keep
 from jaxlm.nn.mixer import MixerConfig
-from jaxlm.nn.mlstm import segments
-from jaxlm.nn.state import Recurrent
+from jaxlm.nn.state import Recurrent, zeros
 from jaxlm.ops.s4 import DPLR, hippo_legs, s4_conv, s4_scan
 from jaxlm.ops.ssm import CHUNK, diagonal_conv, diagonal_scan, s4d_rates, zero_order_hold
 from jaxlm.sharding import einsum, weight
@@ -53,8 +52,7 @@ class S4Config(MixerConfig):
 
     def init_cache(self, B: int, length: int, dtype: Any) -> Recurrent:
         """Zeros, complex64 (B, D, Z), whatever the length and the dtype."""
-        where = sharding.out_sharding("batch", "mlp", None)
-        return Recurrent(jnp.zeros((B, self.D, self.Z), jnp.complex64, out_sharding=where))
+        return Recurrent(zeros((B, self.D, self.Z), "batch", "mlp", None, dtype=jnp.complex64))
 
     def score_flops(self, T: int) -> float:
         """Of the transforms of x and back, of both lengths twice the text's; the kernel is made once for all rows."""
@@ -72,7 +70,7 @@ class S4(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTD: Array, context: Context, past: Recurrent | None = None) -> tuple[Array, Recurrent]:
-        c, (_, T, D), segments_BT = self.c, x_BTD.shape, segments(context)
+        c, (_, T, D), segments_BT = self.c, x_BTD.shape, context.whole_segments_BT
         (x_BTF,) = keep(sharding.constrain(x_BTD, "batch", None, "mlp"))
         dt_F = jnp.exp(weight(self, "log_dt", (D,), ("mlp",), steps(c.low, c.high)))
         skip_F = weight(self, "skip", (D,), ("mlp",), nn.initializers.normal(1.0))

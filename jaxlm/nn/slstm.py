@@ -12,9 +12,10 @@ from jaxlm.axes import Array
 from jaxlm.config_check import check
 from jaxlm.nn import init
 from jaxlm.nn.context import Context
+from jaxlm.nn.heads import whole_heads
 from jaxlm.nn.mixer import MixerConfig
-from jaxlm.nn.mlstm import normed, rows, segments
-from jaxlm.nn.state import Recurrent
+from jaxlm.nn.mlstm import normed
+from jaxlm.nn.state import Recurrent, zeros
 from jaxlm.ops.conv import causal_conv
 from jaxlm.ops.slstm import slstm
 from jaxlm.sharding import weight
@@ -43,7 +44,6 @@ class SLSTMConfig(MixerConfig):
     def init_cache(self, B: int, length: int, dtype: Any) -> Recurrent:
         """Zeros, float32: the last inputs of the convolution and four arrays (B, H, K), whatever the length and the
         dtype."""
-        zeros = lambda shape, *names: jnp.zeros(shape, jnp.float32, out_sharding=sharding.out_sharding(*names))
         states = tuple(zeros((B, self.H, self.K), "batch", "heads", None) for _ in range(4))
         return Recurrent((zeros((B, self.W - 1, self.H, self.K), "batch", None, "heads", None), states))
 
@@ -62,9 +62,9 @@ class SLSTM(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTD: Array, context: Context, past: Recurrent | None = None) -> tuple[Array, Recurrent]:
-        c, (B, T, D), dtype, segments_BT = self.c, x_BTD.shape, x_BTD.dtype, segments(context)
+        c, (B, T, D), dtype, segments_BT = self.c, x_BTD.shape, x_BTD.dtype, context.whole_segments_BT
         conv, state = (None, None) if past is None else past.value
-        x_BTHK = rows(sharding.constrain(x_BTD, "batch", None, None).reshape(B, T, c.H, c.K))
+        x_BTHK = whole_heads(sharding.constrain(x_BTD, "batch", None, None).reshape(B, T, c.H, c.K))
         w_WHK = weight(self, "conv", (c.W, c.H, c.K), (None, "heads", None), init.fan_in((0,)))
         bias_HK = weight(self, "conv_bias", (c.H, c.K), ("heads", None))
         c_BTHK, conv = causal_conv(x_BTHK, w_WHK, bias_HK, conv, segments_BT)

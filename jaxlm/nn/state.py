@@ -18,6 +18,11 @@ from jaxlm.axes import Array
 from jaxlm.errors import UserError
 
 
+def zeros(shape: tuple[int, ...], *names: str | None, dtype: Any = jnp.float32) -> Array:
+    """An empty state's array, laid out by logical names."""
+    return jnp.zeros(shape, dtype, out_sharding=sharding.out_sharding(*names))
+
+
 @struct.dataclass
 class State:
     """The base of all kinds: arrays whose rows are those of the batch."""
@@ -100,10 +105,14 @@ class Memory(State):
         return dataclasses.replace(self, value=new.value) if self.value is None else self
 
 
+def is_state(x: Any) -> bool:
+    return isinstance(x, State)
+
+
 def with_handed(context: Any, states: Any, stacked: bool = False) -> Any:
     """The context of the layers behind those with these states: with what the last of them that hands something on
     does; of `stacked` periods, the first."""
-    found = jax.tree.leaves(states, is_leaf=lambda x: isinstance(x, State))
+    found = jax.tree.leaves(states, is_leaf=is_state)
     given = [state.handed for state in found if isinstance(state, Recurrent) and state.handed is not None]
     return dataclasses.replace(context, handed=given[-1][0] if stacked else given[-1]) if given else context
 
