@@ -72,6 +72,20 @@ def gradients(model: Any) -> dict[str, np.ndarray]:
     return written(model)
 
 
+def learned(model: Any, shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, Any]:
+    """The entries that all goldens have, after the backward pass: tensors, gradients, versions."""
+    d = {key: x.astype(np.float64) for key, x in gradients(model).items()}
+    assert set(d) == set(shapes), set(d) ^ set(shapes)
+    return {
+        "tensors": json.dumps(shapes),
+        "seed": seed,
+        "gradients": np.float32([np.linalg.norm(d[key]) for key in shapes]),
+        "projections": np.float32([np.sum(d[key] * golden.noise(key, shapes[key], seed + 1)) for key in shapes]),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
 def logits(model: Any, tokens: np.ndarray, mask: np.ndarray | None = None) -> torch.Tensor:
     if mask is not None and model.config.model_type in ALONE:
         each = [logits(model, row[None, real == 1])[0] for row, real in zip(tokens, mask)]
@@ -142,26 +156,19 @@ def compute(name: str, shapes: dict[str, tuple[int, ...]], seed: int) -> dict[st
     loss = -chances.gather(-1, torch.tensor(tokens)[:, 1:, None]).mean()
     loss.backward()
     found = found.detach().numpy()
-    d = {key: x.astype(np.float64) for key, x in gradients(model).items()}
-    assert set(d) == set(shapes)
     largest = np.abs(found).max()
     print(f"{name}: seed {seed}, largest logit {largest:.2f}, gap {gap:.4f}, moved {moved:.0e}, {following[0]}")
     return {
-        "tensors": json.dumps(shapes),
-        "seed": seed,
+        **learned(model, shapes, seed),
         "tokens": np.int8(tokens),
         "logits": found,
         "loss": loss.item(),
-        "gradients": np.float32([np.linalg.norm(d[key]) for key in shapes]),
-        "projections": np.float32([np.sum(d[key] * golden.noise(key, shapes[key], seed + 1)) for key in shapes]),
         "padded": np.int8(padded),
         "mask": np.int8(mask),
         "padded_logits": padded_logits,
         "prompts": np.int8(prompts),
         "prompts_mask": np.int8(prompts_mask),
         "greedy": np.int8(following),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
     }
 
 

@@ -19,9 +19,9 @@ from safetensors.numpy import save_file
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-from make_goldens import gradients, written  # noqa: E402 (found by the path above)
+from make_goldens import learned, written  # noqa: E402 (found by the path above)
 
-from tests.convert import golden, golden_pairs  # noqa: E402
+from tests.convert import golden, golden_pairs  # noqa: E402 (found by the path above)
 
 ROWS, SOURCE, TARGET = 3, 12, 7
 LENGTHS = [12, 9, 4]  # of sources
@@ -94,12 +94,9 @@ def compute(name: str, shapes: dict[str, tuple[int, ...]], seed: int) -> dict[st
     out = model(**{key: torch.tensor(x) for key, x in given.items()}, use_cache=False)
     loss = -torch.log_softmax(out.logits, -1).gather(-1, torch.tensor(labels)[..., None]).mean()
     loss.backward()
-    d = {key: x.astype(np.float64) for key, x in gradients(model).items()}
-    assert set(d) == set(shapes), set(d) ^ set(shapes)
     print(f"{name}: seed {seed}, {written_by['greedy'][0]}, {written_by['beam_plain'][0, 0]}")
     return {
-        "tensors": json.dumps(shapes),
-        "seed": seed,
+        **learned(model, shapes, seed),
         "source": np.int8(source),
         "mask": np.int8(mask),
         "target": np.int8(target),
@@ -107,11 +104,7 @@ def compute(name: str, shapes: dict[str, tuple[int, ...]], seed: int) -> dict[st
         "encoded": out.encoder_last_hidden_state.detach().numpy() * mask[..., None].astype(np.float32),
         "logits": out.logits.detach().numpy(),
         "loss": loss.item(),
-        "gradients": np.float32([np.linalg.norm(d[key]) for key in shapes]),
-        "projections": np.float32([np.sum(d[key] * golden.noise(key, shapes[key], seed + 1)) for key in shapes]),
         **{key: x if key.startswith("scores") else np.int8(x) for key, x in written_by.items()},
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
     }
 
 

@@ -139,17 +139,17 @@ class LanguageModel(Loaded):
         is distributed alike (sampled): see `decode.speculative`. Raises UserError for what cannot be decoded.
         """
         tokens_BT, mask_BT = self._prompts(prompts, mask_BT)
-        ids, stops, marks = self._stops(stop)
+        ids, stops, marks = self.ended_by(stop)
         if constraint is not None:
             if draft is not None:
                 raise UserError("a constraint is not followed by a draft: leave one of them out")
             return self._constrained(constraint, stop, tokens_BT, mask_BT, max_new_tokens, sampler, key)
-        config, layers = self._prepared()
+        config, layers = self.prepared()
         how = {"max_new_tokens": max_new_tokens, "sampler": self._within(sampler), "stop": ids}
         if draft is None:
             found = written(config, layers, tokens_BT, key, mask_BT=mask_BT, **how)
         else:
-            part = decoding.Draft(*draft._prepared()) if isinstance(draft, LanguageModel) else draft
+            part = decoding.Draft(*draft.prepared()) if isinstance(draft, LanguageModel) else draft
             found_BT = decoding.speculative(config, layers, tokens_BT, part, mask_BT=mask_BT, key=key, **how)
             found = Generated(*found_BT[:2], None, tokens_per_pass=found_BT[2])
         if self.tokenizer is None:
@@ -176,7 +176,7 @@ class LanguageModel(Loaded):
             raise UserError("beam search does not follow a constraint: use another sampler")
         compiled = constraint.compile(tokenizer := self._needed_tokenizer())
         how = {"mask_BT": mask_BT, "max_new_tokens": new, "sampler": sampler, "key": key}
-        tokens, logprobs = decoding.constrained(*self._prepared(), tokens_BT, compiled, **how)
+        tokens, logprobs = decoding.constrained(*self.prepared(), tokens_BT, compiled, **how)
         ends = {-1, *compiled.stops, *tokenizer.specials}
         texts = [b"".join(tokenizer.pieces[i] for i in row if i not in ends) for row in tokens.tolist()]
         return Generated(tokens, logprobs, [text.decode("utf-8", "replace") for text in texts])
@@ -193,9 +193,9 @@ class LanguageModel(Loaded):
 
         Errors are raised, and the prompt is read, before the first piece is asked for.
         """
-        tokenizer, (ids, stops, marks) = self._needed_tokenizer(), self._stops(stop)
+        tokenizer, (ids, stops, marks) = self._needed_tokenizer(), self.ended_by(stop)
         tokens_BT, mask_BT = self._prompts(arguments.text(prompt, "the prompt of a stream"), None)
-        config, layers = self._prepared()
+        config, layers = self.prepared()
         sampler = self._within(sampler)
         state, how = decoding.prefill(config, layers, tokens_BT, mask_BT, max_new_tokens, sampler, key, ids)
         max_new_tokens = int(max_new_tokens)  # whole, now that it is checked
@@ -207,13 +207,13 @@ class LanguageModel(Loaded):
             for until in itertools.chain(range(1, max_new_tokens, STREAM), [max_new_tokens]):
                 state = decoding.decode(how, layers, state, until)
                 new_BT, _, done_B = map(np.asarray, decoding.results(state))
-                held += _push(text, [i for i in new_BT[0, seen:until] if i >= 0], marks)
+                held += push(text, [i for i in new_BT[0, seen:until] if i >= 0], marks)
                 seen, ended = until, done_B[0] or until == max_new_tokens
                 held += text.flush() if ended else ""
-                at = _stop_at(held, stops)
+                at = stop_at(held, stops)
                 ended |= at is not None
                 ready = at if at is not None else len(held) if ended else max(0, len(held) - keep)
-                if piece := _unmarked(held[:ready]):  # the rest may be the beginning of a stop
+                if piece := unmarked(held[:ready]):  # the rest may be the beginning of a stop
                     yield piece
                 if ended:
                     return
@@ -248,7 +248,8 @@ class LanguageModel(Loaded):
         """a - b + c: `analogy("king", "man", "woman")` asks what is to woman as king is to man. As `neighbours`."""
         return embeddings.analogy(self.params, self._needed_tokenizer(), a, b, c, k)
 
-    def _prepared(self) -> tuple[models.LMConfig, Params]:
+    def prepared(self) -> tuple[models.LMConfig, Params]:
+        """Config and parameters in the layout of decoding, made once."""
         if self._layers is None or self._layers[0] is not self.params:
             self._layers = self.params, decoding.prepare(self.config, self.params)
         return self._layers[1]
@@ -274,7 +275,7 @@ class LanguageModel(Loaded):
             raise UserError("a mask goes with tokens: texts are padded and masked here")
         return decoding.left_pad([self._needed_tokenizer().encode_prompt(text) for text in prompts])
 
-    def _stops(self, stop: Any) -> tuple[tuple[int, ...], list[str], dict[int, str]]:
+    def ended_by(self, stop: Any) -> tuple[tuple[int, ...], list[str], dict[int, str]]:
         """The ids and the texts that end a row, and the marks of special tokens that stand within the texts."""
         several = isinstance(stop, list | tuple | np.ndarray | jax.Array) and getattr(stop, "ndim", 1)
         stops = [] if stop is None else list(stop) if several else [stop]
@@ -294,14 +295,14 @@ class LanguageModel(Loaded):
         def text(count: int) -> str:
             stream = TextStream(self._needed_tokenizer(), skip_special=True)
             stream.push(prompt_T)  # a space after it, or the rest of a character, belongs to the continuation
-            return _push(stream, new_T[:count], marks) + stream.flush()
+            return push(stream, new_T[:count], marks) + stream.flush()
 
         whole = text(len(new_T))
-        at = _stop_at(whole, stops)
+        at = stop_at(whole, stops)
         if at is None:
-            return len(new_T), _unmarked(whole)
+            return len(new_T), unmarked(whole)
         written = lambda count: text(count).startswith(whole[:at])
-        return bisect.bisect_left(range(len(new_T)), True, key=written), _unmarked(whole[:at])
+        return bisect.bisect_left(range(len(new_T)), True, key=written), unmarked(whole[:at])
 
 
 MARKS = range(0xD800, 0xE000)  # lone surrogates, which no decoded text has: each stands for one special token
@@ -325,18 +326,18 @@ def _marked(texts: list[str], special: dict[str, int]) -> tuple[list[str], dict[
     return found, {special[spelling]: mark for spelling, mark in marks.items()}
 
 
-def _push(stream: TextStream, ids: Sequence[int] | np.ndarray, marks: dict[int, str]) -> str:
+def push(stream: TextStream, ids: Sequence[int] | np.ndarray, marks: dict[int, str]) -> str:
     """What the stream makes of the ids, with a mark in place of each special token that has one."""
     if not marks:
         return stream.push(ids)
     return "".join(stream.push([i]) + marks.get(int(i), "") for i in ids)
 
 
-def _unmarked(text: str) -> str:
+def unmarked(text: str) -> str:
     return text.translate(_NO_MARKS) if not text.isascii() else text
 
 
-def _stop_at(text: str, stops: list[str]) -> int | None:
+def stop_at(text: str, stops: list[str]) -> int | None:
     """Where the text ends: before the stop that is complete first, whatever is decoded at a time."""
     return min(((text.find(stop) + len(stop), text.find(stop)) for stop in stops if stop in text), default=(0, None))[1]
 

@@ -61,9 +61,9 @@ def load(
 
 def _open(path: Path, dtype: str | None, say: Callable[[str], None], verify: bool) -> Any:
     if path.suffix == ".gguf":
-        config, params, source = gguf.load(path, dtype, say)
-        metadata = gguf.GGUF(path).metadata
-        tokenizer = gguf_tokenizer(metadata, str(path))
+        file = gguf.GGUF(path)
+        config, params, source = gguf.load(file, dtype, say)
+        tokenizer = gguf_tokenizer(file.metadata, str(path))
         return LanguageModel(config, params, tokenizer, source, tokenizer.stops if tokenizer else ())
     if path.is_file():
         raise UserError(f"{path} is a file: give a .gguf, a run's folder, or one with config.json and {WEIGHTS}")

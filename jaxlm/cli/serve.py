@@ -73,6 +73,8 @@ def chat(args: Args) -> None:
     """Reads a line, streams an answer, until the end of input. /new forgets, /again answers anew."""
     import jax
 
+    from jaxlm.text.chat.template import PLAIN
+
     sampler = jaxlm.Greedy() if args.temperature == 0 else jaxlm.Temperature(args.temperature) | jaxlm.TopP(args.top_p)
     lm = jaxlm.load(args.path)
     if not hasattr(lm, "stream") or lm.tokenizer is None:
@@ -106,10 +108,6 @@ def chat(args: Args) -> None:
             pass
         print()
         said.append({"role": "assistant", "content": "".join(pieces)})
-
-
-# Of models that have no template: what is said, line by line.
-PLAIN = "{% for message in messages %}{{ message.content }}{% if not loop.last %}\n{% endif %}{% endfor %}"
 
 
 def _line() -> str | None:

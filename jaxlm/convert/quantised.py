@@ -11,8 +11,10 @@
 Each is made in float32 and rounded to the dtype that config.json says, one tensor at a time.
 """
 
+import functools
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -74,11 +76,19 @@ class Plain(Checkpoint):
 
 def _bytes(stored: Stored, name: str) -> bytes:
     """Of a tensor, whatever its dtype; its file is sound, for it was opened."""
+    begin, header = _header(stored.file)
+    start, end = header[name]["data_offsets"]
     with open(stored.file, "rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        start, end = json.loads(file.read(size))[name]["data_offsets"]
-        file.seek(8 + size + start)
+        file.seek(begin + start)
         return file.read(end - start)
+
+
+@functools.lru_cache(maxsize=1)  # tensors are read file by file, and a header may name thousands
+def _header(path: Path) -> tuple[int, dict[str, Any]]:
+    """Where a safetensors file's data begin, and what it says of each tensor."""
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        return 8 + size, json.loads(file.read(size))
 
 
 # What there is, and how it is made -----------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxlm import sharding
 from jaxlm.axes import Array
 from jaxlm.models.lm import LMConfig
-from jaxlm.nn.state import State
+from jaxlm.nn.state import State, is_state
 
 
 def empty(config: LMConfig, B: int, length: int, dtype: Any, stacked: bool) -> tuple:
@@ -25,34 +25,40 @@ def empty(config: LMConfig, B: int, length: int, dtype: Any, stacked: bool) -> t
         period = lambda: tuple(block.init_cache(B, length, dtype) for block in c.blocks)
         if not stacked:
             return tuple(period() for _ in range(c.repeat))
-        return _each(lambda state: state.stacked(c.repeat), period())
+        return each(lambda state: state.stacked(c.repeat), period())
 
     return tuple(group(c) for c in config.layers)
 
 
 def write(caches: tuple, new: tuple, end: Array) -> tuple:
     """Caches with the states of new tokens written after `end` earlier ones, () or (B,), into every layer at once."""
-    return _each(lambda state, x: state.write(x, end), caches, new)
+    return each(lambda state, x: state.write(x, end), caches, new)
 
 
 def take(caches: tuple, rows_A: Array) -> tuple:
     """Caches of these rows, in this order."""
-    return _each(lambda state: state.take(rows_A), caches)
+    return each(lambda state: state.take(rows_A), caches)
 
 
 def put(caches: tuple, other: tuple, rows_A: Array) -> tuple:
     """Caches with those of other texts, of as many slots, in place of these rows."""
-    return _each(lambda state, x: state.put(x, rows_A), caches, other)
+    return each(lambda state, x: state.put(x, rows_A), caches, other)
 
 
 def back(caches: tuple, n: int) -> tuple:
     """Caches to go on from when up to `n` of the newest tokens are dropped and `end` is lowered. Raises UserError
     where a layer cannot."""
-    return _each(lambda state: state.back(n), caches)
+    return each(lambda state: state.back(n), caches)
 
 
-def _each(f: Callable, caches: tuple, *others: tuple) -> tuple:
-    return jax.tree.map(f, caches, *others, is_leaf=lambda x: isinstance(x, State))
+def each(f: Callable, caches: Any, *others: Any) -> Any:
+    """f of every state, and of those in the same place of others."""
+    return jax.tree.map(f, caches, *others, is_leaf=is_state)
+
+
+def states(caches: Any) -> list[State]:
+    """The state of every layer, in order."""
+    return jax.tree.leaves(caches, is_leaf=is_state)
 
 
 def nbytes(config: LMConfig, length: int, dtype: Any) -> int:

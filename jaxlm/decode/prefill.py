@@ -100,7 +100,7 @@ def first_pass(
     """The state after texts are read and one more token is chosen; all but the caches goes on from `before`."""
     caches, start_B, out = opened(how, params, tokens_BT, mask_BT, inputs)
     tokens_BT, mask_BT = (sharding.constrain(x_BT, "batch", None) for x_BT in (tokens_BT, mask_BT))
-    state = _fresh(how, tokens_BT, mask_BT, key, inputs) if before is None else before
+    state = fresh(how, tokens_BT, mask_BT, key, inputs) if before is None else before
     end = jnp.asarray(tokens_BT.shape[1], jnp.int32)
     return choose(how, dataclasses.replace(state, caches=caches, end=end, start_B=start_B), out)
 
@@ -118,7 +118,7 @@ def opened(
     return cache.write(caches, out.states, jnp.zeros((), jnp.int32)), start_B, out
 
 
-def _fresh(how: How, tokens_BT: Array, mask_BT: Array, key: Array, inputs: Mapping[str, Array]) -> DecodeState:
+def fresh(how: How, tokens_BT: Array, mask_BT: Array, key: Array, inputs: Mapping[str, Array]) -> DecodeState:
     """The state of prompts that nothing was chosen for."""
     shape, where = (len(tokens_BT), how.new), sharding.out_sharding("batch", None)
     real_B = jnp.sum(mask_BT, -1)

@@ -21,7 +21,6 @@ Key = bytes
 class Piece:
     """What `rows.cut` took of a block."""
 
-    parent: Key
     value: Any
     nbytes: int
 
@@ -63,7 +62,7 @@ class PrefixCache:
         nbytes = sum(x.nbytes for x in jax.tree.leaves(value))
         if nbytes > self.budget:
             return
-        self._pieces[keys[-1]] = Piece(parent, value, nbytes)
+        self._pieces[keys[-1]] = Piece(value, nbytes)
         self.nbytes += nbytes
         self._used(keys)
         while self.nbytes > self.budget:

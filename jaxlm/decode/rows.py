@@ -7,7 +7,6 @@ recurrences need no masks; all but its last token are read there, and so it is a
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any, cast
 
 import jax
@@ -147,7 +146,7 @@ def read(
 @functools.partial(jax.jit, donate_argnums=0)
 def cleared(lane: Caches) -> Caches:
     """The lane for another text: slots are empty by `end` alone, recurrences begin at zero."""
-    return _each(lambda state: state if isinstance(state, KVSlots) else state._map(jnp.zeros_like), lane)
+    return cache.each(lambda state: state if isinstance(state, KVSlots) else state._map(jnp.zeros_like), lane)
 
 
 # Rows that come and go -----------------------------------------------------------------------------------------------
@@ -208,9 +207,7 @@ def _fitted(caches: Caches, like: Caches) -> Caches:
             like, value=jax.tree.map(lambda x, y: _slots(x, y.shape[-2]), state.value, like.value)
         )
 
-    return jax.tree.map(
-        lambda state, like: fit(state, like) if isinstance(state, KVSlots) else state, caches, like, is_leaf=_is_state
-    )
+    return cache.each(lambda state, like: fit(state, like) if isinstance(state, KVSlots) else state, caches, like)
 
 
 def _slots(x: Array, S: int) -> Array:
@@ -227,7 +224,7 @@ def _slots(x: Array, S: int) -> Array:
 def cut(lane: Caches, size: int, start: Array) -> Caches:
     """What the lane has of `size` tokens from `start`, the last it read: their slots; rings and recurrences whole."""
     one = lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, x.ndim - 2)
-    return _each(lambda state: state._map(one) if _in_place(state) else state, lane)
+    return cache.each(lambda state: state._map(one) if _in_place(state) else state, lane)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
@@ -235,21 +232,13 @@ def paste(lane: Caches, piece: Caches, start: Array) -> Caches:
     """The lane with what `cut` took."""
     one = lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y, start, x.ndim - 2)
     paste = lambda state, new: state._map(one, new) if _in_place(state) else new
-    return jax.tree.map(paste, lane, piece, is_leaf=_is_state)
+    return cache.each(paste, lane, piece)
 
 
 def in_place(lane: Caches) -> bool:
     """Whether every token has slots of its own in every layer."""
-    return all(_in_place(state) for state in jax.tree.leaves(lane, is_leaf=_is_state))
+    return all(map(_in_place, cache.states(lane)))
 
 
 def _in_place(state: Any) -> bool:
     return isinstance(state, KVSlots) and not state.ring
-
-
-def _is_state(x: Any) -> bool:
-    return isinstance(x, State)
-
-
-def _each(f: Callable, caches: Caches) -> Caches:
-    return jax.tree.map(f, caches, is_leaf=_is_state)

@@ -29,7 +29,7 @@ from jaxlm.decode.sampling import Choice, Greedy, Sampler
 from jaxlm.decode.state import BUCKET, How
 from jaxlm.errors import UserError
 from jaxlm.models import LMConfig, logits
-from jaxlm.nn.state import KVSlots, Recurrent, State
+from jaxlm.nn.state import KVSlots, Recurrent
 
 
 @struct.dataclass
@@ -64,8 +64,7 @@ class Plan:
         """Whether a state takes the place of the one before it: then all rows keep as many tokens."""
         configs = [self.how.config, *([self.draft.config] if isinstance(self.draft, How) else [])]
         shapes = jax.eval_shape(lambda: [cache.empty(config, 1, 1, jnp.float32, False) for config in configs])
-        states = jax.tree.leaves(shapes, is_leaf=lambda x: isinstance(x, State))
-        return any(isinstance(state, Recurrent) for state in states)
+        return bool(_recurrent(shapes))
 
 
 def speculative(
@@ -187,6 +186,7 @@ def judged(
     """The state with what was accepted, the token behind it included, and how many these are of each row."""
     sampler, (B, T, V), k = plan.how.sampler, logits_BTV.shape, draft_Bk.shape[1]
     alive_B, done_B, own, found = ~state.done_B, state.done_B, state.sampler_state, []
+    in_step = plan.recurrent
     for i in range(T):
         logits_BV = logits_BTV[:, i]
         filtered_BV = sampler.filter(logits_BV, own)
@@ -210,7 +210,7 @@ def judged(
         stopped_B = functools.reduce(jnp.logical_or, [said_B == s for s in plan.how.stop], jnp.zeros(B, bool))
         done_B |= alive_B & (stopped_B | (state.chosen_B + i + 1 >= limit))
         alive_B &= accepted_B & ~done_B
-        if plan.recurrent:  # rows that go on keep as many tokens as each other
+        if in_step:  # rows that go on keep as many tokens as each other
             alive_B &= jnp.all(alive_B | done_B)
     said_BT, logprob_BT = (jnp.stack(x, 1) for x in zip(*found))
     n_B = jnp.sum(said_BT >= 0, 1)
@@ -241,9 +241,8 @@ def _read(how: How, params: Params, caches: Any, tokens_BT: Array, state: Specul
 def _kept(how: How, params: Params, caches: Any, new: Any, tokens_BT: Array, state: Speculation, n_B: Array) -> Any:
     """The caches after the first `n_B` of these tokens."""
     write = lambda old, new: _first(old, new, state.end_B, n_B) if isinstance(old, KVSlots) else old
-    is_state = lambda x: isinstance(x, State)
-    kept = jax.tree.map(write, caches, new, is_leaf=is_state)
-    if not any(isinstance(old, Recurrent) for old in jax.tree.leaves(caches, is_leaf=is_state)):
+    kept = cache.each(write, caches, new)
+    if not _recurrent(caches):
         return kept
     # Rows that are done read on, and nobody looks at them.
     n = jnp.max(n_B)
@@ -255,13 +254,12 @@ def _kept(how: How, params: Params, caches: Any, new: Any, tokens_BT: Array, sta
     states = jax.lax.switch(n, [alike(f) for f in again], caches)
     found = iter(states)
     replace = lambda old: dataclasses.replace(old, value=next(found)) if isinstance(old, Recurrent) else old
-    return jax.tree.map(replace, kept, is_leaf=is_state)
+    return cache.each(replace, kept)
 
 
 def _recurrent(states: Any) -> list[Any]:
     """The values of the recurrent ones, in order."""
-    leaves = jax.tree.leaves(states, is_leaf=lambda x: isinstance(x, State))
-    return [state.value for state in leaves if isinstance(state, Recurrent)]
+    return [state.value for state in cache.states(states) if isinstance(state, Recurrent)]
 
 
 def _first(old: KVSlots, new: KVSlots, end_B: Array, n_B: Array) -> KVSlots:

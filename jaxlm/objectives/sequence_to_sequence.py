@@ -1,6 +1,7 @@
 """Sequence to sequence: predict a target's tokens from the source and the target before them."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -62,3 +63,19 @@ class SequenceToSequence(Objective):
     @property
     def adds(self) -> bool:
         return self.label_smoothing > 0
+
+
+def of_text(
+    pairs_of: Callable[[Array, Array], dict[str, Array]],
+    model: ModelConfig,
+    params: Params,
+    batch: Batch,
+    key: Array | None,
+) -> tuple[Sums, dict[Any, tuple]]:
+    """The loss of the pairs that `pairs_of` makes of a text's rows and a key, in evaluation always the same one; rows
+    that the text does not fill do not count."""
+    cut, drop = (jax.random.key(0), None) if key is None else jax.random.split(key)
+    pairs = pairs_of(batch["tokens"], cut)
+    full_B1 = (batch["weights"].min(1, keepdims=True) > 0).astype(jnp.float32)
+    pairs["weights"] = jnp.broadcast_to(full_B1, pairs["labels"].shape)
+    return SequenceToSequence().loss(model, params, pairs, drop)

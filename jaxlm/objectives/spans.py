@@ -11,7 +11,7 @@ from jaxlm.axes import Array, Params
 from jaxlm.config_check import check
 from jaxlm.models import ModelConfig, Seq2SeqConfig
 from jaxlm.objectives.objective import Batch, Objective, Spec, Sums, tokens, unfit
-from jaxlm.objectives.sequence_to_sequence import SequenceToSequence
+from jaxlm.objectives.sequence_to_sequence import of_text
 from jaxlm.ops import spans
 
 
@@ -78,8 +78,4 @@ class SpanCorruption(Objective):
     def loss(
         self, model: ModelConfig, params: Params, batch: Batch, key: Array | None = None
     ) -> tuple[Sums, dict[Any, tuple]]:
-        cut, drop = (jax.random.key(0), None) if key is None else jax.random.split(key)
-        pairs = self.corrupt(batch["tokens"], cut)
-        full_B1 = (batch["weights"].min(1, keepdims=True) > 0).astype(jnp.float32)  # rows that the text fills
-        pairs["weights"] = jnp.broadcast_to(full_B1, pairs["labels"].shape)
-        return SequenceToSequence().loss(model, params, pairs, drop)
+        return of_text(self.corrupt, model, params, batch, key)

@@ -53,8 +53,12 @@ class LowRank(Leaf):
         v = w + self.scale * jnp.einsum(equation, self.a, self.b)
         if self.magnitude is None:
             return v
-        norm = jnp.sqrt(jnp.sum(jnp.square(v.astype(jnp.float32)), self.inputs, keepdims=True))
-        return v * (self.magnitude / jax.lax.stop_gradient(norm))
+        return v * (self.magnitude / jax.lax.stop_gradient(lengths(v, self.inputs)))
+
+
+def lengths(w: Array, inputs: tuple[int, ...]) -> Array:
+    """|w| of each output, over the dimensions `inputs`, which become 1; float32."""
+    return jnp.sqrt(jnp.sum(jnp.square(w.astype(jnp.float32)), inputs, keepdims=True))
 
 
 @struct.dataclass

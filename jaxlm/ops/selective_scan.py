@@ -11,6 +11,7 @@ from jax import lax
 from jaxlm import sharding
 from jaxlm.axes import Array
 from jaxlm.ops.recurrence import linear_scan, marks, over_chunks
+from jaxlm.ops.ssm import of_rows, with_skip
 
 CHUNK = 64  # positions at a time, whose states (B, CHUNK, F, Z) are held
 
@@ -48,13 +49,11 @@ def selective_scan(
     if segments_BT is not None:
         real_BT, fresh_BT = marks(segments_BT)
         delta_BTF = jnp.where(real_BT[..., None], delta_BTF, 0)
-    a_BFZ = jnp.broadcast_to(a_FZ.astype(jnp.float32)[None], (len(x_BTF), *a_FZ.shape))
-    a_BFZ = sharding.constrain(a_BFZ, "batch", "mlp", None)
+    a_BFZ = of_rows(a_FZ.astype(jnp.float32), len(x_BTF))
     if state_BFZ is None:
         state_BFZ = jnp.zeros_like(x_BTF[:, 0, :, None], jnp.float32) * jnp.zeros((1, *a_FZ.shape), jnp.float32)
     y_BTF, last_BFZ = over_chunks(_chunk, a_BFZ, state_BFZ, (x_BTF, delta_BTF, b_BTZ, c_BTZ), fresh_BT, chunk)
-    y_BTF += d_F.astype(jnp.float32)[None, None] * x_BTF.astype(jnp.float32)
-    return y_BTF.astype(x_BTF.dtype), last_BFZ
+    return with_skip(y_BTF, x_BTF, d_F), last_BFZ
 
 
 def selective_scan_step(

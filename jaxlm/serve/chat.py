@@ -14,15 +14,14 @@ from jaxlm.serve.completions import merged
 from jaxlm.serve.errors import bad
 from jaxlm.serve.parts import CALL, THINK, Delta, Parts
 from jaxlm.serve.state import Server
-from jaxlm.serve.writing import Ask, Piece, Writing, room
+from jaxlm.serve.writing import Ask, Piece, Request, Writing, room
 from jaxlm.text import encode_chat
+from jaxlm.text.chat.template import PLAIN
 
-# Of models that have none: what is said, line by line.
-PLAIN = "{% for message in messages %}{{ message.content }}{% if not loop.last %}\n{% endif %}{% endfor %}"
 MESSAGES = 4096
 
 
-class Chat:
+class Chat(Request):
     """One request. `whole` and `chunks` are its two kinds of answer."""
 
     def __init__(self, server: Server, body: asked.Body, compiled: Compiled | None = None):
@@ -47,18 +46,8 @@ class Chat:
         head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time())}
         self.head = {**head, "model": server.name}
         self.parts = [Parts(bool(tools), thinking, call) for _ in range(self.n)]
-        self.writings: list[Writing] = []
-        try:
-            for i in range(self.n):
-                until = None if call is None else _whole_call(call)
-                self.writings.append(Writing(server.engine, server.lm, ids, ask, ask.seed + i, until))
-        except BaseException:
-            self.cancel()
-            raise
-
-    def cancel(self) -> None:
-        for writing in self.writings:
-            writing.cancel()
+        until = lambda: None if call is None else _whole_call(call)
+        self.write(Writing(server.engine, server.lm, ids, ask, ask.seed + i, until()) for i in range(self.n))
 
     def _prompt(self, messages: list, tools: Any, forced: str | None, template: Any) -> tuple[list[int], str | None]:
         """The ids, and where a tool must be called the beginning of its call, which ends them."""
@@ -174,12 +163,12 @@ def _tools(body: asked.Body) -> tuple[list[dict[str, Any]] | None, str | None]:
 
 
 def _whole_call(call: str) -> Any:
-    """Whether a text that goes on with `call` is a whole call."""
+    """Tells of a text that goes on with `call`, pushed piece by piece, whether it is a whole call by now."""
+    parts = Parts(True, call=call)
 
     def whole(text: str) -> bool:
-        parts = Parts(True, call=call)
         parts.push(text)
-        return (parts.calls > 0 and parts._value is not None and parts._value.done) or parts._state != "call"
+        return parts.called
 
     return whole
 

@@ -11,13 +11,13 @@ from jaxlm.decode.constrained import Compiled
 from jaxlm.serve import asked
 from jaxlm.serve.errors import bad
 from jaxlm.serve.state import Server
-from jaxlm.serve.writing import Ask, Piece, Writing, room
+from jaxlm.serve.writing import Ask, Piece, Request, Writing, room
 from jaxlm.text import TextStream
 
 PROMPTS = 128  # of one request
 
 
-class Completion:
+class Completion(Request):
     """One request. `whole` and `chunks` are its two kinds of answer."""
 
     def __init__(self, server: Server, body: asked.Body, compiled: Compiled | None = None):
@@ -40,20 +40,12 @@ class Completion:
         news = [room(server.engine, len(prompt), wanted, 16) for prompt in self.prompts]
         head = {"id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion", "created": int(time.time())}
         self.head = {**head, "model": server.name}
-        self.writings: list[Writing] = []
-        try:
-            for p, (prompt, new) in enumerate(zip(self.prompts, news)):
-                ask = Ask(new, sampler, seed, stops, top, self.echo and self.told, compiled)
-                for i in range(self.best):
-                    one = Writing(server.engine, lm, prompt, ask, seed + p * self.best + i)
-                    self.writings.append(one)
-        except BaseException:
-            self.cancel()
-            raise
-
-    def cancel(self) -> None:
-        for writing in self.writings:
-            writing.cancel()
+        asks = [Ask(new, sampler, seed, stops, top, self.echo and self.told, compiled) for new in news]
+        self.write(
+            Writing(server.engine, lm, prompt, ask, seed + p * self.best + i)
+            for p, (prompt, ask) in enumerate(zip(self.prompts, asks))
+            for i in range(self.best)
+        )
 
     async def whole(self) -> dict[str, Any]:
         found = []

@@ -11,7 +11,7 @@ class Metrics:
     def __init__(self, server: Any):
         self.server, self._lock = server, threading.Lock()
         self._answers: Counter[tuple[str, int]] = Counter()
-        self._times = {"time_to_first_token": [0.0] * 3, "request_duration": [0.0] * 3}
+        self._times = {"time_to_first_token": [0.0, 0], "request_duration": [0.0, 0]}
         self._buckets = {name: Counter() for name in self._times}
 
     def answered(self, path: str, status: int) -> None:
@@ -45,7 +45,7 @@ class Metrics:
         with self._lock:
             answers = [(f'{{path="{path}",status="{status}"}}', n) for (path, status), n in self._answers.items()]
             tell("http_responses_total", "counter", *answers)
-            for name, (total, count, _) in self._times.items():
+            for name, (total, count) in self._times.items():
                 tell(f"{name}_seconds", "histogram")
                 prefix = f"jaxlm_{name}_seconds"
                 lines += [f'{prefix}_bucket{{le="{b:g}"}} {self._buckets[name][b]:g}' for b in BUCKETS]

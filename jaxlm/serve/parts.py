@@ -31,6 +31,11 @@ class Parts:
         self._value: Value | None = None
         self._thought = False  # whether reasoning has just ended
 
+    @property
+    def called(self) -> bool:
+        """Whether the call that the prompt began is whole, or was none."""
+        return (self._value is not None and self._value.done) or self._state != "call"
+
     def push(self, text: str, last: bool = False) -> list[Delta]:
         self._held += text
         found: list[Delta] = []

@@ -30,7 +30,7 @@ def server_of(
         return Server(name, lm, None, key, template, limits)
     if not isinstance(lm, LanguageModel):
         raise UserError(f"{name} is neither a language model nor an encoder: those are served")
-    config, layers = lm._prepared()
+    config, layers = lm.prepared()
     tokens = lm.tokenizer.V if lm.tokenizer else None
     made = Engine(config, layers, tokens=tokens, **engine)
     made.warm(told)

@@ -3,10 +3,10 @@
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
-from jaxlm.api.model import LanguageModel, _push, _stop_at, _unmarked
+from jaxlm.api.model import LanguageModel, push, stop_at, unmarked
 from jaxlm.decode import Engine, Finish, Full, Job, Sampler, Token
 from jaxlm.decode.constrained import Compiled
 from jaxlm.errors import UserError
@@ -39,21 +39,21 @@ class Ask:
 class Writing:
     """One text being written: iterate over its pieces, in the loop that made it; `cancel` when nobody reads on.
 
-    The text ends where `until` of all of it is true.
+    The text ends where `until`, which is given it piece by piece, is true.
     """
 
     def __init__(
         self, engine: Engine, lm: LanguageModel, prompt: Sequence[int], ask: Ask, seed: int, until: Any = None
     ):
         self.engine, self.lm, self.until = engine, lm, until
-        ids, self._stops, self._marks = lm._stops(list(ask.stops)) if lm.tokenizer else (_ids(ask.stops), [], {})
+        ids, self._stops, self._marks = lm.ended_by(list(ask.stops)) if lm.tokenizer else (_ids(ask.stops), [], {})
         self._ids = set(ids)
         if ask.compiled:
             checked(ask.compiled, ask.max_new_tokens)
         self._keep = max((len(stop) - 1 for stop in self._stops), default=0)
         self._loop, self._events = asyncio.get_running_loop(), asyncio.Queue()
         self._stream = TextStream(lm.tokenizer, skip_special=True) if lm.tokenizer else None
-        self._held, self._tokens, self._stopped, self._whole = "", [], False, ""
+        self._held, self._tokens, self._stopped, self._over = "", [], False, False
         if self._stream:
             self._stream.push(list(prompt))  # a space after it, or the rest of a character, belongs to what is written
         self.job = Job(
@@ -94,7 +94,7 @@ class Writing:
             self._tokens.append(token)
             if token.id not in self._ids:
                 self._held += self._text(token.id)
-        at = _stop_at(self._held, self._stops)
+        at = stop_at(self._held, self._stops)
         if at is not None:
             self._held, self._stopped = self._held[:at], True
             return True
@@ -102,14 +102,14 @@ class Writing:
         if ready > 0 or not self._stops:
             self._send(self._held[:ready] if self._stops else self._held)
             self._held = self._held[ready:] if self._stops else ""
-        return bool(self.until and self.until(self._whole))
+        return self._over
 
     def _text(self, i: int) -> str:
-        return _push(self._stream, [i], self._marks) if self._stream else ""
+        return push(self._stream, [i], self._marks) if self._stream else ""
 
     def _send(self, text: str, finish: str | None = None) -> None:
-        text = _unmarked(text)
-        self._whole += text if self.until else ""
+        text = unmarked(text)
+        self._over = bool(self.until and self.until(text))
         piece, self._tokens = Piece(text, self._tokens, finish), []
         self._put(piece)
 
@@ -118,13 +118,33 @@ class Writing:
             return self._put(ApiError(500, f"the engine failed: {job.error}"))
         if not self._stopped and self._stream:
             self._held += self._stream.flush()
-            at = _stop_at(self._held, self._stops)
+            at = stop_at(self._held, self._stops)
             self._held = self._held if at is None else self._held[:at]
         self._send(self._held, "length" if job.finish is Finish.LENGTH and not self._stopped else "stop")
 
     def _put(self, event: Any) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+
+
+class Request:
+    """What is asked for, as texts that are written beside each other."""
+
+    writings: list[Writing]
+
+    def write(self, writings: Iterable[Writing]) -> None:
+        """Begins them all, or where one is refused none."""
+        self.writings = []
+        try:
+            for writing in writings:
+                self.writings.append(writing)
+        except BaseException:
+            self.cancel()
+            raise
+
+    def cancel(self) -> None:
+        for writing in self.writings:
+            writing.cancel()
 
 
 def checked(compiled: Compiled, max_new_tokens: int) -> None:

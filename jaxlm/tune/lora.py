@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxlm.axes import Array, Params
 from jaxlm.config_check import check
-from jaxlm.ops.leaves import LowRank
+from jaxlm.ops.leaves import LowRank, lengths
 from jaxlm.optim import columns
 from jaxlm.sharding import Axes
 from jaxlm.trains import Trains, is_axes, pattern, spell
@@ -53,9 +53,7 @@ class LoRA(Trains):
             lead, ins, outs = (tuple(w.shape[i] for i in dimensions) for dimensions in _dimensions(a))
             bound = (w.size / jnp.array(lead + outs).prod()) ** -0.5
             down = jax.random.uniform(own, (*lead, *ins, self.rank), minval=-bound, maxval=bound)
-            length = (
-                jnp.sqrt(jnp.sum(jnp.square(w.astype(jnp.float32)), a.inputs, keepdims=True)) if self.dora else None
-            )
+            length = lengths(w, a.inputs) if self.dora else None
             base = stored(w, a, spell(path), self.base, double=self._double) if self.base else w
             return self._leaf(a, base, down, jnp.zeros((*lead, self.rank, *outs)), length)
 

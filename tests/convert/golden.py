@@ -44,12 +44,17 @@ def weights(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, np.ndarr
     return {name: one(name, shape) for name, shape in shapes.items()}
 
 
-def expected(name: str) -> dict[str, Any]:
-    """The entries of expected.npz; `tensors` as {name: shape}."""
-    with np.load(FOLDER / name / "expected.npz") as file:
+def entries(path: Path) -> dict[str, Any]:
+    """Those of a file of expected values; `tensors` as {name: shape}."""
+    with np.load(path) as file:
         found = {key: file[key] for key in file.files}
     found["tensors"] = {key: tuple(shape) for key, shape in json.loads(str(found["tensors"])).items()}
     return found
+
+
+def expected(name: str) -> dict[str, Any]:
+    """The entries of expected.npz."""
+    return entries(FOLDER / name / "expected.npz")
 
 
 def config(name: str) -> dict[str, Any]:
@@ -58,9 +63,13 @@ def config(name: str) -> dict[str, Any]:
 
 def write(folder: Path, name: str, dtype: Any = np.float32) -> Path:
     """A checkpoint of the golden model in `folder`, its weights in `dtype`."""
-    e = expected(name)
+    return checkpoint(folder, config(name), expected(name), dtype)
+
+
+def checkpoint(folder: Path, fields: dict[str, Any], e: dict[str, Any], dtype: Any = np.float32) -> Path:
+    """A checkpoint in `folder` with this config.json, of the tensors and the seed among the entries `e`."""
     tensors = {key: x.astype(dtype) for key, x in weights(e["tensors"], int(e["seed"])).items()}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config(name)))
+    (folder / "config.json").write_text(json.dumps(fields))
     save_file(tensors, folder / "model.safetensors")
     return folder

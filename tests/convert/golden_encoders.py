@@ -11,9 +11,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from safetensors.numpy import save_file
-
 from tests.convert import golden
 
 FOLDER = Path(__file__).resolve().parents[1] / "goldens_encoders"
@@ -31,16 +28,9 @@ def config(name: str) -> dict[str, Any]:
 
 def expected(name: str) -> dict[str, Any]:
     """The entries of the file; `tensors` as {name: shape}."""
-    with np.load(FOLDER / f"{name}.npz") as file:
-        found = {key: file[key] for key in file.files}
-    found["tensors"] = {key: tuple(shape) for key, shape in json.loads(str(found["tensors"])).items()}
-    return found
+    return golden.entries(FOLDER / f"{name}.npz")
 
 
 def write(folder: Path, name: str) -> Path:
     """A checkpoint of the golden model in `folder`."""
-    e = expected(name)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config(name)))
-    save_file(golden.weights(e["tensors"], int(e["seed"])), folder / "model.safetensors")
-    return folder
+    return golden.checkpoint(folder, config(name), expected(name))

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,13 +23,13 @@ from jaxlm.ops.leaves import Blocks
 DTYPES = {"F32": "F32", "F16": "F16", "BF16": "BF16"}  # of safetensors; blocks are read as F32
 
 
-def load(path: Path, dtype: str | None = None, say: Callable[[str], None] = lambda line: None, dense: bool = False):
+def load(file: GGUF, dtype: str | None = None, say: Callable[[str], None] = lambda line: None, dense: bool = False):
     """The model in a GGUF file as `convert.load` gives it: config, parameters, source.
 
     Matrices of blocks become `ops.leaves.Blocks` with the file's own bytes; with `dense`, float32 arrays. Raises
     UserError for an architecture or kind of blocks that is not known and for a file that does not hold its model.
     """
-    file = GGUF(path)
+    path = file.path
     known = architecture(file.metadata, str(path))
     divisors = np.asarray(file.read(FREQUENCIES)) if FREQUENCIES in file.tensors else None
     said = fields(file.metadata, file.tensors, divisors)

@@ -1,10 +1,13 @@
 """How peft's matrices lie in ours: those of one tensor of the base, which may be taken apart into several weights."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from jaxlm.axes import Params
 from jaxlm.convert.names import Rows, Tensor, Weight
 from jaxlm.errors import UserError
 from jaxlm.sharding import Axes
@@ -13,6 +16,16 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 KINDS = ("LORA", "IA3")
+
+
+def at(tree: Params, key: tuple[str, ...]) -> Any:
+    """What stands at `key` in a tree of parameters."""
+    return functools.reduce(lambda branch, name: branch[name], key, tree)
+
+
+def replaced(tree: Params, key: tuple[str, ...], value: Any) -> Params:
+    """`tree` with `value` at `key`; nothing that was given is changed."""
+    return {**tree, key[0]: replaced(tree[key[0]], key[1:], value) if len(key) > 1 else value}
 
 
 def input_dims(weight: Weight) -> tuple[int, ...]:

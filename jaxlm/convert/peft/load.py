@@ -17,10 +17,10 @@ from jaxlm.axes import Array, Params
 from jaxlm.convert.families import Source
 from jaxlm.convert.files import read_json
 from jaxlm.convert.names import Tensor, Weight, weights_of
-from jaxlm.convert.peft.layout import CONFIG, KINDS, PREFIX, WEIGHTS, input_dims, outputs, sides
+from jaxlm.convert.peft.layout import CONFIG, KINDS, PREFIX, WEIGHTS, at, input_dims, outputs, replaced, sides
 from jaxlm.errors import UserError, unknown
 from jaxlm.models import ModelConfig
-from jaxlm.ops.leaves import LowRank, Scaled, is_leaf
+from jaxlm.ops.leaves import LowRank, Scaled, is_leaf, lengths
 
 PART = re.compile(r"(.+)\.(lora_A|lora_B|lora_magnitude_vector|lora_embedding_A|lora_embedding_B|ia3_l)(\.weight)?")
 CHANGES = (
@@ -52,8 +52,8 @@ def load(folder: Path, config: ModelConfig, params: Params, source: Source) -> P
         if tied and tensor.weights[0].key == ("embed", "table"):
             raise UserError(f"{folder}: {name} is the head too in this base: untie it first")
         for weight, part in zip(tensor.weights, tensor.read(array)):
-            old = _at(params, weight.key)
-            params = _set(params, weight.key, old.at[tensor.index].set(jnp.asarray(part, old.dtype)))
+            old = at(params, weight.key)
+            params = replaced(params, weight.key, old.at[tensor.index].set(jnp.asarray(part, old.dtype)))
     found: dict[tuple[str, ...], list[tuple]] = defaultdict(list)
     for name, parts in modules.items():
         tensor = _find(f"{name}.weight", tensors, folder)
@@ -66,7 +66,7 @@ def load(folder: Path, config: ModelConfig, params: Params, source: Source) -> P
             _scaled(folder, name, tensor, tensors.get(f"{tensor.name.removesuffix('.weight')}.bias"), parts, found)
     make = _make_low_rank if kind == "LORA" else _make_scaled
     for key, entries in found.items():
-        params = _set(params, key, make(weights[key], _at(params, key), entries))
+        params = replaced(params, key, make(weights[key], at(params, key), entries))
     return params
 
 
@@ -173,20 +173,18 @@ def _make_low_rank(weight: Weight, w: Any, entries: list[tuple]) -> LowRank:
         b_all[index][: len(b)] = b * (own / scale)
     from_end = lambda dims: tuple(d - len(one) for d in dims)
     names = weight.axes.names
-    at = lambda dims: tuple(names[n + d] for d in dims)
+    named = lambda dims: tuple(names[n + d] for d in dims)
     magnitude = None
     if any(m is not None for *_, m in entries):
-        plain = w.dense() if is_leaf(w) else w
-        norm = jnp.sqrt(jnp.sum(jnp.square(plain.astype(jnp.float32)), from_end(ins), keepdims=True))
-        sizes = np.array(norm)
+        sizes = np.array(lengths(w.dense() if is_leaf(w) else w, from_end(ins)))
         for index, *_, m in entries:
             if m is not None:
                 sizes[index] = m
         magnitude = _place(sizes, tuple(None if i - n in ins else name for i, name in enumerate(names)))
     return LowRank(
         w,
-        _place(a_all, (*names[:n], *at(ins), None)),
-        _place(b_all, (*names[:n], None, *at(outs))),
+        _place(a_all, (*names[:n], *named(ins), None)),
+        _place(b_all, (*names[:n], None, *named(outs))),
         scale,
         from_end(ins),
         from_end(outs),
@@ -208,14 +206,3 @@ def _place(array: np.ndarray, names: tuple[str | None, ...]) -> Array:
     if mesh.empty:
         return jnp.asarray(array)
     return jax.device_put(array, jax.sharding.NamedSharding(mesh, sharding.spec(*names, mesh=mesh)))
-
-
-def _at(tree: Params, key: tuple[str, ...]) -> Any:
-    for name in key:
-        tree = tree[name]
-    return tree
-
-
-def _set(tree: Params, key: tuple[str, ...], value: Any) -> Params:
-    """`tree` with `value` at `key`; nothing that was given is changed."""
-    return {**tree, key[0]: _set(tree[key[0]], key[1:], value) if len(key) > 1 else value}

@@ -13,7 +13,7 @@ from safetensors.numpy import save as to_bytes
 from jaxlm.axes import Params
 from jaxlm.convert.families import Source
 from jaxlm.convert.names import Tensor, Weight, weights_of
-from jaxlm.convert.peft.layout import CONFIG, PREFIX, WEIGHTS, input_dims, joined
+from jaxlm.convert.peft.layout import CONFIG, PREFIX, WEIGHTS, at, input_dims, joined
 from jaxlm.errors import UserError
 from jaxlm.files import write_file
 from jaxlm.models import ModelConfig
@@ -28,13 +28,7 @@ def save(folder: Path, config: ModelConfig, params: Params, source: Source) -> N
     Layers without a change are left out. Raises UserError where no leaf is an adapter, where both kinds are, and where
     the folder cannot be written.
     """
-
-    def leaf(weight: Weight) -> Any:
-        tree: Any = params
-        for name in weight.key:
-            tree = tree[name]
-        return tree
-
+    leaf = lambda weight: at(params, weight.key)
     kinds = {type(leaf(weight)) for weight in weights_of(config)} & {LowRank, Scaled}
     if len(kinds) != 1:
         raise UserError(f"the model has {'adapters of two kinds' if kinds else 'no adapter'}: nothing is written")
@@ -60,8 +54,8 @@ def _low_rank(adapted: list[tuple[str, Tensor]], leaf: Callable) -> tuple[Arrays
         found = [leaf(weight) for weight in tensor.weights]
         if not all(isinstance(one, LowRank) for one in found):
             raise UserError(f"only a part of {name} has an adapter, which peft cannot say")
-        at = lambda array, index=tensor.index: np.asarray(array[index], np.float32)
-        down, ups = _shared([np.moveaxis(at(one.a), -1, 0) for one in found], [at(one.b) for one in found])
+        mine = lambda array, index=tensor.index: np.asarray(array[index], np.float32)
+        down, ups = _shared([np.moveaxis(mine(one.a), -1, 0) for one in found], [mine(one.b) for one in found])
         up = joined(tensor, [_up(b, weight) for b, weight in zip(ups, tensor.weights)])
         down = down.reshape(len(down), -1)
         used = np.any(down, 1)  # filled up to the rank of other layers
@@ -72,7 +66,7 @@ def _low_rank(adapted: list[tuple[str, Tensor]], leaf: Callable) -> tuple[Arrays
         first, last = (".lora_embedding_A", ".lora_embedding_B") if table else (".lora_A.weight", ".lora_B.weight")
         arrays |= {name + first: down, name + last: up}
         if found[0].magnitude is not None:
-            sizes = joined(tensor, [at(one.magnitude) for one in found])
+            sizes = joined(tensor, [mine(one.magnitude) for one in found])
             arrays[f"{name}.lora_magnitude_vector"] = sizes[:, 0]
             dora.add(name)
         transposed.add(getattr(tensor.rule, "transposed", False))

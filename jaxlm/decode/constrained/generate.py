@@ -15,11 +15,11 @@ from jaxlm.decode.constrained.matching import packed
 from jaxlm.decode.forced import Allowed
 from jaxlm.decode.generate import decode
 from jaxlm.decode.per_row import PerRow, Rows
-from jaxlm.decode.prefill import _fresh, first_pass, ready, widened
+from jaxlm.decode.prefill import first_pass, fresh, ready, widened
 from jaxlm.decode.sampling import Chain, Greedy, Sampler, checked
 from jaxlm.decode.state import DecodeState, results
 
-_begin = functools.partial(jax.jit, static_argnums=0)(_fresh)
+_begin = functools.partial(jax.jit, static_argnums=0)(fresh)
 
 
 def allow(sampler: Sampler, state: Any, words_BW: np.ndarray | Array) -> Any:

@@ -10,6 +10,8 @@ import numpy as np
 from jaxlm.errors import UserError, unknown
 
 _TEMPLATES = Path(__file__).parent / "templates"
+# Of models that have no template: what is said, line by line.
+PLAIN = "{% for message in messages %}{{ message.content }}{% if not loop.last %}\n{% endif %}{% endfor %}"
 _MESSAGE = 256  # bytes that a message takes beside its text
 _NAMES = ("reasoning_content", "thinking", "reasoning")  # of the assistant's reasoning
 _REASONING = frozenset(_NAMES)
