@@ -117,9 +117,9 @@ class ConversationDataset:
 
     def train_batches(self, batch: int, rows: Sequence[int] | None = None) -> "TrainBatches":
         """Endless: every epoch has each row once, in a new order."""
-        from jaxlm.data.loader import TrainBatches, grain
+        from jaxlm.data.loader import TrainBatches, shuffled  # imports grain
 
-        stream = grain.MapDataset.source(self.rows).seed(self.config.seed).shuffle().repeat()
+        stream = shuffled(self.rows, self.config.seed)
         return TrainBatches(stream, batch, rows_of(batch, rows), self.fingerprint)
 
     def heldout_rows(self, tokens: int = 0) -> "ConversationRows":

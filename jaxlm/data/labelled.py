@@ -8,7 +8,7 @@ import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -60,22 +60,33 @@ class LabelledTexts(Data):
     seed: int = 0
     cache: str | None = None
 
+    unit: ClassVar[str] = "text"
+
     def __post_init__(self) -> None:
         check(self, T=">= 3", seed=">= 0", holdout="(0, 1)")
         if not self.path or not self.labels:
             raise UserError("labelled texts need a path and the names of their labels")
 
     def prepare(self, progress: Any = None) -> "LabelledDataset":
-        train = list(examples(self, self.path))
+        train = list(self.examples(self.path))
         if self.heldout:
-            heldout = list(examples(self, self.heldout))
+            heldout = list(self.examples(self.heldout))
         else:
             held = lambda example: hash_fraction(example[0]) < self.holdout
             train, heldout = [x for x in train if not held(x)], [x for x in train if held(x)]
         for name, rows in ((self.path, train), (self.heldout or self.path, heldout)):
             if not rows:
-                raise UserError(f"{name}: no text is left to train and to evaluate on")
-        return LabelledDataset(self, self._tokenizer([text for text, _ in train]), train, heldout)
+                raise UserError(f"{name}: no {self.unit} is left to train and to evaluate on")
+        return self.made()(self, self._tokenizer([text for text, _ in train]), train, heldout)
+
+    def examples(self, path: str) -> Iterator[Any]:
+        """The texts of a file with their labels."""
+        return examples(self, path)
+
+    @staticmethod
+    def made() -> type["LabelledDataset"]:
+        """What `prepare` gives."""
+        return LabelledDataset
 
     def _tokenizer(self, texts: list[str]) -> Tokenizer:
         """One to be trained sees the texts to train on, and is cached."""
@@ -175,9 +186,9 @@ class LabelledDataset:
 
     def train_batches(self, batch: int, rows: Sequence[int] | None = None) -> "TrainBatches":
         """Endless: every epoch has each text once, in a new order."""
-        from jaxlm.data.loader import TrainBatches, grain
+        from jaxlm.data.loader import TrainBatches, shuffled  # imports grain
 
-        stream = grain.MapDataset.source(self.rows(self.train)).seed(self.config.seed).shuffle().repeat()
+        stream = shuffled(self.rows(self.train), self.config.seed)
         return TrainBatches(stream, batch, rows_of(batch, rows), self.fingerprint)
 
     def heldout_rows(self, tokens: int = 0) -> "LabelledRows":
@@ -196,7 +207,7 @@ class LabelledDataset:
         )
 
     def table(self, scores: Mapping[str, float], tokens: int = 0) -> str:
-        counts = np.bincount([label for _, label in self.heldout], minlength=1)
+        counts = np.bincount([label for _, given in self.heldout for label in np.atleast_1d(given)], minlength=1)
         return f"held out: {spell(scores)} (the commonest label has {counts.max() / counts.sum():.4f})"
 
 

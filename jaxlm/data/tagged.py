@@ -1,15 +1,13 @@
 """Texts whose words have labels, such as kinds of names: files of one word and its label a line."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from jaxlm.data.labelled import LabelledDataset, LabelledRows, LabelledTexts, no_label, read_text
-from jaxlm.data.measures import spell
 from jaxlm.data.pack import Batch
-from jaxlm.data.tokenize import hash_fraction
 from jaxlm.errors import UserError
 from jaxlm.paths import expand
 from jaxlm.text import Tokenizer
@@ -24,17 +22,14 @@ class TaggedWords(LabelledTexts):
     arXiv:1810.04805); words are joined by spaces. `text` and `label` are not used.
     """
 
-    def prepare(self, progress: Any = None) -> "TaggedDataset":
-        train = list(sentences(self, self.path))
-        if self.heldout:
-            heldout = list(sentences(self, self.heldout))
-        else:
-            held = lambda example: hash_fraction(example[0]) < self.holdout
-            train, heldout = [x for x in train if not held(x)], [x for x in train if held(x)]
-        for name, rows in ((self.path, train), (self.heldout or self.path, heldout)):
-            if not rows:
-                raise UserError(f"{name}: no sentence is left to train and to evaluate on")
-        return TaggedDataset(self, self._tokenizer([text for text, _ in train]), train, heldout)
+    unit = "sentence"
+
+    def examples(self, path: str) -> Iterator[Any]:
+        return sentences(self, path)
+
+    @staticmethod
+    def made() -> type[LabelledDataset]:
+        return TaggedDataset
 
 
 def sentences(config: TaggedWords, path: str) -> Iterator[Any]:
@@ -59,10 +54,6 @@ def sentences(config: TaggedWords, path: str) -> Iterator[Any]:
 class TaggedDataset(LabelledDataset):
     def rows(self, examples: list[Any]) -> "TaggedRows":
         return TaggedRows(self.tokenizer, self.config.T, examples)
-
-    def table(self, scores: Mapping[str, float], tokens: int = 0) -> str:
-        counts = np.bincount([label for _, labels in self.heldout for label in np.atleast_1d(labels)], minlength=1)
-        return f"held out: {spell(scores)} (the commonest label has {counts.max() / counts.sum():.4f})"
 
 
 class TaggedRows(LabelledRows):

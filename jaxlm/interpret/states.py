@@ -123,8 +123,6 @@ def _place(config: LMConfig, layer: int, kinds: tuple[type, ...], name: str) -> 
 
 def _lengths(caches: Any) -> list[Array]:
     """Of the largest array of each recurrent state, (B,)."""
-    states = [
-        x for x in jax.tree.leaves(caches, is_leaf=lambda x: isinstance(x, Recurrent)) if isinstance(x, Recurrent)
-    ]
+    states = [state for state in cache.states(caches) if isinstance(state, Recurrent)]
     largest = [max(jax.tree.leaves(state.value), key=lambda x: x.size) for state in states]
     return [jnp.linalg.norm(jnp.abs(x).reshape(len(x), -1), axis=1) for x in largest]
