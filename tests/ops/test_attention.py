@@ -180,6 +180,6 @@ def test_one_query_of_one_key_head_on_tpus(monkeypatch):
     f = lambda q: attention_with_past(q, *new, *past, mask[:, 5:, :5], mask[:, 5:, 5:], **options)
     expected = f(q[:, 5:])
     monkeypatch.setattr(sharding, "platform", lambda: "tpu")
-    np.testing.assert_allclose(f(q[:, 5:]), expected, rtol=1e-6)
+    np.testing.assert_allclose(f(q[:, 5:]), expected, rtol=1e-5, atol=1e-6)
     rows = [v.aval.shape[3:] for eqn in jax.make_jaxpr(f)(q[:, 5:]).eqns for v in eqn.outvars if v.aval.ndim == 5]
     assert (2, case.arrays()[0].shape[-1]) in rows
