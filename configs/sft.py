@@ -8,6 +8,7 @@ from jaxlm import config as saved
 from jaxlm import convert
 from jaxlm.convert.files import CONFIG, is_model, read_json
 from jaxlm.data import Conversations, TokenizerConfig
+from jaxlm.errors import UserError
 from jaxlm.models import LMConfig
 from jaxlm.nn import AttentionConfig, BlockConfig, LayersConfig, MLPConfig
 from jaxlm.optim import OptimizerConfig
@@ -52,6 +53,8 @@ def sft(start: str = "", lora: int = 0) -> RunConfig:
 
 
 def _model(folder: Path) -> Any:
+    if not folder.is_dir():
+        raise UserError(f"start={folder} is no folder: name a model in Hugging Face's layout, a run or a checkpoint")
     if is_model(folder):
         model = convert.lm_config(read_json(folder / CONFIG), str(folder / CONFIG))
     else:

@@ -161,7 +161,7 @@ def named(model_type: str) -> tuple[str, Architecture]:
     """The name in files, and the architecture, of a config.json's model_type. Raises UserError where there is none."""
     found = {known.model_type: (name, known) for name, known in ARCHITECTURES.items() if "{e}" not in str(known.layer)}
     if model_type not in found:
-        raise UserError(f"no GGUF is written of a {model_type}: {', '.join(found)} are")
+        raise UserError(f"no GGUF is written of the model type {model_type}: {', '.join(found)} are")
     return found[model_type]
 
 
