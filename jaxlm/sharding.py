@@ -212,6 +212,8 @@ def replicated(x: Array, axis: int) -> Array:
 def einsum(equation: str, x: Array, w: Array, *, out: Sequence[str | None] | None = None, dtype: Any = None) -> Array:
     """`jnp.einsum` of activations and a weight, such as "btd,dhk->bthk": the letters summed over end x and begin or
     end w. `out` names the result's logical axes, needed only where a divided axis is summed away."""
+    if hasattr(w, "product"):  # each row of x has a weight of its own, see ops.leaves.LowRanks
+        return w.product(equation, x, out, dtype)  # pyright: ignore
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return _product(equation, x, w, dtype)
@@ -290,8 +292,7 @@ def out_sharding(*names: str | None) -> PartitionSpec | None:
 
 def _partial(over: str, out: Sequence[str | None]) -> PartitionSpec | None:
     """The spec of a sum still to be taken over the mesh axes of `over`; only explicit axes can say so."""
-    where = out_sharding(*out)
-    if where is None:
+    if (where := out_sharding(*out)) is None:
         return None
     return PartitionSpec(*where, unreduced=frozenset(divided(over))) if compat.leaves_unreduced() else where
 

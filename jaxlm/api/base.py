@@ -56,9 +56,13 @@ class Loaded:
         """The same model with every adapter multiplied out, in the base's dtypes; a quantised base is made dense first.
 
         w + (alpha / rank) a b
+
+        Raises UserError where several stand side by side.
         """
 
         def one(x: Any) -> Any:
+            if leaves.several(x):
+                raise UserError("adapters that stand side by side are not merged: load the base with one of them")
             if not isinstance(x, leaves.LowRank | leaves.Scaled):
                 return x
             return x.dense() if leaves.is_leaf(x.w) else x.dense().astype(x.w.dtype)

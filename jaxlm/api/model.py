@@ -17,7 +17,7 @@ import numpy as np
 from jaxlm import arguments, convert, models
 from jaxlm import decode as decoding
 from jaxlm.api import embeddings
-from jaxlm.api.base import Loaded
+from jaxlm.api.adapters import Adaptable, Adapter
 from jaxlm.axes import Array, Params
 from jaxlm.convert import gguf
 from jaxlm.decode import Constraint, DecodeState, Draft, Greedy, Lookup, Sampler
@@ -56,7 +56,7 @@ def written(
     return Generated(tokens, logprobs, None, scores_BA[:, 0], (tokens_BAT, scores_BA))
 
 
-class LanguageModel(Loaded):
+class LanguageModel(Adaptable):
     """A Flax module, its parameters, its config and its tokenizer (or None). Made by `load`.
 
     `source` tells how to write a model that came in Hugging Face's layout as it was, `stops` are the ids that end a
@@ -84,12 +84,21 @@ class LanguageModel(Loaded):
         values = gguf_values(self.tokenizer, str(path)) if self.tokenizer else {}
         gguf.save(expand(path), self.config, self.params, self._source(), values, kind, say)
 
-    def logits(self, tokens_BT: Any, mask_BT: Any = None, params: Params | None = None) -> Array:
+    def logits(
+        self, tokens_BT: Any, mask_BT: Any = None, params: Params | None = None, adapter: Adapter = None
+    ) -> Array:
         """float32 (B, T, V). Rows may be padded on the left: `mask_BT` is 1 on real tokens. Differentiable in `params`
-        (any tree like `self.params`). Raises UserError for ids outside the vocabulary."""
-        return _logits(self.model, *self._inputs(tokens_BT, mask_BT, params))
+        (any tree like `self.params`). `adapter` is a name of `add_adapter`, or one for each row. Raises UserError for
+        ids outside the vocabulary."""
+        return _logits(self.model, *self._inputs(tokens_BT, mask_BT, params, adapter))
 
-    def logprobs(self, texts: str | Sequence[str] | Any, mask_BT: Any = None, params: Params | None = None) -> Array:
+    def logprobs(
+        self,
+        texts: str | Sequence[str] | Any,
+        mask_BT: Any = None,
+        params: Params | None = None,
+        adapter: Adapter = None,
+    ) -> Array:
         """The log probability of each next token, float32 (B, T - 1), without ever holding (B, T, V).
 
             logprobs[b, t] = log softmax(logits[b, t])[tokens[b, t + 1]]
@@ -102,14 +111,15 @@ class LanguageModel(Loaded):
         """
         if _are_texts(texts):
             texts, mask_BT = self._prompts(texts, mask_BT)
-        return _logprobs(self.model, *self._inputs(texts, mask_BT, params))
+        return _logprobs(self.model, *self._inputs(texts, mask_BT, params, adapter))
 
-    def _inputs(self, tokens_BT: Any, mask_BT: Any, params: Params | None) -> tuple[Any, ...]:
+    def _inputs(self, tokens_BT: Any, mask_BT: Any, params: Params | None, adapter: Adapter) -> tuple[Any, ...]:
         """Parameters, tokens, positions and segments of a forward pass; the last two are None without a mask."""
         params = self.params if params is None else self._alike(params, "params")
         if not isinstance(tokens_BT, jax.core.Tracer):
             tokens_BT = decoding.check_tokens(tokens_BT, self.config.V)
         tokens_BT = jnp.asarray(tokens_BT, jnp.int32)
+        params = self._adapted(params, adapter, len(tokens_BT))
         if mask_BT is None:
             return params, tokens_BT, None, None
         if not isinstance(mask_BT, jax.core.Tracer):
@@ -127,6 +137,7 @@ class LanguageModel(Loaded):
         mask_BT: Any = None,
         constraint: Constraint | None = None,
         draft: "Lookup | Draft | LanguageModel | None" = None,
+        adapter: Adapter = None,
     ) -> Generated:
         """Continues texts, or a (B, T) array of tokens, which `mask_BT` may show to be padded on the left.
 
@@ -136,15 +147,16 @@ class LanguageModel(Loaded):
         token that the tokenizer would put there, as `chat_text` makes it, is read as `encode_chat` reads it. With a
         `constraint`, such as jaxlm.JsonSchema(schema), new texts are what that allows, and end within `max_new_tokens`.
         With a `draft`, jaxlm.Lookup() or a smaller model of its tokens, fewer passes find the same (greedy), or what
-        is distributed alike (sampled): see `decode.speculative`. Raises UserError for what cannot be decoded.
+        is distributed alike (sampled): see `decode.speculative`. `adapter` is a name of `add_adapter`, or one for each
+        row. Raises UserError for what cannot be decoded.
         """
         tokens_BT, mask_BT = self._prompts(prompts, mask_BT)
         ids, stops, marks = self.ended_by(stop)
         if constraint is not None:
             if draft is not None:
                 raise UserError("a constraint is not followed by a draft: leave one of them out")
-            return self._constrained(constraint, stop, tokens_BT, mask_BT, max_new_tokens, sampler, key)
-        config, layers = self.prepared()
+            return self._constrained(constraint, stop, tokens_BT, mask_BT, max_new_tokens, sampler, key, adapter)
+        config, layers = self._prepared_with(adapter, len(tokens_BT))
         how = {"max_new_tokens": max_new_tokens, "sampler": self._within(sampler), "stop": ids}
         if draft is None:
             found = written(config, layers, tokens_BT, key, mask_BT=mask_BT, **how)
@@ -164,7 +176,15 @@ class LanguageModel(Loaded):
         return dataclasses.replace(found, texts=texts)
 
     def _constrained(
-        self, constraint: Constraint, stop: Any, tokens_BT: Any, mask_BT: Any, new: int, sampler: Sampler, key: Any
+        self,
+        constraint: Constraint,
+        stop: Any,
+        tokens_BT: Any,
+        mask_BT: Any,
+        new: int,
+        sampler: Sampler,
+        key: Any,
+        adapter: Adapter,
     ) -> Generated:
         if not isinstance(constraint, Constraint):
             raise UserError(
@@ -176,7 +196,9 @@ class LanguageModel(Loaded):
             raise UserError("beam search does not follow a constraint: use another sampler")
         compiled = constraint.compile(tokenizer := self._needed_tokenizer())
         how = {"mask_BT": mask_BT, "max_new_tokens": new, "sampler": sampler, "key": key}
-        tokens, logprobs = decoding.constrained(*self.prepared(), tokens_BT, compiled, **how)
+        tokens, logprobs = decoding.constrained(
+            *self._prepared_with(adapter, len(tokens_BT)), tokens_BT, compiled, **how
+        )
         ends = {-1, *compiled.stops, *tokenizer.specials}
         texts = [b"".join(tokenizer.pieces[i] for i in row if i not in ends) for row in tokens.tolist()]
         return Generated(tokens, logprobs, [text.decode("utf-8", "replace") for text in texts])
@@ -188,6 +210,7 @@ class LanguageModel(Loaded):
         sampler: Sampler = Greedy(),
         key: Array | None = None,
         stop: str | int | Sequence[str | int] | None = None,
+        adapter: str | None = None,
     ) -> Iterator[str]:
         """The text of `generate(prompt, ...)`, in pieces as it is decoded; never half a character.
 
@@ -195,7 +218,7 @@ class LanguageModel(Loaded):
         """
         tokenizer, (ids, stops, marks) = self._needed_tokenizer(), self.ended_by(stop)
         tokens_BT, mask_BT = self._prompts(arguments.text(prompt, "the prompt of a stream"), None)
-        config, layers = self.prepared()
+        config, layers = self._prepared_with(adapter, 1)
         sampler = self._within(sampler)
         state, how = decoding.prefill(config, layers, tokens_BT, mask_BT, max_new_tokens, sampler, key, ids)
         max_new_tokens = int(max_new_tokens)  # whole, now that it is checked
@@ -253,6 +276,11 @@ class LanguageModel(Loaded):
         if self._layers is None or self._layers[0] is not self.params:
             self._layers = self.params, decoding.prepare(self.config, self.params)
         return self._layers[1]
+
+    def _prepared_with(self, adapter: Adapter, B: int) -> tuple[models.LMConfig, Params]:
+        """`prepared`, for rows of these adapters."""
+        config, layers = self.prepared()
+        return config, self._adapted(layers, adapter, B)
 
     def _within(self, sampler: Sampler) -> Sampler:
         """The sampler kept from ids that the tokenizer has not."""

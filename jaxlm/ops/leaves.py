@@ -6,6 +6,7 @@ of a leaf together.
 """
 
 import abc
+import dataclasses
 import math
 import string
 from typing import Any
@@ -14,8 +15,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jaxlm import sharding
 from jaxlm.axes import Array
-from jaxlm.ops import blocks, codes
+from jaxlm.ops import blocks, codes, per_row
 
 
 class Leaf(abc.ABC):
@@ -59,6 +61,61 @@ class LowRank(Leaf):
 def lengths(w: Array, inputs: tuple[int, ...]) -> Array:
     """|w| of each output, over the dimensions `inputs`, which become 1; float32."""
     return jnp.sqrt(jnp.sum(jnp.square(w.astype(jnp.float32)), inputs, keepdims=True))
+
+
+@struct.dataclass
+class LowRanks(Leaf):
+    """N low-rank changes of one weight side by side, of which every row of a batch has one (Sheng et al. 2023,
+    arXiv:2311.03285):
+
+        y_b = f_i (x_b w + (x_b a_i) b_i)    i = rows[b]
+
+    a is (..., N, *inputs, r), b (..., N, r, *outputs) with the scale in it; f (..., N, *outputs) belongs to DoRA. The
+    change of a row is never multiplied out. Until `rows` are there (see `chosen`) the weight is w.
+    """
+
+    w: Any
+    a: Array
+    b: Array
+    inputs: tuple[int, ...] = struct.field(pytree_node=False)  # dimensions of w, counted from its end
+    outputs: tuple[int, ...] = struct.field(pytree_node=False)
+    factor: Any = None
+    rows: Any = None  # (..., B) int32
+
+    def dense(self) -> Any:
+        """w, or what only `sharding.einsum` can multiply with."""
+        w = self.w.dense() if isinstance(self.w, Leaf) else self.w
+        return w if self.rows is None else dataclasses.replace(self, w=w)
+
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """The sizes of the leading axes, of layers."""
+        return self.a.shape[: -len(self.inputs) - 2]
+
+    def astype(self, dtype: Any) -> "LowRanks":
+        return dataclasses.replace(self, w=self.w.astype(dtype))
+
+    def product(self, equation: str, x: Array, out: Any, dtype: Any) -> Array:
+        """`sharding.einsum(equation, x, self)`; rows that stand several times, as those of beams, stand together."""
+        y = sharding.einsum(equation, x, self.w, out=out, dtype=dtype)
+        rows_B = jnp.repeat(self.rows, len(x) // len(self.rows), total_repeat_length=len(x))
+        names = equation.partition("->")[0].split(",")[1]
+        ins, outs = ("".join(names[i] for i in dims) for dims in (self.inputs, self.outputs))
+        return per_row.changed(equation, x, y, rows_B, ins, outs, self.a, self.b, self.factor)
+
+
+def chosen(params: Any, rows_B: Array) -> Any:
+    """Parameters whose `LowRanks` change row b by their change `rows_B[b]`."""
+
+    def one(x: Any) -> Any:
+        return dataclasses.replace(x, rows=jnp.broadcast_to(rows_B, (*x.lead, len(rows_B)))) if several(x) else x
+
+    return jax.tree.map(one, params, is_leaf=is_leaf)
+
+
+def several(x: Any) -> bool:
+    """Whether it is a leaf of several changes."""
+    return isinstance(x, LowRanks)
 
 
 @struct.dataclass
