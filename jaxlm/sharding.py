@@ -165,8 +165,7 @@ def spec(*names: str | None, mesh: Any = None) -> PartitionSpec:
     mesh = jax.sharding.get_abstract_mesh() if mesh is None else mesh
 
     def one(name: str | None) -> str | tuple[str, ...] | None:
-        axes = divided(name, mesh)
-        return axes[0] if len(axes) == 1 else axes or None
+        return axes[0] if len(axes := divided(name, mesh)) == 1 else axes or None
 
     return PartitionSpec(*map(one, names))
 
