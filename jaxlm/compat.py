@@ -159,3 +159,11 @@ def allow_absent_tpus() -> None:
         raise jax.errors.JaxRuntimeError("UNIMPLEMENTED: a described device has no client")
 
     _jax.CompileOnlyPyClient.get_default_layout = get_default_layout
+
+
+def bind(eqn: Any, inputs: list[Any]) -> list[Any]:
+    """The results of an equation of a jaxpr. From jax 0.10 on its functions are among its parameters."""
+    made = eqn.primitive.get_bind_params(eqn.params)
+    functions, how = made if isinstance(made, tuple) else ((), made)
+    found = eqn.primitive.bind(*functions, *inputs, **how)
+    return found if eqn.primitive.multiple_results else [found]

@@ -211,7 +211,7 @@ def replicated(x: Array, axis: int) -> Array:
 def einsum(equation: str, x: Array, w: Array, *, out: Sequence[str | None] | None = None, dtype: Any = None) -> Array:
     """`jnp.einsum` of activations and a weight, such as "btd,dhk->bthk": the letters summed over end x and begin or
     end w. `out` names the result's logical axes, needed only where a divided axis is summed away."""
-    if hasattr(w, "product"):  # each row of x has a weight of its own, see ops.leaves.LowRanks
+    if hasattr(w, "product"):  # a leaf that multiplies itself, see ops.leaves
         return w.product(equation, x, out, dtype)  # pyright: ignore
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
@@ -357,7 +357,7 @@ def weight(
 ) -> Array:
     """A float32 parameter of `module`, annotated with its logical axes; dense, if it is stored as a leaf."""
     if hasattr(stored := module.get_variable("params", name), "dense"):
-        return stored.dense()  # pyright: ignore
+        return stored.read()  # pyright: ignore
     boxed: Any = lambda key: Named(init(key, shape, jnp.float32), Axes(names, inputs, active))
     return module.param(name, boxed)  # unboxed by flax
 

@@ -16,7 +16,10 @@ from jaxlm.models import ModelConfig
 from jaxlm.ops import leaves
 from jaxlm.paths import expand
 from jaxlm.text import Tokenizer
-from jaxlm.tune.quantize import quantize
+from jaxlm.tune.calibrate import table
+from jaxlm.tune.methods import METHODS, calibrated
+from jaxlm.tune.quantize import check, quantize
+from jaxlm.tune.texts import batches
 
 
 class Loaded:
@@ -46,11 +49,12 @@ class Loaded:
         max_shard_size: int | str = "5GB",
         dtype: str | None = None,
         say: Callable[[str], None] = lambda line: None,
+        packed: bool = False,
     ) -> None:
-        """Write the model in Hugging Face's layout, which `load` and other libraries open; see `convert.save`."""
-        folder = expand(folder)
-        params = leaves.dense(self.params)
-        convert.save(folder, self.config, params, self._source(), self.tokenizer, max_shard_size, dtype, say)
+        """Write the model in Hugging Face's layout, which `load` and other libraries open; see `convert.save`. int4 and
+        int8 matrices are made dense, or with `packed` written as they are, in GPTQ's layout."""
+        folder, source = expand(folder), self._source()
+        convert.save(folder, self.config, self.params, source, self.tokenizer, max_shard_size, dtype, say, packed)
 
     def merge(self) -> Self:
         """The same model with every adapter multiplied out, in the base's dtypes; a quantised base is made dense first.
@@ -69,10 +73,35 @@ class Loaded:
 
         return self._with(jax.jit(lambda params: jax.tree.map(one, params, is_leaf=leaves.is_leaf))(self.params))
 
-    def quantize(self, kind: str = "int8", group: int | None = None, double: bool = False) -> Self:
-        """The same model with the matrices of its layers in fewer bits, see `tune.quantize`."""
-        make = lambda params: quantize(self.config, params, kind, group, double)
-        return self._with(jax.jit(make)(self.params))
+    def quantize(
+        self,
+        kind: str = "int8",
+        group: int | None = None,
+        double: bool = False,
+        calibration: Any = None,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> Self:
+        """The same model with the matrices of its layers in fewer bits: rounded to the nearest, see `tune.quantize`, or
+        by a method that reads texts, "gptq4", "gptq8", "awq4" or "smoothquant", see `tune.calibrated`.
+
+        Such `calibration` is the path of a text file, texts, tokens (rows, positions), or batches of a dataset; `say`
+        gets the errors by layer, beside those of rounding. Raises UserError as they do, for calibration that a kind
+        does not read, and for none where it does.
+        """
+        if kind not in METHODS:
+            check(kind)
+            if calibration is not None:
+                raise UserError(f"{kind} rounds to the nearest and reads no calibration: {', '.join(METHODS)} do")
+            make = lambda params: quantize(self.config, params, kind, group, double)
+            return self._with(jax.jit(make)(self.params))
+        if calibration is None or double:
+            raise UserError(
+                f"{kind} " + ("has plain scales: leave double out" if double else "needs calibration texts")
+            )
+        texts = batches(calibration, self.tokenizer, self.config.V)
+        params, rows = calibrated(self.config, self.params, kind, texts, group, say)
+        say(table(rows))
+        return self._with(params)
 
     def save_adapter(self, folder: str | Path) -> None:
         """Write the adapter alone in peft's layout, see `convert.peft`. Raises UserError where the model has none."""

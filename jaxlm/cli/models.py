@@ -6,7 +6,7 @@ from typing import Any
 import jaxlm
 from jaxlm import config_call
 from jaxlm.cli.verb import Args, Parser, Verb, natural, read_text
-from jaxlm.errors import UserError
+from jaxlm.errors import UserError, unknown
 from jaxlm.paths import expand
 
 # train, configs ------------------------------------------------------------------------------------------------
@@ -183,10 +183,18 @@ def _sampler(args: Args) -> Any:
 # convert -------------------------------------------------------------------------------------------------------------
 
 
+PACKED = ("int4", "int8", "gptq4", "gptq8")
+
+
 def _convert_arguments(parser: Parser) -> None:
     parser.add_argument("source", metavar="SRC", help="a run, a checkpoint, a folder in Hugging Face's layout, a .gguf")
     parser.add_argument("target", metavar="DST", help="the folder to write, in Hugging Face's layout, or a .gguf")
-    parser.add_argument("--quantize", metavar="KIND", help="of a .gguf: F32, F16 (the default), Q8_0, Q4_0")
+    parser.add_argument(
+        "--quantize",
+        metavar="KIND",
+        help="of a .gguf: F32, F16 (the default), Q8_0, Q4_0; of a folder, in GPTQ's layout: int4, int8, gptq4, gptq8",
+    )
+    parser.add_argument("--calibration", metavar="FILE", help="the text that gptq4 and gptq8 read")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: as they are stored")
     parser.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="of one file of weights; default: 5GB")
     _adapter_argument(parser)
@@ -194,13 +202,18 @@ def _convert_arguments(parser: Parser) -> None:
 
 
 def convert(args: Args) -> None:
-    gguf = args.target.endswith(".gguf")
-    if args.quantize and not gguf:
-        raise UserError(f"--quantize is of .gguf files, and {args.target} is a folder of plain weights")
+    gguf, kind = args.target.endswith(".gguf"), args.quantize
+    reads = kind in ("gptq4", "gptq8") and not gguf
+    if kind and not gguf and kind not in PACKED:
+        raise unknown("--quantize of a folder", kind, PACKED)
+    if reads != (args.calibration is not None):
+        raise UserError(f"--quantize {kind} needs --calibration FILE" if reads else "--calibration is of gptq4, gptq8")
     lm = jaxlm.load(args.source, say=print, verify=args.verify, adapter=args.adapter)
     if gguf:
         return lm.save_gguf(args.target, (args.quantize or "F16").upper(), say=print)
-    lm.save(args.target, args.max_shard_size, args.dtype, say=print)
+    if kind:
+        lm = lm.quantize(kind, calibration=args.calibration, **({"say": print} if reads else {}))
+    lm.save(args.target, args.max_shard_size, args.dtype, say=print, packed=bool(kind))
 
 
 VERBS = {

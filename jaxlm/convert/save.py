@@ -23,8 +23,10 @@ from jaxlm.convert.digests import digest, written
 from jaxlm.convert.families import Source
 from jaxlm.convert.files import CONFIG, DIGESTS, INDEX, WEIGHTS, check_dtype, read_json
 from jaxlm.convert.names import Tensor
+from jaxlm.convert.packed import Packed
 from jaxlm.errors import UserError
 from jaxlm.models import ModelConfig
+from jaxlm.ops import leaves
 
 GENERATION = "generation_config.json"  # where generation stops
 ABOUT = (  # that, and what sentence-transformers says of a text's vector
@@ -93,6 +95,7 @@ def save(
     max_shard_size: int | str = "5GB",
     dtype: str | None = None,
     say: Callable[[str], None] = lambda line: None,
+    packed: bool = False,
 ) -> None:
     """Write the model to `folder`: weights, config.json, generation_config.json and the tokenizer.
 
@@ -101,11 +104,14 @@ def save(
     `max_shard_size`, in bytes or such as "5GB", bounds the memory needed. `dtype` casts every tensor. Digests of all
     tensors are written beside them, which `load` checks. `say` gets a line a file. Raises UserError where `folder`
     cannot be written, for an unknown `dtype`, and for values beyond its range.
+    Quantised leaves are made dense, or with `packed` written as they are, see `convert.packed`.
     """
     if dtype is not None:
         check_dtype(dtype)
     _refuse_run(folder)
     tensors = list(source.tensors(config))
+    pack = Packed(params, _arrays) if packed else lambda tensor, array: {tensor.name: array}
+    params = leaves.dense(params)
     shards = _shards(tensors, params, dtype, _bytes(max_shard_size))
     digests: dict[str, str] = {}
     with _replacing(folder) as temporary:
@@ -113,7 +119,9 @@ def save(
         for i, shard in enumerate(shards):
             name = WEIGHTS if len(shards) == 1 else f"model-{i + 1:05}-of-{len(shards):05}.safetensors"
             say(f"writing {folder / name}")
-            arrays = {tensor.name: _cast(tensor.name, a, source, dtype) for tensor, a in _arrays(params, shard)}
+            arrays = {}
+            for tensor, array in _arrays(params, shard):
+                arrays |= {key: _cast(key, a, source, dtype) for key, a in pack(tensor, array).items()}
             path = temporary(name)
             path.touch()
             mode = path.stat().st_mode  # safetensors would make it readable to its owner only
@@ -125,12 +133,16 @@ def save(
             del arrays
         if len(shards) > 1:
             temporary(INDEX).write_text(_json({"metadata": {"total_size": total}, "weight_map": where}))
-        temporary(DIGESTS).write_text(written(digests))
+        if packed:  # digests are of plain tensors
+            (folder / DIGESTS).unlink(missing_ok=True)
+        else:
+            temporary(DIGESTS).write_text(written(digests))
         _copy_beside(folder, source, tokenizer, temporary)
         if source.family is ours:
             say(f"no family of Hugging Face's layout has models like this one: {folder} is opened by jaxlm only")
+        quantised = {"quantization_config": pack.settings} if isinstance(pack, Packed) else {}
         said = "torch_dtype" if "torch_dtype" in source.fields else "dtype"
-        temporary(CONFIG).write_text(_json({**source.fields, **({said: dtype} if dtype else {})}))
+        temporary(CONFIG).write_text(_json({**source.fields, **({said: dtype} if dtype else {}), **quantised}))
 
 
 def _json(value: Any) -> str:
@@ -159,7 +171,7 @@ def _shards(tensors: list[Tensor], params: Params, dtype: str | None, limit: int
 
 
 def _cast(name: str, array: np.ndarray, source: Source, dtype: str | None) -> np.ndarray:
-    if dtype is not None:
+    if dtype is not None and array.dtype != np.int32:  # packed numbers stay
         with np.errstate(over="ignore"):
             cast = array.astype(jnp.dtype(dtype))
         if np.isfinite(array).all() and not np.isfinite(cast).all():

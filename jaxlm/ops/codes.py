@@ -30,20 +30,29 @@ NF4 = np.array(
 BLOCK = 256  # scales that share one, where they are quantised too
 
 
-def quantize(rows: Array, kind: str, group: int) -> tuple[Array, Array]:
-    """float32 (..., N) as packed codes uint8 (..., N bits / 8) and scales float32 (..., N / group)."""
+def quantize(rows: Array, kind: str, group: int, scale: Array | None = None) -> tuple[Array, Array]:
+    """float32 (..., N) as packed codes uint8 (..., N bits / 8) and scales float32 (..., N / group), by default those of
+    `scale_of`."""
     x = rows.reshape(*rows.shape[:-1], -1, group)
-    size = jnp.abs(x)
-    scale = jnp.mean(size, -1, keepdims=True) if kind == "ternary" else jnp.max(size, -1, keepdims=True)
-    scale = scale / 7 if kind == "int4" else scale
-    y = x / jnp.where(scale == 0, 1, scale)
+    scale = scale_of(rows, kind, group) if scale is None else scale
+    y = x / jnp.where(scale == 0, 1, scale)[..., None]
+    low = {"int4": 8, "ternary": 1}
+    code = _nearest(y, NF4) if kind == "nf4" else nearest_level(y, kind) + low[kind]
+    return pack(code.astype(jnp.uint8).reshape(rows.shape), BITS[kind]), scale
+
+
+def scale_of(rows: Array, kind: str, group: int) -> Array:
+    """The scale of each group of float32 (..., N), as the table has it: (..., N / group)."""
+    size = jnp.abs(rows.reshape(*rows.shape[:-1], -1, group))
+    scale = jnp.mean(size, -1) if kind == "ternary" else jnp.max(size, -1)
+    return scale / 7 if kind == "int4" else scale
+
+
+def nearest_level(y: Array, kind: str) -> Array:
+    """The level nearest to each number, float32."""
     if kind == "nf4":
-        code = _nearest(y, NF4)
-    elif kind == "int4":
-        code = jnp.clip(jnp.round(y), -8, 7) + 8
-    else:
-        code = jnp.clip(jnp.round(y), -1, 1) + 1
-    return pack(code.astype(jnp.uint8).reshape(rows.shape), BITS[kind]), scale[..., 0]
+        return sharding.constrain(jnp.asarray(NF4), None)[_nearest(y, NF4)]
+    return jnp.clip(jnp.round(y), -8, 7) if kind == "int4" else jnp.clip(jnp.round(y), -1, 1)
 
 
 def unpack(packed: Array, kind: str) -> Array:

@@ -17,7 +17,7 @@ from flax import struct
 
 from jaxlm import sharding
 from jaxlm.axes import Array
-from jaxlm.ops import blocks, codes, per_row
+from jaxlm.ops import blocks, codes, per_row, products
 
 
 class Leaf(abc.ABC):
@@ -26,6 +26,10 @@ class Leaf(abc.ABC):
     @abc.abstractmethod
     def dense(self) -> Array:
         """The weight, of its full shape."""
+
+    def read(self) -> Any:
+        """What a module gets of it: dense, or what makes products with activations itself, a `Multiplier`."""
+        return self.dense()
 
 
 @struct.dataclass
@@ -133,20 +137,78 @@ class Scaled(Leaf):
 class Int8(Leaf):
     """q s, 8 bits for each number and a scale for each output: an integer with s = max |w| / 127 over the inputs
     (Dettmers et al. 2022, arXiv:2208.07339, without outliers), or a float8 with s = max |w| / its largest (Micikevicius
-    et al. 2022, arXiv:2209.05433)."""
+    et al. 2022, arXiv:2209.05433). With `activations` what it multiplies is rounded to int8 too, token by token, and
+    the products are of integers (ZeroQuant, Yao et al. 2022, arXiv:2206.01861)."""
 
     q: Array  # int8 or float8, of the weight's shape
     scale: Array  # 1 on the dimensions of inputs
+    activations: bool = struct.field(pytree_node=False, default=False)
 
     def dense(self) -> Array:
         return self.q.astype(self.scale.dtype) * self.scale
 
+    def read(self) -> Any:
+        return Multiplier(self) if self.activations else self.dense()
+
+    def product(self, equation: str, x: Array, out: Any, dtype: Any) -> Array:
+        return products.int8(equation, x, self.q, self.scale, out).astype(dtype)
+
     @classmethod
-    def of(cls, w: Array, inputs: tuple[int, ...], dtype: Any = jnp.int8) -> "Int8":
+    def of(
+        cls,
+        w: Array,
+        inputs: tuple[int, ...],
+        dtype: Any = jnp.int8,
+        scale: Array | None = None,
+        activations: bool = False,
+    ) -> "Int8":
         whole = jnp.issubdtype(dtype, jnp.integer)
-        largest = jnp.max(jnp.abs(w.astype(jnp.float32)), inputs, keepdims=True)
-        scale = jnp.where(largest == 0, 1.0, largest / (127 if whole else float(jnp.finfo(dtype).max)))
-        return cls((jnp.round(w / scale) if whole else w / scale).astype(dtype), scale)
+        if scale is None:
+            largest = jnp.max(jnp.abs(w.astype(jnp.float32)), inputs, keepdims=True)
+            scale = jnp.where(largest == 0, 1.0, largest / (127 if whole else float(jnp.finfo(dtype).max)))
+        q = jnp.clip(jnp.round(w / scale), -127, 127) if whole else w / scale
+        return cls(q.astype(dtype), scale, activations)
+
+
+@struct.dataclass
+class Rescaled(Leaf):
+    """w times a factor for each input, which the weight in it was divided by before it was rounded (SmoothQuant, Xiao
+    et al. 2022, arXiv:2211.10438; AWQ, Lin et al. 2023, arXiv:2306.00978): x w = (x factor) (w / factor)."""
+
+    w: Any
+    factor: Array  # 1 on the dimensions of outputs
+
+    def dense(self) -> Array:
+        return self.w.dense() * self.factor
+
+    def read(self) -> Any:
+        return Multiplier(self) if hasattr(self.w, "product") and self.w.activations else self.dense()
+
+    def product(self, equation: str, x: Array, out: Any, dtype: Any) -> Array:
+        x = x * products.factor_of(equation, x, self.factor).astype(x.dtype)
+        return self.w.product(equation, x, out, dtype)
+
+
+class Multiplier:
+    """What `sharding.einsum` asks for a product with activations; wherever else it is read it is the dense weight."""
+
+    def __init__(self, leaf: Any, dtype: Any = jnp.float32):
+        self._leaf, self._dtype = leaf, dtype
+
+    def astype(self, dtype: Any) -> "Multiplier":
+        return Multiplier(self._leaf, dtype)
+
+    def product(self, equation: str, x: Array, out: Any = None, dtype: Any = None) -> Array:
+        return self._leaf.product(equation, x, out, dtype or x.dtype)
+
+    def __jax_array__(self) -> Array:
+        return self._leaf.dense().astype(self._dtype)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__jax_array__(), name)
+
+    def __getitem__(self, at: Any) -> Array:
+        return self.__jax_array__()[at]
 
 
 @struct.dataclass
@@ -196,10 +258,19 @@ class Grouped(Leaf):
         return jnp.moveaxis(w, _last(self.where), self.where)
 
     @classmethod
-    def of(cls, w: Array, where: tuple[int, ...], lead: int, kind: str, group: int, double: bool = False) -> "Grouped":
+    def of(
+        cls,
+        w: Array,
+        where: tuple[int, ...],
+        lead: int,
+        kind: str,
+        group: int,
+        double: bool = False,
+        scale: Array | None = None,
+    ) -> "Grouped":
         """`where` are the dimensions of inputs, counted from the end, the first `lead` those of layers and experts.
         With `double` the scales are quantised too."""
-        packed, scale = codes.quantize(jnp.moveaxis(w.astype(jnp.float32), where, _last(where)), kind, group)
+        packed, scale = codes.quantize(jnp.moveaxis(w.astype(jnp.float32), where, _last(where)), kind, group, scale)
         return cls(packed, Scales.of(scale, lead) if double else scale, kind, where)
 
 
@@ -236,7 +307,7 @@ def is_leaf(x: Any) -> bool:
 
 def is_quantised(x: Any) -> bool:
     """Whether it is a leaf of fewer bits, whose arrays keep their dtypes."""
-    return isinstance(x, Int8 | Blocks | Grouped)
+    return isinstance(x, Int8 | Blocks | Grouped | Rescaled)
 
 
 def dense(tree: Any) -> Any:

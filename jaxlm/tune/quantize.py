@@ -15,7 +15,7 @@ from jaxlm.optim import columns
 from jaxlm.sharding import Axes
 from jaxlm.trains import spell
 
-EIGHT = {"int8": jnp.int8, "fp8": jnp.float8_e4m3fn, "fp8_e5m2": jnp.float8_e5m2}
+EIGHT = {"int8": jnp.int8, "w8a8": jnp.int8, "fp8": jnp.float8_e4m3fn, "fp8_e5m2": jnp.float8_e5m2}
 GROUPS = {"int4": 128, "nf4": 64, "ternary": 128}
 KINDS = (*EIGHT, *GROUPS)
 
@@ -25,7 +25,8 @@ def quantize(
 ) -> Params:
     """The parameters with every matrix inside the layers stored as `kind`; tables, head and vectors stay as they are.
 
-    "int8", "fp8" (e4m3) and "fp8_e5m2" have a scale for each output; "int4", "nf4" and "ternary" one for each `group`
+    "int8", "fp8" (e4m3) and "fp8_e5m2" have a scale for each output, and so has "w8a8", int8 that rounds activations
+    too, token by token, and multiplies integers; "int4", "nf4" and "ternary" one for each `group`
     of inputs (128, nf4 64; where that does not divide their last dimension, the largest half, quarter, ... that does),
     see `ops.codes`. With `double` those scales are quantised too. They serve wherever parameters do, and each layer's
     matrices are dense only while it computes. Raises UserError for an unknown kind, a `group` that does not divide the
@@ -33,7 +34,7 @@ def quantize(
     """
 
     def one(path: Any, axes: Axes, w: Any) -> Any:
-        if not (axes.inputs and columns(axes) and "vocab" not in axes.names):
+        if not is_matrix(axes):
             return w
         if is_leaf(w):
             raise UserError(f"{spell(path)} is stored as {type(w).__name__} already")
@@ -43,19 +44,32 @@ def quantize(
     return jax.tree_util.tree_map_with_path(one, abstract(config)[1], params, is_leaf=lambda x: isinstance(x, Axes))
 
 
+def is_matrix(axes: Axes) -> bool:
+    """Whether a weight is a matrix of the layers."""
+    return bool(axes.inputs and columns(axes)) and "vocab" not in axes.names
+
+
 def check(kind: str) -> None:
     """Raises UserError for a kind that there is not."""
     if kind not in KINDS:
         raise unknown("kind of quantisation", kind, KINDS)
 
 
-def stored(w: Array, axes: Axes, name: str, kind: str, group: int | None = None, double: bool = False) -> Any:
-    """One matrix as a leaf of this kind."""
+def stored(
+    w: Array,
+    axes: Axes,
+    name: str,
+    kind: str,
+    group: int | None = None,
+    double: bool = False,
+    scale: Array | None = None,
+) -> Any:
+    """One matrix as a leaf of this kind; `scale` is in the leaf's own layout, and by default measured."""
     if kind in EIGHT:
-        return Int8.of(w, axes.inputs, EIGHT[kind])
+        return Int8.of(w, axes.inputs, EIGHT[kind], scale, kind == "w8a8")
     group = group_of(w.shape[axes.inputs[-1]], name, kind, group)
     where = tuple(i - w.ndim for i in axes.inputs)
-    return Grouped.of(w, where, lead(axes), kind, group, double)
+    return Grouped.of(w, where, lead(axes), kind, group, double, scale)
 
 
 def axes_of(axes: Axes, kind: str, double: bool = False) -> Any:
@@ -64,7 +78,7 @@ def axes_of(axes: Axes, kind: str, double: bool = False) -> Any:
     if kind in EIGHT:
         scale: Any = kept(None if i in axes.inputs else name for i, name in enumerate(axes.names))
         q: Any = axes
-        return Int8(q, scale)
+        return Int8(q, scale, kind == "w8a8")
     n, rest = lead(axes), [name for i, name in enumerate(axes.names) if i not in axes.inputs]
     rows: Any = kept([*rest, *(axes.names[i] for i in axes.inputs[:-1]), None])
     layers: Any = kept(rest[:n])
