@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-AXES = {"data": "data", "fsdp": "fsdp", "tensor": "tensor", "expert": "expert"}  # ours, theirs
+AXES = {"data": "data", "fsdp": "fsdp", "tensor": "tensor_sequence", "expert": "expert"}  # ours, theirs
 
 
 def main(job: dict[str, Any], started: float) -> None:
@@ -78,6 +78,7 @@ def _settings(job: dict[str, Any]) -> list[str]:
         "log_config=false",
         "jax_cache_dir=",
         "attention=flash",
+        "allow_split_physical_axes=true",
         *job["settings"],
     ]
 
