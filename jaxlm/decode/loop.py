@@ -26,10 +26,19 @@ def run(how: How, params: Params, state: DecodeState, until: Array | int) -> Dec
         new = choose(how, state, out)
         # Nothing is below -1, but so the writes must wait for the reads: else XLA copies every cache for every token.
         slot = state.end + jnp.any(new.token_B < -1)
-        return dataclasses.replace(new, caches=cache.write(state.caches, out.states, slot), end=state.end + 1)
+        return dataclasses.replace(new, caches=written(state.caches, out.states, slot), end=state.end + 1)
 
     until = jnp.minimum(until, how.new)
     return jax.lax.while_loop(lambda s: (s.step < until) & ~jnp.all(s.done_B), step, state)
+
+
+def written(caches: Any, new: Any, slot: Array) -> Any:
+    """`cache.write`. On TPUs behind a condition that always holds: the compiler keeps small caches in the vector memory
+    from attention to a write in the open, and stores them whole after it (benchmarks/tpu.md)."""
+    if sharding.platform() != "tpu":
+        return cache.write(caches, new, slot)
+    write = lambda caches, new: cache.write(caches, new, slot)
+    return jax.lax.cond(slot >= 0, write, lambda caches, new: caches, caches, new)
 
 
 def forward(how: How, params: Params, *args: Any, **inputs: Any) -> Any:
