@@ -173,3 +173,11 @@ def test_a_decoding_step_copies_no_cache_and_reads_weights_once(bench, stored):
     assert made["cache_bytes"] == 2 * 2 * 64 * 2048 * 1024 * 2 and made["cache_copied"] == 0
     assert made["weights_read"] == pytest.approx(1, abs=0.02)
     assert made["wire"] == {} and 0 < made["launches"] < 200
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(NO_COMPILER, reason="needs libtpu, the TPU's compiler")
+def test_small_caches_are_not_stored_whole(bench):
+    tpu = bench("tpu")
+    case = next(case for case in tpu.DECODED if case.id == "tpu.decode.llama_3_2_1b.eight.1")
+    assert bench("program").made("lowering", case.ours())["cache_copied"] == 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxlm.decode import cache
+from jaxlm.decode import cache, loop
 from jaxlm.errors import UserError
 from jaxlm.models import LM, abstract, logits
 from jaxlm.nn import KVSlots, unstack
@@ -158,6 +158,19 @@ def test_a_cache_is_a_ring_of_the_newest_tokens(S):
         end += n
         for found in (x.value for x in caches):
             np.testing.assert_array_equal(found, np.broadcast_to(np.float32(slots)[:, None], found.shape))
+
+
+def test_behind_the_condition_of_tpus_the_same_is_written(monkeypatch):
+    caches = (KVSlots(jnp.arange(24.0).reshape(1, 1, 6, 4)),)
+    new = (KVSlots(jnp.full((1, 1, 1, 4), -1.0)),)
+    for slot in (0, 5):
+        plain = loop.written(caches, new, jnp.int32(slot))
+        with monkeypatch.context() as m:
+            m.setattr(loop.sharding, "platform", lambda: "tpu")
+            text = str(jax.make_jaxpr(loop.written)(caches, new, jnp.int32(slot)))
+            (other,) = loop.written(caches, new, jnp.int32(slot))
+        assert "cond" in text and (np.asarray(other.value)[0, 0, slot] == -1).all()
+        np.testing.assert_array_equal(other.value, plain[0].value)
 
 
 def test_states_take_the_dtype_of_the_cache():
