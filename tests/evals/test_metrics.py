@@ -63,7 +63,7 @@ def test_labels():
     assert metrics.f1(found, wanted, "micro") == 0.6
     assert metrics.f1(found, wanted) == pytest.approx(np.mean([2 / 3, 4 / 5, 0, 0]))
     for a, b in ((["a"], []), ([], [])):
-        with pytest.raises(UserError, match="give one for each|nothing to score"):
+        with pytest.raises(UserError, match=r"give one for each|nothing to score"):
             metrics.accuracy(a, b)
 
 

@@ -83,7 +83,8 @@ HOSTILE = {
         "held",
     ),
     "other processes": (
-        "import os\nfound = [int(p) for p in os.listdir('/proc') if p.isdigit()]\nprint('held' if max(found) < 9 else 0)",
+        "import os\nfound = [int(p) for p in os.listdir('/proc') if p.isdigit()]\n"
+        "print('held' if max(found) < 9 else 0)",
         "held",
     ),
     "the environment": ("import os\nprint('held' if 'EVIL' not in os.environ else 'seen')", "held"),
