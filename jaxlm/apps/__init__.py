@@ -1,0 +1,1 @@
+"""What is built on models: retrieval, agents, judges and arenas, cards."""
