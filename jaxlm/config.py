@@ -232,11 +232,14 @@ def _call(file: Path, function: str, arguments: dict[str, Any], said: str, overr
         raise unknown(f"config function of {file.name}", function, names)
     with _naming_the_line(file):
         made_by = getattr(_import(file), function)
-        arguments = config_call.from_overrides(made_by, overrides) | arguments
+        taken = config_call.from_overrides(made_by, overrides)
+        arguments = taken | arguments
         config_call.check(made_by, arguments)
         config = made_by(**arguments)
     if not is_config(config):
         raise UserError(f"{file}: {function}() must return a frozen dataclass, not a {type(config).__name__}")
+    gone = taken.keys() - plain(config).keys()  # what is an argument alone is no override any more
+    overrides[:] = [text for text in overrides if str(text).partition("=")[0] not in gone]
     config_call.refuse_arguments(made_by, said, overrides, plain(config))
     return config
 

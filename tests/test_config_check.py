@@ -49,6 +49,9 @@ NEEDED_BY: dict[str, dict[str, Any]] = {  # the same for one class
 NO_CONFIG = (
     "HeldoutPairs",
     "PairDataset",
+    "PreferenceRows",
+    "Scores",
+    "PromptDataset",
     "EmbeddingDataset",
     "ConversationRows",
     "Kind",

@@ -176,8 +176,12 @@ TABLE = {line.split()[0]: line.split()[1:] for line in SIZES.split("\n") if line
 XLSTM_TABLE = ("gpt3_356m", "llama_407m", "mamba_423m", "rwkv4_430m", "h3_420m", "hyena_435m")
 XLSTM_TABLE += ("xlstm_1_0_409m", "xlstm_7_1_408m")
 NO_SIZES = {
+    "arithmetic",
+    "arithmetic_rl",
+    "dpo",
     "bert_mlm",
     "formal_languages",
+    "grpo",
     "gpt",
     "memory",
     "multi30k_bahdanau",
@@ -185,6 +189,7 @@ NO_SIZES = {
     "othello",
     "quickstart",
     "recurrent",
+    "reward",
     "sft",
     "shakespeare",
     "sorting",

@@ -50,10 +50,11 @@ def train(args: Args) -> None:
 
     place = processes.Place(args.coordinator, args.num_processes, args.process_id, args.distributed, args.timeout)
     with processes.joined(place):
+        from jaxlm.align.rollout import feed_of
         from jaxlm.train import loop
 
         try:
-            loop.train(run, folder)
+            loop.train(run, folder, feed_of(run))
         except UserError as error:
             raise _with_data(error, run, args.overrides) from error
 

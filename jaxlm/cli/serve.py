@@ -67,12 +67,16 @@ def _chat_arguments(parser: Parser) -> None:
     parser.add_argument("--max-new-tokens", type=natural, default=256, metavar="N", help="of an answer; default: 256")
     parser.add_argument("--seed", type=natural, default=0, metavar="N", help="default: 0")
     parser.add_argument("--template", help="a chat template's file or name: chatml, llama3, mistral, qwen3, ...")
+    parser.add_argument(
+        "--think", choices=("yes", "no"), help="whether the model thinks first, where its template has that switch"
+    )
 
 
 def chat(args: Args) -> None:
     """Reads a line, streams an answer, until the end of input. /new forgets, /again answers anew."""
     import jax
 
+    from jaxlm.text.chat.conversation import THINK, parted
     from jaxlm.text.chat.template import PLAIN
 
     sampler = jaxlm.Greedy() if args.temperature == 0 else jaxlm.Temperature(args.temperature) | jaxlm.TopP(args.top_p)
@@ -84,7 +88,7 @@ def chat(args: Args) -> None:
         print("this model has no chat template: it continues what is said")
     system = [{"role": "system", "content": args.system}] if args.system else []
     said: list[dict[str, Any]] = list(system)
-    turns = 0
+    turns, thinking = 0, {} if args.think is None else {"enable_thinking": args.think == "yes"}
     while (line := _line()) is not None:
         if line == "/new":
             said = list(system)
@@ -97,7 +101,7 @@ def chat(args: Args) -> None:
             said.append({"role": "user", "content": line})
         else:
             continue
-        text = jaxlm.text.chat_text(lm.tokenizer, said, None, True, template)
+        text = jaxlm.text.chat_text(lm.tokenizer, said, None, True, template, **thinking)
         pieces, turns = [], turns + 1
         key = jax.random.fold_in(jax.random.key(args.seed), turns)
         try:
@@ -107,7 +111,8 @@ def chat(args: Args) -> None:
         except KeyboardInterrupt:  # ends the answer, not the chat
             pass
         print()
-        said.append({"role": "assistant", "content": "".join(pieces)})
+        thought, answer = parted("".join(pieces), text.rstrip().endswith(THINK))
+        said.append({"role": "assistant", "content": answer} | ({"reasoning_content": thought} if thought else {}))
 
 
 def _line() -> str | None:

@@ -16,9 +16,12 @@ from jaxlm.data.embedding_pairs import EmbeddingPairs
 from jaxlm.data.labelled import LabelledTexts
 from jaxlm.data.pack import Batch, pack
 from jaxlm.data.pairs import Synthetic, SyntheticPairs
+from jaxlm.data.preferences import Preferences
 from jaxlm.data.prepared import Prepared
+from jaxlm.data.prompts import Prompts
 from jaxlm.data.sentence_pairs import SentencePairs
 from jaxlm.data.sources import documents
+from jaxlm.data.steps import Steps
 from jaxlm.data.summary import summary
 from jaxlm.data.synthetic import SyntheticTask
 from jaxlm.data.synthetic.files import TaskFile
@@ -33,9 +36,12 @@ __all__ = [
     "Dataset",
     "EmbeddingPairs",
     "LabelledTexts",
+    "Preferences",
     "Prepared",
+    "Prompts",
     "SentencePairs",
     "Source",
+    "Steps",
     "Synthetic",
     "SyntheticPairs",
     "SyntheticTask",

@@ -7,6 +7,7 @@ from jaxlm.models.lm import LM, LMConfig
 from jaxlm.models.memory import MemoryConfig
 from jaxlm.models.model import Layer, ModelConfig, Output, abstract, blocks, forward, home, init_boxed, layers, logits
 from jaxlm.models.seq2seq import Seq2Seq, Seq2SeqConfig
+from jaxlm.models.with_head import WithHead
 
 __all__ = [
     "LM",
@@ -29,6 +30,7 @@ __all__ = [
     "SpanHead",
     "TokenHead",
     "TransformConfig",
+    "WithHead",
     "abstract",
     "blocks",
     "forward",

@@ -19,6 +19,7 @@ from jaxlm.text import encode_chat
 from jaxlm.text.chat.template import PLAIN
 
 MESSAGES = 4096
+TAKEN = {"tokenizer", "messages", "tools", "add_generation_prompt", "template"}  # of encode_chat
 
 
 class Chat(Request):
@@ -30,7 +31,10 @@ class Chat(Request):
             raise bad("this model has no tokenizer, so it cannot chat: give tokens to /v1/completions", "model")
         tools, forced = _tools(body)
         template = server.template or server.lm.tokenizer.settings.chat_template or PLAIN
-        ids, call = self._prompt(_messages(body), tools, forced, template)
+        variables = body.get("chat_template_kwargs") or {}
+        if not isinstance(variables, dict) or variables.keys() & TAKEN:
+            raise bad("chat_template_kwargs must be an object of the template's own variables", "chat_template_kwargs")
+        ids, call = self._prompt(_messages(body), tools, forced, template, variables)
         self.n = asked.integer(body, "n", 1, 1, asked.COPIES)
         self.stream = asked.flag(body, "stream")
         self.told, top = asked.flag(body, "logprobs"), asked.tops(body, "top_logprobs")
@@ -49,10 +53,12 @@ class Chat(Request):
         until = lambda: None if call is None else _whole_call(call)
         self.write(Writing(server.engine, server.lm, ids, ask, ask.seed + i, until()) for i in range(self.n))
 
-    def _prompt(self, messages: list, tools: Any, forced: str | None, template: Any) -> tuple[list[int], str | None]:
+    def _prompt(
+        self, messages: list, tools: Any, forced: str | None, template: Any, variables: dict[str, Any]
+    ) -> tuple[list[int], str | None]:
         """The ids, and where a tool must be called the beginning of its call, which ends them."""
         try:
-            ids = encode_chat(self.server.lm.tokenizer, messages, tools, True, template)[0]
+            ids = encode_chat(self.server.lm.tokenizer, messages, tools, True, template, **variables)[0]
             if forced is None:
                 return ids, None
             hermes = CALL in str(template)

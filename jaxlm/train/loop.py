@@ -1,7 +1,9 @@
 """Training: `train` is the whole story, top to bottom."""
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -17,6 +19,7 @@ from jaxlm.train.evaluate import make_evaluator, sample
 from jaxlm.train.folder import check_tokenizer, claim, open_run
 from jaxlm.train.memory import compile_step, memory_explained
 from jaxlm.train.profile import Profiler
+from jaxlm.train.reference import with_reference
 from jaxlm.train.report import Report
 from jaxlm.train.setup import Setup
 from jaxlm.train.signals import stop_on_signals
@@ -24,12 +27,15 @@ from jaxlm.train.state import finite
 from jaxlm.trains import join
 
 
-def train(run: RunConfig, folder: str | Path) -> None:
+def train(run: RunConfig, folder: str | Path, feed: Callable[[Setup, Any, Path], Any] | None = None) -> None:
     """Trains `run` in `folder`, or goes on with what is there: a run that was stopped or killed ends as if it had not.
 
     Leaves `config.json`, `tokenizer/`, `metrics.jsonl`, TensorBoard events, `loss.png`, `samples.txt` and
     `checkpoints/<step>/` there. SIGTERM and Ctrl-C save and return. Raises UserError for a folder of another run, a
     mesh that does not fit, missing data, too little memory, and losses that are not finite too many times in a row.
+
+    `feed` makes, of setup, dataset and folder, what batches come from that depend on the weights, as
+    `align.rollout.Rollouts` does: `next(state, frozen)`, `evaluate(params, frozen)`, and what `TrainBatches` has.
 
     In each of many processes (see `jaxlm.machine.processes`) it is called alike, and the first one writes the logs.
     """
@@ -44,6 +50,7 @@ def train(run: RunConfig, folder: str | Path) -> None:
             dataset = run.data.prepare(progress)
         processes.agree("the data", dataset.fingerprint, "give all of them the same files")
         check_tokenizer(run, dataset.tokenizer)
+        dataset = with_reference(setup, dataset)
         print(dataset.summary(run.steps * run.batch), flush=True)
         count, trained = flops.parameters(run.model), sum(x.size for x in jax.tree.leaves(setup.state.params))
         part = f" ({trained:,} trained)" if setup.freezes else ""
@@ -53,8 +60,9 @@ def train(run: RunConfig, folder: str | Path) -> None:
 
         stopping = stack.enter_context(stop_on_signals())
         checkpoints = stack.enter_context(Checkpoints(folder / "checkpoints", run.max_to_keep))
-        batches = stack.enter_context(dataset.train_batches(run.batch, rows_here(mesh, run.batch, run.accumulate)))
         stack.enter_context(jax.set_mesh(mesh))
+        here = rows_here(mesh, run.batch, run.accumulate)
+        batches = stack.enter_context(feed(setup, dataset, folder) if feed else dataset.train_batches(run.batch, here))
         stack.enter_context(memory_explained(run))
         stack.enter_context(processes.leaving_when_lost())
         found = checkpoints.restore(setup.state)
@@ -65,7 +73,8 @@ def train(run: RunConfig, folder: str | Path) -> None:
             batches.set_state(note["data"])
             left = "" if first < run.steps else ": nothing is left to do; raise steps to train on"
             print(f"{folder}: at step {first} of {run.steps}{left}")
-        evaluate = make_evaluator(run, dataset, mesh, frozen)
+        own = lambda params: batches.evaluate(params, frozen)
+        evaluate = own if feed else make_evaluator(run, dataset, mesh, frozen)
         if warning := run.seldom_rated:
             print(warning)
         report = Report(run, folder, batches, dataset.measures, first, note["skipped"], checkpoints.wait)
@@ -77,7 +86,8 @@ def train(run: RunConfig, folder: str | Path) -> None:
 
         for step in range(first + 1, run.steps + 1):
             with profiler.step(step):
-                state, metrics = train_step(state, place(next(batches), spec, mesh, run.accumulate), frozen)
+                batch = batches.next(state, frozen) if feed else next(batches)
+                state, metrics = train_step(state, place(batch, spec, mesh, run.accumulate), frozen)
             report.step(step, metrics)  # logs the step before this one, so that nothing waits for the device
             due = lambda every, step=step: step == run.steps or (every and step % every == 0)
             if due(run.eval_every):
@@ -86,8 +96,8 @@ def train(run: RunConfig, folder: str | Path) -> None:
                     report.scores(step, scores)
             if due(run.sample_every) and run.samples and dataset.tokenizer:
                 with report.pause():
-                    params, own = join(state.eval_params, frozen), getattr(dataset, "prompts", ())
-                    report.samples(step, sample(run, params, dataset.tokenizer, step, own))
+                    params, prompts = join(state.eval_params, frozen), getattr(dataset, "prompts", ())
+                    report.samples(step, sample(run, params, dataset.tokenizer, step, prompts))
             stop = stopping.agreed(mesh)
             if due(run.save_every) or stop:
                 report.flush()  # what a checkpoint covers is in the log before it

@@ -16,7 +16,8 @@ from jaxlm.checkpoints.checkpoint import folders, load_params
 from jaxlm.checkpoints.digest import digest
 from jaxlm.convert.files import CONFIG, is_model, read_json
 from jaxlm.errors import UserError
-from jaxlm.models import ElectraConfig, EncoderConfig, ModelConfig, abstract, heads, init_boxed
+from jaxlm.models import ElectraConfig, EncoderConfig, ModelConfig, WithHead, abstract, heads, init_boxed
+from jaxlm.models.with_head import SCORE, TRUNK
 from jaxlm.ops import leaves
 from jaxlm.paths import expand
 from jaxlm.run import RunConfig
@@ -55,6 +56,8 @@ def load(setup: Setup) -> Params | None:
         params = convert.load(folder)[1] if is_model(folder) else leaves.dense(read(folder, setup.mesh)[1])
         if isinstance(setup.run.model, EncoderConfig):
             params = _with_own_head(setup, params)
+        if isinstance(setup.run.model, WithHead) and SCORE not in params:
+            params = {TRUNK: params, SCORE: _made(setup, [SCORE])[SCORE]}
     _compare(folder, params, setup.run.model)
     return params
 
@@ -74,9 +77,10 @@ def check(run: RunConfig) -> None:
         model = dataclasses.replace(  # another head is begun anew
             model, head=run.model.head, pooler=run.model.pooler, next_sentence=run.model.next_sentence
         )
-    elif (tied := getattr(run.model, "tied", None)) is not None and hasattr(model, "tied"):
+    elif (tied := getattr(getattr(run.model, "trunk", run.model), "tied", None)) is not None and hasattr(model, "tied"):
         model = dataclasses.replace(model, tied=tied)  # the weights tell
-    _compare(folder, abstract(model)[0], run.model)
+    trunk = isinstance(run.model, WithHead) and not isinstance(model, WithHead)  # its head is begun anew
+    _compare(folder, abstract(model)[0], run.model.trunk if trunk else run.model)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _compare(folder: Path, params: Params, model: ModelConfig) -> None:
@@ -93,15 +97,20 @@ def _compare(folder: Path, params: Params, model: ModelConfig) -> None:
 def _with_own_head(setup: Setup, params: Params) -> Params:
     """An encoder's parameters with a fresh head, and pooler, where those that are there are of another kind: one that
     restored hidden tokens learns to classify."""
-    shapes, axes = abstract(setup.run.model)
+    shapes = abstract(setup.run.model)[0]
     sizes = lambda tree, names: {name: jax.tree.map(lambda x: x.shape, tree[name]) for name in names if name in tree}
     parts = heads.WEIGHTS, ("pooler", "pooler_bias"), ("next_sentence", "next_sentence_bias")
     other = [name for part in parts if sizes(params, part) != sizes(shapes, part) for name in part]
     new = [name for name in other if name in shapes]
-    where = {name: sharding.shardings(axes[name], shapes[name], setup.mesh) for name in new}
-    init = lambda key: {name: sharding.unbox(init_boxed(setup.run.model, key))[name] for name in new}
-    made = jax.jit(init, out_shardings=where)(jax.random.key(setup.run.seed))
-    return {name: tree for name, tree in params.items() if name not in other} | made
+    return {name: tree for name, tree in params.items() if name not in other} | _made(setup, new)
+
+
+def _made(setup: Setup, names: list[str]) -> Params:
+    """Fresh parameters of these names."""
+    shapes, axes = abstract(setup.run.model)
+    where = {name: sharding.shardings(axes[name], shapes[name], setup.mesh) for name in names}
+    init = lambda key: {name: sharding.unbox(init_boxed(setup.run.model, key))[name] for name in names}
+    return jax.jit(init, out_shardings=where)(jax.random.key(setup.run.seed))
 
 
 def read_model(path: Path, mesh: Any = None) -> tuple[Any, Params]:

@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import json
 import re
 import threading
@@ -134,6 +135,23 @@ def test_stops_end_the_text_before_them(client):
     assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == cut
 
 
+def test_a_template_has_its_own_variables(served):
+    from jaxlm.serve.chat import Chat
+
+    server = dataclasses.replace(served, template="{% if enable_thinking %}<think>{% else %}no{% endif %}")
+    body = {"messages": [{"role": "user", "content": "a"}], "max_tokens": 1}
+    ids = lambda **own: Chat._prompt(_Only(server), body["messages"], None, None, server.template, own)[0]
+    said = [server.lm.tokenizer.decode(ids(**own)) for own in ({"enable_thinking": True}, {})]
+    assert said == ["<think>", "no"]
+
+
+class _Only:
+    """A request that has a server alone."""
+
+    def __init__(self, server):
+        self.server = server
+
+
 def test_best_of_is_the_likeliest(client):
     found = post(client, prompt="a", best_of=3, n=1, seed=5, max_tokens=8, logprobs=0)["choices"]
     several = post(client, prompt="a", n=3, seed=5, max_tokens=8, logprobs=0)["choices"]
@@ -185,6 +203,9 @@ def test_json_and_forced_calls_keep_to_their_schemas(client):
 
 def test_what_is_refused(client):
     refused = lambda word, status=400, path="/v1/completions", **body: _refused(client, word, status, path, body)
+    say = {"messages": [{"role": "user", "content": "a"}], "path": "/v1/chat/completions"}
+    refused("chat_template_kwargs", chat_template_kwargs=[1], **say)
+    refused("chat_template_kwargs", chat_template_kwargs={"tools": []}, **say)
     refused("'nobody' is not here", 404, model="nobody", prompt="x")
     refused("the prompt has 301 and 5 new ones", prompt=[1] * 301, max_tokens=5)
     refused("temperature must lie in", prompt="x", temperature=-1)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from jaxlm.text.base import Tokenizer
 
 Messages = Sequence[Mapping[str, Any]]
+THINK, THOUGHT = "<think>", "</think>"
 
 
 def chat_text(
@@ -110,3 +111,12 @@ def _special(tokenizer: "Tokenizer") -> dict[str, str]:
     found = {role: tokenizer.token(i) for role, i in ids.items() if i is not None}
     named = {name: token["content"] for name, token in tokenizer.settings.named.items()}
     return {f"{role}_token": spelling for role, spelling in found.items()} | named
+
+
+def parted(text: str, begun: bool = False) -> tuple[str, str]:
+    """What of an answer is thought, between <think> and </think>, and what is said after it; `begun`: the prompt ended
+    with <think>. A thought that does not end is all thought, and an answer without any is as it stands."""
+    if not begun and not text.lstrip().startswith(THINK):
+        return "", text
+    thought, _, answer = text.partition(THOUGHT)
+    return thought.strip().removeprefix(THINK).strip(), answer.lstrip("\n")

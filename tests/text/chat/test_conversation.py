@@ -16,6 +16,7 @@ from jaxlm.text import (
     load_tokenizer,
     render_chat,
 )
+from jaxlm.text.chat.conversation import parted
 from jaxlm.text.formats import layout
 from jaxlm.text.settings import Settings
 
@@ -87,3 +88,16 @@ def test_a_fast_tokenizer_takes_its_library_s_offsets(shared: Path) -> None:
     text = render_chat(builtin_template("chatml"), TALK)
     assert ids == tokenizer.encode(text) and tokenizer.decode(ids) == text
     assert tokenizer.decode([i for i, kept in zip(ids, mask) if kept]) == TALK[1]["content"] + "<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    "text, begun, found",
+    [
+        ("<think>\na\n</think>\n\nb", False, ("a", "b")),
+        ("a</think>b", True, ("a", "b")),
+        ("a", True, ("a", "")),
+        (" plain </think>", False, ("", " plain </think>")),
+    ],
+)
+def test_thoughts_are_parted_from_answers(text, begun, found):
+    assert parted(text, begun) == found
