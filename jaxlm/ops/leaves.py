@@ -134,6 +134,17 @@ class Scaled(Leaf):
 
 
 @struct.dataclass
+class Masked(Leaf):
+    """w where the mask says so, else 0: a pruned weight, whose zeros get no gradient."""
+
+    w: Array
+    mask: Array  # bool
+
+    def dense(self) -> Array:
+        return jnp.where(self.mask, self.w, 0)
+
+
+@struct.dataclass
 class Int8(Leaf):
     """q s, 8 bits for each number and a scale for each output: an integer with s = max |w| / 127 over the inputs
     (Dettmers et al. 2022, arXiv:2208.07339, without outliers), or a float8 with s = max |w| / its largest (Micikevicius
