@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxlm.axes import Array
-from jaxlm.ops.recurrence import linear_scan, marks, over_chunks
+from jaxlm.ops.blocked_scan import CHUNK, blocked_scan
 
-CHUNK = 256  # positions at a time
 SHARPNESS = 8.0
 STEEPEST = 1000.0  # slope of the root, in the backward pass
 
@@ -26,7 +25,7 @@ def rg_lru(
     segments_BT: Array | None = None,
     chunk: int = CHUNK,
 ) -> tuple[Array, Array]:
-    """All positions, `chunk` of them in parallel: time and memory are linear in T.
+    """All positions, by `blocked_scan`: time and memory are linear in T.
 
     Args:
         x_BTHK: inputs of H blocks of K units.
@@ -37,19 +36,13 @@ def rg_lru(
         state_BHK: h before the first token, as part of its text; None: zeros.
         segments_BT: a text begins at state zero where the segment changes. At segment 0, padding, the state stays as it
             is, so texts may be padded on the left. None: each row is one text.
-        chunk: positions at a time; T is the parallel form, 1 the recurrent one. It need not divide T.
+        chunk: positions of a block; it need not divide T.
 
     Returns:
         h_BTHK in the dtype of x, and h behind the last token, float32.
     """
     log_BTHK, in_BTHK = _gated(x_BTHK, input_BTHK, recurrent_BTHK, lambda_HK[None, None], first_BT)
-    fresh_BT = None
-    if segments_BT is not None:
-        real_BT, fresh_BT = marks(segments_BT)
-        log_BTHK, in_BTHK = (jnp.where(real_BT[..., None, None], x, 0) for x in (log_BTHK, in_BTHK))
-    if state_BHK is None:
-        state_BHK = jnp.zeros_like(x_BTHK[:, 0], jnp.float32)
-    h_BTHK, last_BHK = over_chunks(_chunk, (), state_BHK, (log_BTHK, in_BTHK), fresh_BT, chunk)
+    h_BTHK, last_BHK = blocked_scan(log_BTHK, in_BTHK, state_BHK, segments_BT, chunk)
     return h_BTHK.astype(x_BTHK.dtype), last_BHK
 
 
@@ -79,12 +72,3 @@ def _root(x: Array) -> Array:
 def _root_jvp(xs, dxs):
     slope = jax.lax.rsqrt(jnp.maximum(4 * xs[0], STEEPEST**-2))
     return jnp.sqrt(xs[0]), slope * dxs[0]
-
-
-def _chunk(_, state_BHK, xs, fresh_BC):
-    log_BCHK, in_BCHK = xs
-    a_BCHK = jnp.exp(log_BCHK)
-    if fresh_BC is not None:
-        a_BCHK = jnp.where(fresh_BC[..., None, None], 0, a_BCHK)
-    h_BCHK = linear_scan(a_BCHK, in_BCHK, state_BHK)
-    return h_BCHK[:, -1], h_BCHK

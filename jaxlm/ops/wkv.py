@@ -2,18 +2,16 @@
 
 wkv_t = (sum_(i < t) exp(k_i - (t - 1 - i) w) v_i + exp(k_t + u) v_t) / (the same without v): an average of all values
 so far, weighted by their keys and, channel by channel, by distance. The two sums are p e^m and q e^m with m the largest
-exponent, as in a running log-sum-exp, so that keys of any size are safe. A scan over chunks; states are float32.
+exponent, as in a running log-sum-exp, so that keys of any size are safe: three recurrences, computed in blocks.
+States are float32. Gradients are those of the sums; m, on which these do not depend, has none.
 """
 
-import jax
 import jax.numpy as jnp
-from jax import lax
 
-from jaxlm import sharding
 from jaxlm.axes import Array
-from jaxlm.ops.recurrence import marks, over_chunks
+from jaxlm.ops.blocked_scan import CHUNK, blocked_max, blocked_scan
+from jaxlm.ops.recurrence import marks
 
-CHUNK = 64  # positions at a time
 EMPTY = -1e30  # the exponent of no token
 State = tuple[Array, Array, Array]  # m, p and q, (B, Z) each
 
@@ -27,7 +25,7 @@ def wkv(
     segments_BT: Array | None = None,
     chunk: int = CHUNK,
 ) -> tuple[Array, State]:
-    """All positions, `chunk` of them in parallel: time and memory are linear in T.
+    """All positions, in blocks of `chunk` that are computed in parallel: time and memory are linear in T.
 
     Args:
         k_BTZ: keys, of each channel.
@@ -37,24 +35,30 @@ def wkv(
         state: (m, p, q) before the first token, as part of its text; None: of no token.
         segments_BT: a text begins without a past where the segment changes. At segment 0, padding, the state stays as
             it is, so texts may be padded on the left. None: each row is one text.
-        chunk: positions at a time; T is the parallel form, 1 the recurrent one. It need not divide T.
+        chunk: positions of a block; it need not divide T.
 
     Returns:
         wkv_BTZ in the dtype of v, and the state behind the last token, float32.
     """
-    (B, T, _), fresh_BT = k_BTZ.shape, None
-    if segments_BT is None:
-        real_BT = jnp.ones((B, T), bool, out_sharding=sharding.out_sharding("batch", None))
-    else:
-        real_BT, fresh_BT = marks(segments_BT)
-    real_BT = real_BT.astype(jnp.float32)
-    w_BZ, u_BZ = (jnp.broadcast_to(x.astype(jnp.float32)[None], (B, *x.shape)) for x in (w_Z, u_Z))
-    consts = tuple(sharding.constrain(x, "batch", "heads") for x in (w_BZ, u_BZ))
+    k_BTZ, v_BTZ, dtype = k_BTZ.astype(jnp.float32), v_BTZ.astype(jnp.float32), v_BTZ.dtype
+    decay_BTZ, token_BTZ, fresh_BT1 = jnp.zeros_like(k_BTZ) - w_Z[None, None], k_BTZ, False
+    if segments_BT is not None:
+        real_BT1, fresh_BT1 = (x[..., None] for x in marks(segments_BT))
+        decay_BTZ = jnp.where(fresh_BT1, EMPTY, jnp.where(real_BT1, decay_BTZ, 0))
+        token_BTZ = jnp.where(real_BT1, k_BTZ, EMPTY)
     if state is None:
-        zero_BZ = jnp.zeros_like(k_BTZ[:, 0], jnp.float32)
+        zero_BZ = jnp.zeros_like(k_BTZ[:, 0])
         state = zero_BZ + EMPTY, zero_BZ, zero_BZ
-    y_BTZ, last = over_chunks(_chunk, consts, state, (k_BTZ, v_BTZ, real_BT), fresh_BT, chunk)
-    return y_BTZ.astype(v_BTZ.dtype), last
+    m_BTZ = blocked_max(decay_BTZ, token_BTZ, state[0], chunk)
+    before_BTZ = jnp.concatenate([state[0][:, None], m_BTZ[:, :-1]], 1)
+    # where no token was yet both are EMPTY, and nothing is added
+    new_BTZ = jnp.where(token_BTZ > EMPTY, jnp.exp(token_BTZ - m_BTZ), 0)
+    log_BT1Z, new_BT2Z = (before_BTZ + decay_BTZ - m_BTZ)[:, :, None], jnp.stack([new_BTZ * v_BTZ, new_BTZ], 2)
+    sums_BT2Z, last_B2Z = blocked_scan(log_BT1Z, new_BT2Z, jnp.stack(state[1:], 1), chunk=chunk)
+    past_BT2Z = jnp.concatenate([jnp.stack(state[1:], 1)[:, None], sums_BT2Z[:, :-1]], 1)
+    past = jnp.where(fresh_BT1, EMPTY, before_BTZ), past_BT2Z[:, :, 0], past_BT2Z[:, :, 1]
+    y_BTZ = _read(k_BTZ + u_Z[None, None], v_BTZ, past)
+    return y_BTZ.astype(dtype), (m_BTZ[:, -1], last_B2Z[:, 0], last_B2Z[:, 1])
 
 
 def wkv_step(k_BZ: Array, v_BZ: Array, w_Z: Array, u_Z: Array, state: State) -> tuple[Array, State]:
@@ -74,26 +78,3 @@ def _read(k: Array, v: Array, state: State) -> Array:
     """The average, with one more value."""
     _, p, q = _add(state, (k, v, jnp.ones_like(k)))
     return p / q
-
-
-def _chunk(consts, state, xs, fresh_BC):
-    w_BZ, u_BZ = consts
-    k_BCZ, v_BCZ, real_BC = (x.astype(jnp.float32) for x in xs)
-    real_BC1 = real_BC[..., None]
-    decay_BCZ = -w_BZ[:, None] * real_BC1
-    if fresh_BC is not None:
-        decay_BCZ = jnp.where(fresh_BC[..., None], EMPTY, decay_BCZ)
-    token = jnp.where(real_BC1 > 0, k_BCZ, EMPTY), v_BCZ * real_BC1, jnp.ones_like(v_BCZ) * real_BC1
-
-    def both(first, second):
-        (decay, (m, p, q)), (more, new) = first, second
-        return decay + more, _add((m + more, p, q), new)
-
-    decay_BCZ, sums = lax.associative_scan(both, (decay_BCZ, token), axis=1)
-    m, p, q = jax.tree.map(lambda x: x[:, None], state)
-    after = _add((m + decay_BCZ, p, q), sums)
-    m, p, q = (jnp.concatenate([first[:, None], x[:, :-1]], 1) for first, x in zip(state, after))
-    if fresh_BC is not None:
-        m = jnp.where(fresh_BC[..., None], EMPTY, m)
-    y_BCZ = _read(k_BCZ + u_BZ[:, None], v_BCZ, (m, p, q))
-    return jax.tree.map(lambda x: x[:, -1], after), y_BCZ
