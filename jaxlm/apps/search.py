@@ -21,7 +21,11 @@ def top(scores_QN: np.ndarray, k: int) -> Found:
     """The k largest of each row, the earlier of equals first; -1 and -inf where there are fewer."""
     k = arguments.integer(k, "k", 1)
     N = scores_QN.shape[1]
-    ids = np.argsort(-scores_QN, axis=1, kind="stable")[:, :k]
+    ids = np.broadcast_to(np.arange(N), scores_QN.shape)
+    if 8 * k < N:
+        ids = np.sort(np.argpartition(-scores_QN, k - 1, axis=1)[:, :k], axis=1)
+    order = np.argsort(-np.take_along_axis(scores_QN, ids, 1), axis=1, kind="stable")[:, :k]
+    ids = np.take_along_axis(ids, order, 1)
     best = np.take_along_axis(scores_QN, ids, 1)
     wide = ((0, 0), (0, max(0, k - N)))
     return np.pad(ids, wide, constant_values=-1), np.pad(best, wide, constant_values=-np.inf)

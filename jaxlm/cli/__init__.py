@@ -15,11 +15,13 @@ from collections.abc import Iterable, Sequence
 
 import jaxlm
 from jaxlm import config
-from jaxlm.cli import evals, info, models, plan, scaling, serve, tokenizer, working
+from jaxlm.cli import data, evals, info, models, plan, scaling, serve, tokenizer, working
 from jaxlm.cli.verb import Args, Parser
 from jaxlm.errors import UserError, machine_trouble, nearest, one_line, unknown
 
-VERBS = models.VERBS | evals.VERBS | info.VERBS | plan.VERBS | tokenizer.VERBS | scaling.VERBS | serve.VERBS
+VERBS = (
+    models.VERBS | evals.VERBS | data.VERBS | info.VERBS | plan.VERBS | tokenizer.VERBS | scaling.VERBS | serve.VERBS
+)
 HELP = ("-h", "--help")
 
 
