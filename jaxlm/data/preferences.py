@@ -86,12 +86,12 @@ class Preferences(Data):
 
 def encoded(tokenizer: Tokenizer, template: Any, T: int, prompt: Prompt, answer: str) -> Ids:
     """At most T + 1 ids of a prompt and its answer, and where the answer begins."""
-    before, after = prompt_ids(tokenizer, template, prompt), [*tokenizer.encode(answer), *_end(tokenizer)]
-    if template is not None:
-        asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        given = None if template is tokenizer.settings.chat_template else template
-        start = chat_text(tokenizer, asked, None, True, given)
+    if template is None:
+        before, after = prompt_ids(tokenizer, None, prompt), [*tokenizer.encode(answer), *tokenizer.stops[:1]]
+    else:
+        asked, given = _asked(tokenizer, template, prompt)
         whole = chat_text(tokenizer, [*asked, {"role": "assistant", "content": answer}], None, False, given).rstrip()
+        start = chat_text(tokenizer, asked, None, True, given)
         if not whole.startswith(start):  # of templates that write what was thought otherwise
             start = chat_text(tokenizer, asked, None, False, given)
         before, after = (tokenizer.encode_marked(text)[0] for text in (start, whole[len(start) :]))
@@ -102,8 +102,7 @@ def prompt_ids(tokenizer: Tokenizer, template: Any, prompt: Prompt) -> list[int]
     """A prompt as the model is asked: by the template, or as it is behind what begins a text. Raises UserError for
     messages without a template."""
     if template is not None:
-        asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        given = None if template is tokenizer.settings.chat_template else template
+        asked, given = _asked(tokenizer, template, prompt)
         return tokenizer.encode_marked(chat_text(tokenizer, asked, None, True, given))[0]
     if not isinstance(prompt, str):
         raise UserError(
@@ -112,8 +111,10 @@ def prompt_ids(tokenizer: Tokenizer, template: Any, prompt: Prompt) -> list[int]
     return tokenizer.encode_prompt(prompt) or [tokenizer.eot]
 
 
-def _end(tokenizer: Tokenizer) -> list[int]:
-    return list(tokenizer.stops[:1])
+def _asked(tokenizer: Tokenizer, template: Any, prompt: Prompt) -> tuple[list[dict[str, Any]], Any]:
+    """The messages of a prompt, and the template where it is not the tokenizer's own."""
+    asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    return asked, None if template is tokenizer.settings.chat_template else template
 
 
 def _apart(found: Sequence[Preference], write: Any) -> list[Text]:

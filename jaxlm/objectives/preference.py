@@ -144,10 +144,6 @@ class DPO(Direct):
             loss_B += self.nll * _per_token(scored.answer_2B[0], scored.length_2B[0], batch)
         return loss_B, self.beta * (scored.answer_2B - reference_2B)
 
-    @property
-    def adds(self) -> bool:
-        return False
-
 
 def _per_token(logprob_B: Array, length_B: Array, batch: Batch) -> Array:
     """The negative log-likelihood of a row, such that the mean over rows is that over tokens."""

@@ -71,10 +71,6 @@ class BradleyTerry(Objective):
         }
         return Sums(total(loss_B), jnp.sum(weight_B), shown), jax.tree.map(lambda x: x.mean(0), statistics)
 
-    @property
-    def adds(self) -> bool:
-        return False
-
 
 def last_scores(model: Any, params: Params, tokens_BT: Array, mask_BT: Array) -> tuple[Array, Any]:
     """The score (B,) at each text's last real token, texts padded on the right, and the model's statistics."""

@@ -52,7 +52,7 @@ def load(setup: Setup) -> Params | None:
         return None
     folder = expand(setup.run.start)
     with sharding.use(setup.mesh):
-        read = read_run if isinstance(setup.run.model, ElectraConfig) else read_model
+        read = read_run if isinstance(setup.run.model, ElectraConfig | WithHead) else read_model
         params = convert.load(folder)[1] if is_model(folder) else leaves.dense(read(folder, setup.mesh)[1])
         if isinstance(setup.run.model, EncoderConfig):
             params = _with_own_head(setup, params)
@@ -79,8 +79,10 @@ def check(run: RunConfig) -> None:
         )
     elif (tied := getattr(getattr(run.model, "trunk", run.model), "tied", None)) is not None and hasattr(model, "tied"):
         model = dataclasses.replace(model, tied=tied)  # the weights tell
-    trunk = isinstance(run.model, WithHead) and not isinstance(model, WithHead)  # its head is begun anew
-    _compare(folder, abstract(model)[0], run.model.trunk if trunk else run.model)  # pyright: ignore[reportAttributeAccessIssue]
+    wanted: Any = run.model
+    if isinstance(model, WithHead) != isinstance(wanted, WithHead):  # a head is begun anew, or left out
+        model, wanted = getattr(model, "trunk", model), getattr(wanted, "trunk", wanted)
+    _compare(folder, abstract(model)[0], wanted)
 
 
 def _compare(folder: Path, params: Params, model: ModelConfig) -> None:
@@ -114,8 +116,11 @@ def _made(setup: Setup, names: list[str]) -> Params:
 
 
 def read_model(path: Path, mesh: Any = None) -> tuple[Any, Params]:
-    """As `read_run`, of the model that is used: of two that were trained together the discriminator."""
+    """As `read_run`, of the model that is used: of two that were trained together the discriminator, of one with a head
+    what stands below it."""
     run, params = read_run(path, mesh)
+    if isinstance(run.model, WithHead):
+        return run.model.trunk, params[TRUNK]
     return run.model.part(params) if isinstance(run.model, ElectraConfig) else (run.model, params)
 
 

@@ -7,7 +7,6 @@ import jax
 import numpy as np
 import pytest
 
-from jaxlm import config
 from jaxlm.align.rollout import Rollouts, _packed, _unpacked
 from jaxlm.data import Prompts, Source
 from jaxlm.errors import UserError
@@ -19,7 +18,6 @@ from jaxlm.train.setup import Setup
 from tests import tiny
 from tests.objectives.test_preference import one_device  # noqa: F401 (a fixture)
 from tests.train.runs import digests, numbers
-from tests.train.test_resume import jaxlm
 
 REWARD = "def odd(prompt, text, row):\n    return sum(c in 'acegik' for c in text) + 0.1 * len(text)\n"
 
@@ -34,7 +32,7 @@ def run(folder, **changes):
     how |= changes.pop("how", {})
     made = tiny.run(
         model=changes.pop("model", tiny.model()),
-        data=Prompts(sources=(Source(str(prompts)),), T=8, holdout=0.2),
+        data=Prompts(sources=(Source(str(prompts)),), heldout=str(prompts), T=8),
         objective=Policy(**how),
         batch=8,
         steps=4,
@@ -42,6 +40,7 @@ def run(folder, **changes):
         save_every=2,
         sample_every=2,
         prompts=(),
+        eval_tokens=8 * how.get("minibatches", 1) * 16,  # as many rows as a rollout: nothing more is compiled
     )
     return dataclasses.replace(made, **changes)
 
@@ -96,17 +95,23 @@ def test_every_method_runs_and_is_on_policy_at_first(tmp_path, how):
     assert np.isfinite([first["train/loss"], first["train/reward"], first["train/grad_norm"]]).all()
 
 
-def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
-    """From step 3, in the middle of a round: its last batch is in the checkpoint."""
+def test_a_run_that_dies_goes_on_bit_for_bit(tmp_path):
+    """In the middle of a round, whose batches that are left are in the checkpoint."""
+
+    class Dying(Rollouts):
+        def next(self, state, frozen):
+            if state.step == 3:
+                raise MemoryError("dead")
+            return super().next(state, frozen)
+
     how = {"epochs": 2, "minibatches": 2, "beta": 0.1}
-    config.save(run(tmp_path, how=how, save_every=3, steps=6, eval_every=0), tmp_path / "run.json")
-    for name, moments in (("whole", []), ("killed", ["KILL:step:5"])):
-        arguments = ("train", str(tmp_path / "run.json"), "--run", str(tmp_path / name))
-        codes, outputs = jaxlm(tmp_path / f"{name}_out", moments, *arguments)
-        assert codes == [-9] * len(moments) + [0], "\n".join(outputs)
-    assert "at step 3 of 6" in outputs[-1]
-    assert numbers(tmp_path / "killed", "train/") == numbers(tmp_path / "whole", "train/")
-    assert digests(tmp_path / "killed") == digests(tmp_path / "whole")
+    made = run(tmp_path, how=how, save_every=1, steps=5, eval_every=0, sample_every=0)
+    train(made, tmp_path / "whole", Rollouts)
+    with pytest.raises(MemoryError, match="dead"):
+        train(made, tmp_path / "dead", Dying)
+    train(made, tmp_path / "dead", Rollouts)
+    assert numbers(tmp_path / "dead", "train/") == numbers(tmp_path / "whole", "train/")
+    assert digests(tmp_path / "dead") == digests(tmp_path / "whole")
 
 
 def test_tables_and_curves(tmp_path, capsys):

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+import jaxlm
 from jaxlm.align.reward_model import reward_model
 from jaxlm.convert import describe
 from jaxlm.convert.reward import save_reward
@@ -17,6 +18,7 @@ from jaxlm.nn import AttentionConfig, BlockConfig, LayersConfig, MLPConfig, RMSN
 from jaxlm.objectives import BradleyTerry, ProcessReward
 from jaxlm.ops.preference import bradley_terry
 from jaxlm.sharding import MeshConfig, make_mesh
+from jaxlm.train import start
 from jaxlm.train.batch import place
 from jaxlm.train.loop import train
 from jaxlm.train.setup import Setup
@@ -64,6 +66,10 @@ def test_a_run_begins_from_a_language_model_and_its_rewards_are_read(tmp_path):
     model = reward_model(str(tmp_path / "rm"))
     good, bad = model.score(["say 3:", "say 3:"], [" yes 3", " no 3 never"])
     assert good > bad and model("say 3:", " yes 3", {}) == pytest.approx(good, rel=1e-4)
+    below = jaxlm.load(tmp_path / "rm")
+    assert below.config == run.model.trunk and below.generate("say", 2).tokens.shape == (1, 2)
+    start.check(dataclasses.replace(run, start=str(tmp_path / "rm")))
+    start.check(tiny.run(start=str(tmp_path / "rm")))
     with pytest.raises(UserError, match="is no reward model"):
         reward_model(str(tmp_path / "lm"))
     with pytest.raises(UserError, match="is another model: embed"):
