@@ -49,6 +49,22 @@ def test_rows_are_json_and_a_table(tmp_path):
     assert len(loader["repeats"]) == 2 and shown.count("\n") == 3
 
 
+def test_recurrences_beside_their_plain_scans(tmp_path, bench):
+    out = tmp_path / "rows.jsonl"
+    done = run("recurrent", "--tiny", "--rows", "wkv.*", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    rows = {row["id"]: row for row in map(json.loads, out.read_text().splitlines())}
+    assert set(rows) == {"wkv.forward", "wkv.gradient"} and rows["wkv.gradient"]["goal"] == "ratio >= 5"
+    for row in rows.values():
+        assert row["ratio"] == pytest.approx(row["peer"] / row["value"], rel=1e-3) and len(row["repeats"]) == 2
+
+
+@pytest.mark.parametrize("name", ["gated_linear.bonus", "delta_rule", "mlstm", "ssd", "mamba", "rg_lru", "hgrn", "s4d"])
+def test_what_is_compared_is_the_same(bench, name):
+    ours, plain, xs = bench("recurrent").pair(name, 24, 2, 4)
+    np.testing.assert_allclose(ours(*xs), plain(*xs), atol=1e-4)
+
+
 def test_an_unknown_row_is_refused():
     done = run("cpu", "--rows", "trian.*")
     assert done.returncode == 2 and "'trian.*'" in done.stderr and "train.124m" in done.stderr and not done.stdout

@@ -169,11 +169,18 @@ mamba_423m 423_052_288 423M
 rwkv4_430m 430_452_736 430M
 h3_420m 413_149_184 -
 hyena_435m 435_840_512 -
+rwkv5_456m 455_692_288 456M
+rwkv6_442m 441_585_664 442M
+retnet_431m 431_801_344 -
+gla_412m 407_243_776 -
+hgrn_411m 406_684_672 -
+hgrn2_411m 406_684_672 -
 xlstm_1_0_409m 409_290_112 409M
 xlstm_7_1_408m 408_436_048 408M
 """
 TABLE = {line.split()[0]: line.split()[1:] for line in SIZES.split("\n") if line}
 XLSTM_TABLE = ("gpt3_356m", "llama_407m", "mamba_423m", "rwkv4_430m", "h3_420m", "hyena_435m")
+XLSTM_TABLE += ("rwkv5_456m", "rwkv6_442m", "retnet_431m", "gla_412m", "hgrn_411m", "hgrn2_411m")
 XLSTM_TABLE += ("xlstm_1_0_409m", "xlstm_7_1_408m")
 NO_SIZES = {
     "arithmetic",

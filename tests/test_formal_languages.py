@@ -26,7 +26,7 @@ def script():
 
 
 def made(model, task, rate, seed, scaled):
-    how = {"steps": 9, "most": 10, "growing": 0.5, "batch": 2, "width": 8, "seconds": 1.0, "known": 1.0}
+    how = {"steps": 9, "most": 10, "growing": 0.5, "batch": 2, "width": 8, "processor": 1.0, "known": 1.0}
     return {"model": model, "task": task, "rate": rate, "seed": seed, "scaled": scaled, **how}
 
 

@@ -10,12 +10,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchsuite import cpu, h200, plans, tpu
+from benchsuite import cpu, h200, plans, recurrent, tpu
 from benchsuite.bench import Bench, Family, Rows
 from benchsuite.piece import ROOT, PieceFailed
 from benchsuite.row import Row, table
 
-SUITES = {"cpu": cpu, "h200": h200, "plan": plans, "tpu": tpu}
+SUITES = {"cpu": cpu, "h200": h200, "plan": plans, "recurrent": recurrent, "tpu": tpu}
 
 
 def main(argv: Sequence[str]) -> int:
