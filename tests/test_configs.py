@@ -202,6 +202,7 @@ NO_SIZES = {
     "sorting",
     "sst2",
     "sst2_pretrain",
+    "wikitext",
 }
 
 
