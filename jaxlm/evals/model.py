@@ -103,6 +103,17 @@ class TokenModel(abc.ABC):
     def score(self, rows: Sequence[Row]) -> list[Scored]:
         """Each row's last tokens."""
 
+    @abc.abstractmethod
+    def generate(
+        self,
+        prompts: Sequence[str],
+        max_new_tokens: int = 256,
+        stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[str]:
+        """What is written behind each prompt, up to a stop."""
+
     def logprobs(self, pairs: Sequence[tuple[str, str]]) -> list[Scored]:
         return self.score([pair_row(self.tokenizer, *pair, self.length) for pair in pairs])
 
