@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm import config as saved
-from jaxlm import convert
+from jaxlm import convert, tune
 from jaxlm.convert.files import CONFIG, is_model, read_json
 from jaxlm.data import Conversations, TokenizerConfig
 from jaxlm.errors import UserError
@@ -14,17 +14,18 @@ from jaxlm.nn import AttentionConfig, BlockConfig, LayersConfig, MLPConfig
 from jaxlm.optim import OptimizerConfig
 from jaxlm.paths import expand
 from jaxlm.run import RunConfig
-from jaxlm.trains import All
-from jaxlm.tune import LoRA
 
 
-def sft(start: str = "", lora: int = 0) -> RunConfig:
+def sft(start: str = "", lora: int = 0, method: str = "full", size: int = 16) -> RunConfig:
     """Conversations through the template of the model in the folder `start`; only answers are learned.
 
         jaxlm train sft start=FOLDER data.sources.0.path=chats.jsonl
         jaxlm train 'sft(start="FOLDER", lora=16)' data.sources.0.path=chats.jsonl
 
-    With `lora` only adapters of that rank are trained, on all matrices.
+    With `lora` only adapters of that rank are trained, on all matrices; other ways by name (`tune.method`):
+
+        jaxlm train 'sft(start="FOLDER", method="prefix", size=20)' data.sources.0.path=chats.jsonl epochs=3
+
     The files are in the form of OpenAI (messages), ShareGPT (conversations) or Alpaca (instruction, input, output);
     a tokenizer without a template needs data.template, such as chatml. Without `start` a model of 0.9M parameters over
     bytes begins from nothing, which learns the form of an answer and no more.
@@ -38,12 +39,14 @@ def sft(start: str = "", lora: int = 0) -> RunConfig:
         model = _model(folder)
         tokenizer = folder / "tokenizer" if (folder / "tokenizer").is_dir() else folder
         data = dataclasses.replace(data, tokenizer=TokenizerConfig("file", path=str(tokenizer)))
+    method, size = ("lora", lora) if lora else (method, size)
+    model, trains = tune.method(method, model, size)
     return RunConfig(
         model=model,
         data=data,
         start=start,
-        trains=LoRA(lora, alpha=2.0 * lora, of=r"mixer\.\w+|ffn\.\w+") if lora else All(),
-        optimizer=OptimizerConfig(learning_rate=2e-4 if lora else 2e-5, schedule="cosine", warmup=20),
+        trains=trains,
+        optimizer=OptimizerConfig(learning_rate=2e-5 if method == "full" else 2e-4, schedule="cosine", warmup=20),
         steps=500,
         batch=16,
         eval_every=100,

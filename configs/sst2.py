@@ -3,6 +3,7 @@ restored hidden tokens."""
 
 import dataclasses
 
+from jaxlm import tune
 from jaxlm.data import DataConfig, LabelledTexts, Source, TokenizerConfig
 from jaxlm.models import EncoderConfig, SequenceHead
 from jaxlm.nn import AttentionConfig, BlockConfig, LayerNormConfig, LayersConfig, LearnedConfig, MLPConfig
@@ -27,22 +28,30 @@ BODY = EncoderConfig(
 )
 
 
-def sst2() -> RunConfig:
-    """A small encoder on SST-2's phrases, from scratch or from `sst2_pretrain`.
+def sst2(method: str = "full", size: int = 16) -> RunConfig:
+    """A small encoder on SST-2's phrases, from scratch or from `sst2_pretrain`; all of it, or by a `tune.method` a
+    small part and the new head.
 
         jaxlm train sst2 data.path=train.tsv data.heldout=dev.tsv
         jaxlm train sst2 data.path=train.tsv data.heldout=dev.tsv start=runs/sst2_pretrain --run runs/sst2_from
+        jaxlm train 'sst2("lora", 8)' data.path=train.tsv data.heldout=dev.tsv start=runs/sst2_pretrain --run runs/lora
 
     The files are GLUE's: a line of names, then "sentence TAB label". From scratch, three minutes of a CPU core: 80.4 %
     of the 872 sentences of GLUE's dev set after an epoch of 60,614 phrases (the commoner label has 50.9 %). More steps
     learn the phrases by heart: 1500 have 79.8 %. With `start` the body of an encoder trained before is kept; its
     tokenizer must be the same.
     """
+    model = dataclasses.replace(BODY, head=SequenceHead(LABELS, dropout=0.1), pooler=True, dropout=0.3)
+    model, trains = tune.method(method, model, size, also="head|pooler")
+    T = 48 - (model.virtual.n if model.virtual else 0)  # positions that virtual tokens leave
     return RunConfig(
-        model=dataclasses.replace(BODY, head=SequenceHead(LABELS, dropout=0.1), pooler=True, dropout=0.3),
-        data=LabelledTexts("train.tsv", LABELS, "dev.tsv", tokenizer=TokenizerConfig("bpe", V=V), T=48),
+        model=model,
+        data=LabelledTexts("train.tsv", LABELS, "dev.tsv", tokenizer=TokenizerConfig("bpe", V=V), T=T),
         objective=Classify(label_smoothing=0.1),
-        optimizer=OptimizerConfig(learning_rate=2e-3, schedule="linear", warmup=100, weight_decay=0.1),
+        trains=trains,
+        optimizer=OptimizerConfig(
+            learning_rate=2e-3 if method == "full" else 5e-3, schedule="linear", warmup=100, weight_decay=0.1
+        ),
         steps=1000,
         batch=64,
         ema=0.995,

@@ -32,6 +32,7 @@ class RunConfig:
     mesh: MeshConfig = MeshConfig()
     mup_base: ModelConfig | None = None  # the smaller model whose learning rate `model` takes over, see `models.mup`
     steps: int = 1000
+    epochs: float = 0.0  # passes over data of a known size: how many steps that is, is found when it is read; 0: steps
     batch: int = 32  # rows per step, over all devices
     accumulate: int = 1  # parts of a batch whose gradients are added before one update
     seed: int = 0  # of the initial weights and of dropout
@@ -59,7 +60,7 @@ class RunConfig:
         rare = ("eval_every", "eval_tokens", "eval_batches", "save_every", "sample_every", "profile_at")
         weights = ("aux_loss_coef", "router_z_loss", "bias_update_rate")
         check(self, **dict.fromkeys(counts, ">= 1"), **dict.fromkeys(rare + weights, ">= 0"))
-        check(self, ema="[0, 1)")
+        check(self, ema="[0, 1)", epochs=">= 0")
         if self.batch % self.accumulate:
             raise UserError(f"accumulate={self.accumulate} must divide batch={self.batch}")
         schedule(self.optimizer, self.steps)  # refuses what does not fit into the run
@@ -80,6 +81,14 @@ class RunConfig:
                 f"bias_update_rate={self.bias_update_rate} moves nothing: set score_correction_bias=true in an ffn "
                 "with experts"
             )
+
+    def planned(self, rows: int | None) -> "RunConfig":
+        """With the steps of its epochs, over so many rows. Raises UserError where the data has no number of them."""
+        if not self.epochs:
+            return self
+        if rows is None:
+            raise UserError(f"epochs={self.epochs:g}: {type(self.data).__name__} goes on for ever: give steps instead")
+        return dataclasses.replace(self, steps=max(1, math.ceil(self.epochs * rows / self.batch)))
 
     @property
     def seldom_rated(self) -> str:

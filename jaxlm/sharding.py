@@ -357,7 +357,7 @@ def weight(
 ) -> Array:
     """A float32 parameter of `module`, annotated with its logical axes; dense, if it is stored as a leaf."""
     if hasattr(stored := module.get_variable("params", name), "dense"):
-        return stored.read()  # pyright: ignore
+        return stored.read(module)  # pyright: ignore
     boxed: Any = lambda key: Named(init(key, shape, jnp.float32), Axes(names, inputs, active))
     return module.param(name, boxed)  # unboxed by flax
 

@@ -74,6 +74,31 @@ class Only(Trains):
         return (re.search(self.of, path) is not None) != self.frozen
 
 
+@dataclasses.dataclass(frozen=True)
+class Also(Trains):
+    """What `of` trains, and the weights whose path the regular expression `names` finds a match in: the head of a
+    classifier, norms beside adapters."""
+
+    of: Trains
+    names: str
+
+    def __post_init__(self):
+        pattern(self.names)
+
+    def dress(self, params: Params, axes: Params, key: Array) -> Params:
+        return self.of.dress(params, axes, key)
+
+    def dress_axes(self, axes: Params) -> Params:
+        return self.of.dress_axes(axes)
+
+    def chooses(self, path: str) -> bool:
+        base = path.endswith(".w")  # of a leaf that adapts it
+        return self.of.chooses(path) or (not base and re.search(self.names, path) is not None)
+
+    def check(self, axes: Params) -> None:
+        self.of.check(axes)
+
+
 def pattern(text: str) -> re.Pattern:
     """The regular expression. Raises UserError where it is none."""
     try:

@@ -33,6 +33,10 @@ ADAPTERS = {
     "llama-tables": lora("embed_tokens", "k_proj", modules_to_save=["lm_head"]),
     "gpt2-lora": lora("c_attn", "c_fc", fan_in_fan_out=True),
     "phi3-lora": lora("qkv_proj", "gate_up_proj", "o_proj"),
+    "llama-prompt": peft.PromptTuningConfig(num_virtual_tokens=3),
+    "gpt2-ptuning": peft.PromptEncoderConfig(num_virtual_tokens=4, encoder_hidden_size=8),
+    "llama-prefix": peft.PrefixTuningConfig(num_virtual_tokens=3),
+    "qwen2-prefix": peft.PrefixTuningConfig(num_virtual_tokens=3, prefix_projection=True, encoder_hidden_size=8),
     "qwen2-ia3": peft.IA3Config(target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"]),
 }
 
@@ -47,11 +51,13 @@ def main() -> None:
             model = peft.get_peft_model(model, settings).eval()
             with torch.no_grad():
                 for key, x in model.named_parameters():
-                    if "lora" in key or "ia3" in key:
+                    if "prompt_encoder" in key:
+                        x.add_(0.3 * torch.randn_like(x))
+                    elif "lora" in key or "ia3" in key:
                         x.mul_(1 + 0.3 * torch.randn_like(x)).add_(0.02 * torch.randn_like(x))
                     elif "modules_to_save" in key:
                         x.add_(0.1 * torch.randn_like(x))
-                logits = model(torch.tensor(TOKENS)).logits.numpy()
+                logits = model(torch.tensor(TOKENS)).logits.numpy()[:, -TOKENS.shape[1] :]  # without a prompt's
             folder = ROOT / "tests" / "goldens_peft" / name
             shutil.rmtree(folder, ignore_errors=True)
             model.save_pretrained(folder)

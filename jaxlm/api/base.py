@@ -40,8 +40,8 @@ class Loaded:
 
     def to_hf(self, tree: Params | None = None) -> dict[str, np.ndarray]:
         """The parameters, or any tree like them (gradients), by Hugging Face's names and in its layout."""
-        tree = self.params if tree is None else self._alike(tree, "the tree")
-        return dict(convert.to_hf(leaves.dense(tree), self.config, self._source()))
+        config, tree = peft.alone(self.config, self.params if tree is None else self._alike(tree, "the tree"))
+        return dict(convert.to_hf(leaves.dense(tree), config, self._source()))
 
     def save(
         self,
@@ -52,9 +52,11 @@ class Loaded:
         packed: bool = False,
     ) -> None:
         """Write the model in Hugging Face's layout, which `load` and other libraries open; see `convert.save`. int4 and
-        int8 matrices are made dense, or with `packed` written as they are, in GPTQ's layout."""
+        int8 matrices are made dense, or with `packed` written as they are, in GPTQ's layout. Virtual tokens, which that
+        layout has not, are written by `save_adapter`."""
         folder, source = expand(folder), self._source()
-        convert.save(folder, self.config, self.params, source, self.tokenizer, max_shard_size, dtype, say, packed)
+        config, params = peft.alone(self.config, self.params)
+        convert.save(folder, config, params, source, self.tokenizer, max_shard_size, dtype, say, packed)
 
     def merge(self) -> Self:
         """The same model with every adapter multiplied out, in the base's dtypes; a quantised base is made dense first.
@@ -107,9 +109,11 @@ class Loaded:
         """Write the adapter alone in peft's layout, see `convert.peft`. Raises UserError where the model has none."""
         peft.save(expand(folder), self.config, self.params, self._source())
 
-    def _with(self, params: Params) -> Self:
+    def _with(self, params: Params, config: ModelConfig | None = None) -> Self:
         other = copy.copy(self)
         other.params = params
+        if config is not None and config != self.config:
+            other.config, other.model = config, config.build()
         return other
 
     def _source(self) -> convert.Source:

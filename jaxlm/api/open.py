@@ -40,8 +40,8 @@ def load(
     keep the dtypes they are stored in. Of a run the weights are the moving average where it keeps one. `say` gets a
     line for each file of weights. `verify` compares tensors with the digests that `save` wrote beside them (those of a
     run's checkpoints are always compared). `adapter` is a folder of peft's that is put on the model (LoRA, rsLoRA,
-    DoRA, IA3): its matrices stay apart until `merge`. `quantize` is a kind of `tune.quantize`, such as "int8", in which
-    the matrices are then kept. Raises UserError when there is nothing whole to load.
+    DoRA, IA3, apart until `merge`; prompt, P- and prefix tuning). `quantize` is a kind of `tune.quantize`, such as
+    "int8", in which the matrices are then kept. Raises UserError when there is nothing whole to load.
     """
     path = expand(path)
     if dtype is not None:
@@ -53,7 +53,7 @@ def load(
         if quantize is not None:
             m = m.quantize(quantize)
         if adapter is not None:
-            m.params = peft.load(expand(adapter), m.config, m.params, m._source())
+            m = m._with(*peft.load(expand(adapter), m.config, m.params, m._source())[::-1])
         return m
     except OSError as error:
         raise UserError(f"cannot read {error.filename or path}: {error.strerror}") from error

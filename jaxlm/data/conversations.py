@@ -107,13 +107,25 @@ class ConversationDataset:
     @property
     def prompts(self) -> list[tuple[str, list[int]]]:
         """Of a few held-out conversations all before the assistant's last answer: text and ids."""
-        given = None if self.template is self.tokenizer.settings.chat_template else self.template
         found = []
         for messages, tools in self.told[:PROMPTS]:
             last = max(i for i, message in enumerate(messages) if message["role"] == "assistant")
-            text = chat_text(self.tokenizer, messages[:last], tools, True, given)
-            found.append((text, self.tokenizer.encode_marked(text)[0]))
+            found.append(self._asked(messages[:last], tools))
         return found
+
+    def ask(self, prompt: str) -> tuple[str, list[int]]:
+        """The same of what a user says."""
+        return self._asked([{"role": "user", "content": prompt}], None)
+
+    def _asked(self, messages: list[dict[str, Any]], tools: list[Any] | None) -> tuple[str, list[int]]:
+        given = None if self.template is self.tokenizer.settings.chat_template else self.template
+        text = chat_text(self.tokenizer, messages, tools, True, given)
+        return text, self.tokenizer.encode_marked(text)[0]
+
+    @property
+    def epoch(self) -> int:
+        """Rows of one pass."""
+        return len(self.rows)
 
     def train_batches(self, batch: int, rows: Sequence[int] | None = None) -> "TrainBatches":
         """Endless: every epoch has each row once, in a new order."""

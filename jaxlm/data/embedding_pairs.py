@@ -43,6 +43,11 @@ class EmbeddingDataset(PairDataset):
         rows: Any = ApartRows(self.heldout, self.config.T)
         return HeldoutPairs(rows, min(-(-tokens // self.config.T) or len(rows), len(rows)))
 
+    @property
+    def epoch(self) -> int:
+        """Rows of one pass."""
+        return len(self.train)
+
     def summary(self, rows: int) -> str:
         epochs = f"{rows / len(self.train):.1f} epochs"
         return f"{len(self.train):,} pairs to train on, {epochs}; {len(self.heldout):,} held out"

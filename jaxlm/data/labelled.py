@@ -200,6 +200,11 @@ class LabelledDataset:
     def measures(self, sums: Mapping[str, float]) -> dict[str, float]:
         return text_measures(sums)
 
+    @property
+    def epoch(self) -> int:
+        """Rows of one pass."""
+        return len(self.train)
+
     def summary(self, rows: int) -> str:
         return (
             f"{self.config.path}: {len(self.train):,} texts to train on, {rows / len(self.train):.3g} epochs in this "

@@ -134,10 +134,15 @@ class PairDataset:
     def measures(self, sums: Mapping[str, float]) -> dict[str, float]:
         return text_measures(sums)
 
+    @property
+    def epoch(self) -> int:
+        """Rows of one pass."""
+        return len(Rows(self.train, self.tokenizer, self.config.T, self.config.seed))
+
     def summary(self, rows: int) -> str:
         long = self.read - len(self.train)
         out = f" ({long:,} longer than T={self.config.T} left out)" if long else ""
-        made = len(Rows(self.train, self.tokenizer, self.config.T, self.config.seed))
+        made = self.epoch
         epochs = f"{rows / made:.1f} epochs of {made:,} rows"
         return f"{len(self.train):,} pairs to train on{out}, {epochs}; {len(self.heldout):,} held out"
 

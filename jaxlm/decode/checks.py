@@ -100,5 +100,6 @@ def check_key(key: Any) -> Array:
 
 
 def longest(config: Any) -> float:
-    """Positions that the model has."""
-    return getattr(config.positions, "length", math.inf)
+    """Positions that the model has for a text."""
+    virtual = getattr(config, "virtual", None)
+    return getattr(config.positions, "length", math.inf) - (0 if virtual is None else virtual.n)

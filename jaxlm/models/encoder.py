@@ -20,6 +20,7 @@ from jaxlm.nn.embed import AbsoluteConfig, Embed, LearnedConfig, Types
 from jaxlm.nn.norm import LayerNormConfig, NormConfig
 from jaxlm.nn.pipeline import PipelineConfig
 from jaxlm.nn.stack import LayersConfig, check_policy, run
+from jaxlm.nn.virtual import VirtualConfig, before, behind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +45,7 @@ class EncoderConfig(ModelConfig):
     remat: str = "none"  # what the backward pass computes again: a name of nn.stack.POLICIES
     unroll: int = 1  # periods per iteration of the scan over layers
     pipeline: PipelineConfig = PipelineConfig()  # where the mesh divides layers
+    virtual: VirtualConfig | None = None  # learned tokens before every row, of one text
 
     def __post_init__(self):
         check(self, V=">= 1", D=">= 1", types=">= 0", embed_width=">= 1", unroll=">= 1", dropout="[0, 1)")
@@ -51,6 +53,8 @@ class EncoderConfig(ModelConfig):
             raise UserError("a model needs at least one group of layers")
         check_dtype(self.dtype)
         check_policy(self.remat)
+        if self.virtual is not None:
+            self.virtual.sizes(self.layers)
         if all(mixer.causal for mixer in flops.mixers(self)):
             raise UserError("an encoder's tokens see what follows: set causal=false in its mixers")
         if not self.pooler and (self.next_sentence or (self.head is not None and self.head.pooled)):
@@ -118,6 +122,8 @@ class Encoder(nn.Module):
         x_BTD, states, statistics = run(c, c.layers, self.stacked, x_BTD, context)
         if c.norm is not None:
             x_BTD = c.norm.build("norm")(x_BTD)
+        if c.virtual is not None and not c.virtual.prefix:
+            x_BTD = behind(c.virtual, x_BTD)
         encoded = Encoded(x_BTD)
         if c.pooler:
             pooled_B1D = jnp.tanh(dense(self, "pooler", first(x_BTD), c.D))
@@ -142,18 +148,27 @@ class Encoder(nn.Module):
         c, owned = self.c, self.shared or {}
         if positions_BT is None:
             positions_BT = jnp.arange(tokens_BT.shape[1])[None]
+        types_BT = jnp.zeros_like(tokens_BT) if types_BT is None else types_BT
         embed = owned.get("embed") or Embed(c.V, c.embed_width or c.D, jnp.dtype(c.dtype), name="embed")
         x_BTD, table_VD = embed(tokens_BT)
         if c.embed_scale != 1:
             x_BTD *= jnp.asarray(c.embed_scale, x_BTD.dtype)
+        prefix = None
+        if c.virtual is not None:
+            n, positions_BT = c.virtual.n, c.virtual.behind(positions_BT, tokens_BT.shape[1], c.positions)
+            global_BA = None if global_BA is None else jnp.where(global_BA < 0, global_BA, global_BA + n)
+            if c.virtual.prefix:
+                prefix = c.virtual.keys_values(self, c.layers)
+            else:
+                ids = (positions_BT, jnp.arange(n)[None]), (segments_BT, 1), (types_BT, 0)
+                x_BTD, positions_BT, segments_BT, types_BT = before(self, c.virtual, x_BTD, *ids)
         if c.positions is not None:
             x_BTD = (owned.get("positions") or c.positions.build("positions"))(x_BTD, positions_BT)
         if c.types:
-            types_BT = jnp.zeros_like(tokens_BT) if types_BT is None else types_BT
             x_BTD = (owned.get("types") or Types(c.types, name="types"))(x_BTD, types_BT)
         if c.embed_norm is not None:
             x_BTD = c.embed_norm.build("embed_norm")(x_BTD)
         x_BTD = drop(self, x_BTD, c.dropout)
         if c.embed_width is not None:
             x_BTD = dense(self, "embed_in", x_BTD, c.D)
-        return x_BTD, table_VD, Context(positions_BT, segments_BT, global_BA=global_BA)
+        return x_BTD, table_VD, Context(positions_BT, segments_BT, global_BA=global_BA, prefix_N2GnK=prefix)

@@ -1,25 +1,26 @@
 """The decoder-only language model: embedding, groups of repeated layers, norm, head. Families are configs of it."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxlm import sharding
-from jaxlm.axes import Array
+from jaxlm.axes import Array, Params
 from jaxlm.config_check import check
 from jaxlm.errors import UserError
 from jaxlm.models import flops
-from jaxlm.models.model import ModelConfig, Output, Path, check_dtype, logits
+from jaxlm.models.model import ModelConfig, Output, Path, check_dtype, forward, logits
 from jaxlm.nn import init
 from jaxlm.nn.branches import drop
 from jaxlm.nn.context import Context
 from jaxlm.nn.embed import AbsoluteConfig, Embed
 from jaxlm.nn.norm import NormConfig, RMSNormConfig
 from jaxlm.nn.pipeline import PipelineConfig
-from jaxlm.nn.stack import LayersConfig, check_policy, run
+from jaxlm.nn.stack import LayersConfig, check_policy, is_stacked, run
+from jaxlm.nn.virtual import VirtualConfig, read, zeros
 from jaxlm.sharding import einsum, weight
 
 
@@ -43,6 +44,7 @@ class LMConfig(ModelConfig):
     remat: str = "none"  # what the backward pass computes again: a name of nn.stack.POLICIES
     unroll: int = 1  # periods per iteration of the scan over layers
     pipeline: PipelineConfig = PipelineConfig()  # where the mesh divides layers
+    virtual: VirtualConfig | None = None  # learned tokens before every text
 
     def __post_init__(self):
         counts = dict.fromkeys(("V", "D", "embed_width", "unroll"), ">= 1")
@@ -51,6 +53,8 @@ class LMConfig(ModelConfig):
             raise UserError("a model needs at least one group of layers")
         check_dtype(self.dtype)
         check_policy(self.remat)
+        if self.virtual is not None:
+            self.virtual.sizes(self.layers)
 
     def build(self, stacked: bool = True) -> "LM":
         return LM(self, stacked)
@@ -101,18 +105,18 @@ class LM(nn.Module):
         c = self.c
         if positions_BT is None:
             positions_BT = jnp.arange(tokens_BT.shape[1])[None]
-        context = Context(positions_BT, segments_BT, end, start_B)
+        if c.virtual is not None:
+            positions_BT = c.virtual.behind(positions_BT, tokens_BT.shape[1], c.positions)
         width = c.embed_width or c.D
         x_BTD, table_VD = Embed(c.V, width, jnp.dtype(c.dtype), name="embed")(tokens_BT)
         if c.embed_scale != 1:
             x_BTD *= jnp.asarray(c.embed_scale, x_BTD.dtype)
         if c.embed_width is not None:
             x_BTD = self._product("embed_in", x_BTD, c.D)
-        if c.embed_norm is not None:
-            x_BTD = c.embed_norm.build("embed_norm")(x_BTD)
-        if c.positions is not None:
-            x_BTD = c.positions.build("positions")(x_BTD, positions_BT)
-        x_BTD = drop(self, x_BTD, c.dropout)
+        enter = self._enters()
+        prefix = None if c.virtual is None else self._prefix(c.virtual, enter)
+        context = Context(positions_BT, segments_BT, end, start_B, prefix_N2GnK=prefix)
+        x_BTD = drop(self, enter(x_BTD, positions_BT), c.dropout)
         x_BTD, states, statistics = run(c, c.layers, self.stacked, x_BTD, context, pasts)
         if c.norm is not None:
             x_BTD = c.norm.build("norm")(x_BTD)
@@ -123,8 +127,43 @@ class LM(nn.Module):
         head_VD = table_VD
         if not c.tied:
             head_VD = weight(self, "head", (c.V, width), ("vocab", "embed"), init.fan_in((1,)), (1,))
-        return Output(x_BTD, head_VD, states, {(): statistics})
+        return Output(x_BTD, head_VD, states, {(): statistics}, prefix_N2GnK=prefix)
+
+    def _enters(self) -> Callable[[Array, Array], Array]:
+        """x_BTD, positions_BT -> what the first layer reads."""
+        c = self.c
+        norm = None if c.embed_norm is None else c.embed_norm.build("embed_norm")
+        positions = None if c.positions is None else c.positions.build("positions")
+
+        def enter(x_BTD: Array, positions_BT: Array) -> Array:
+            x_BTD = x_BTD if norm is None else norm(x_BTD)
+            return x_BTD if positions is None else positions(x_BTD, positions_BT)
+
+        return enter
+
+    def _prefix(self, virtual: VirtualConfig, enter: Callable[[Array, Array], Array]) -> Array:
+        """What every layer reads of the virtual tokens."""
+        if virtual.prefix:
+            return virtual.keys_values(self, self.c.layers)
+        x_1nD = enter(virtual.prompt(self, self.c.D, jnp.dtype(self.c.dtype)), jnp.arange(virtual.n)[None])
+        if self.is_initializing():
+            return zeros(virtual, self.c.layers, x_1nD.dtype)
+        return read(self.c, self.stacked, self.variables["params"], x_1nD)
 
     def _product(self, name: str, x_BTD: Array, width: int) -> Array:
         w_DD = weight(self, name, (x_BTD.shape[-1], width), ("embed", None), init.fan_in((0,)), (0,))
         return einsum("btd,de->bte", x_BTD, w_DD.astype(x_BTD.dtype), out=sharding.stream(x_BTD.shape[1]))
+
+
+def folded(config: LMConfig, params: Params) -> tuple[LMConfig, Params]:
+    """Config and parameters with a prompt as the prefix that the layers make of it: it is not computed again for every
+    token. Others are as they were."""
+    virtual = config.virtual
+    if virtual is None or virtual.prefix:
+        return config, params
+    token = jnp.zeros((sharding.mesh_size("batch"), 1), jnp.int32)
+    out = forward(config.build(is_stacked(params)), params, sharding.constrain(token, "batch", None))
+    prefix = jnp.moveaxis(out.prefix_N2GnK, 3, 0)
+    weights = {name: x for name, x in params.items() if name != "prompt"}
+    weights["prefix"] = prefix.reshape(virtual.n, -1, *prefix.shape[-2:])
+    return dataclasses.replace(config, virtual=dataclasses.replace(virtual, prefix=True)), weights

@@ -81,6 +81,7 @@ class Output:
     statistics: dict[Path, tuple]  # of each stack, for each group, what its feed-forwards report
     bias_V: Array | None = None  # of the logits
     encoded: Any = None  # of an encoder, what else it gives: see `models.encoder.Encoded`
+    prefix_N2GnK: Any = None  # what layers read of virtual tokens
 
 
 class Layer(NamedTuple):

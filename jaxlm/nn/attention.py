@@ -130,7 +130,8 @@ class Attention(nn.Module):
             q_BTHK, k_BTGK = (c.rope.rotate(x, at_BT, text_length(at_BT)) for x in (q_BTHK, k_BTGK))
         q_BTHK, k_BTGK = self._norm(q_BTHK, k_BTGK, after_rope=True)
         q_BTHK, k_BTGK, v_BTGK = keep(self._sharpen(q_BTHK, context), k_BTGK, v_BTGK)
-        attend = self._attend if past is None else functools.partial(self._attend_past, past)
+        alone = past is None and context.prefix_N2GnK is None
+        attend = self._attend if alone else functools.partial(self._attend_past, past)
         o_BTHK = self._combine(attend(q_BTHK, k_BTGK, v_BTGK, context), context)
         y_BTD = merge(self, "o", o_BTHK, x_BTD.shape[-1], self.depth, c.bias_out)
         return y_BTD, KVSlots((k_BTGK.swapaxes(1, 2), v_BTGK.swapaxes(1, 2)))
@@ -172,26 +173,47 @@ class Attention(nn.Module):
             implementation=c.implementation,
         )
 
-    def _attend_past(self, past: KVSlots, q_BTHK: Array, k_BTGK: Array, v_BTGK: Array, context: Context) -> Array:
-        """To the tokens of this call and those in the cache."""
-        assert context.end is not None and context.start_B is not None, "a past needs its end and starts"
-        (past_k_BGSK, past_v_BGSK), bias = past.value, self._bias(context)
-        at_BT, segments_BT = context.positions_BT, context.segments_BT
-        past_at_BS, past_segments_BS = masks.cache_slots(past_k_BGSK.shape[2], context.end, context.start_B)
-        see = lambda key_BS, of_BS: masks.visible(at_BT, key_BS, segments_BT, of_BS, **self._limits())
+    def _attend_past(
+        self, past: KVSlots | None, q_BTHK: Array, k_BTGK: Array, v_BTGK: Array, context: Context
+    ) -> Array:
+        """To the tokens of this call and those before them: virtual ones, and those in the cache."""
+        at_BT, of_BT, bias = context.positions_BT, context.segments_BT, self._bias(context)
+        parts = []
+        if context.prefix_N2GnK is not None:
+            parts.append(self._virtual(context, len(q_BTHK), q_BTHK.dtype))
+        if past is not None:
+            parts.append(self._cached(past, context, parts[0][2].shape[1] if parts else 0))
+        k_BGSK, v_BGSK, at_BS, mask_BTS = parts[0] if len(parts) == 1 else _joined(*parts)
         by_distance = lambda key_BS: (
             None if bias is None else bias(at_BT[:, :, None] - key_BS[:, None]).swapaxes(0, 1)  # (B, H, T, S)
         )
         return attention_with_past(
             q_BTHK,
             *self._read(k_BTGK.swapaxes(1, 2), v_BTGK.swapaxes(1, 2), 1),
-            *self._read(past_k_BGSK, past_v_BGSK, 1),
-            see(past_at_BS, past_segments_BS),
-            see(at_BT, segments_BT),
-            bias_BHTS=by_distance(past_at_BS),
+            k_BGSK,
+            v_BGSK,
+            mask_BTS,
+            masks.visible(at_BT, at_BT, of_BT, of_BT, **self._limits()),
+            bias_BHTS=by_distance(at_BS),
             bias_BHTT=by_distance(at_BT),
             **self._scoring(),
         )
+
+    def _cached(self, past: KVSlots, context: Context, n: int) -> tuple[Array, ...]:
+        """Keys, values, positions (behind n others) and visibility of a cache's slots."""
+        assert context.end is not None and context.start_B is not None, "a past needs its end and starts"
+        k_BGSK, v_BGSK = past.value
+        at_BS, of_BS = masks.cache_slots(k_BGSK.shape[2], context.end, context.start_B)
+        mask_BTS = masks.visible(context.positions_BT, at_BS + n, context.segments_BT, of_BS, **self._limits())
+        return *self._read(k_BGSK, v_BGSK, 1), at_BS + n, mask_BTS
+
+    def _virtual(self, context: Context, B: int, dtype: Any) -> tuple[Array, ...]:
+        """The same of virtual tokens, which all texts see."""
+        assert context.prefix_N2GnK is not None
+        kv_2GnK = context.prefix_N2GnK[context.layer].astype(dtype)
+        wide = lambda x: sharding.constrain(jnp.broadcast_to(x[None], (B, *x.shape)), "batch", "heads", None, None)
+        at_1n = jnp.arange(kv_2GnK.shape[2])[None]
+        return wide(kv_2GnK[0]), wide(kv_2GnK[1]), at_1n, masks.visible(context.positions_BT, at_1n, **self._limits())
 
     def _limits(self) -> dict[str, Any]:
         """Who sees whom."""
@@ -217,3 +239,14 @@ class Attention(nn.Module):
     def _combine(self, o_BTHK: Array, context: Context) -> Array:
         """What the output projection reads of what each query head gathered."""
         return o_BTHK
+
+
+def _joined(first: tuple[Array, ...], second: tuple[Array, ...]) -> tuple[Array, ...]:
+    """Keys, values, positions and visibility of both."""
+    B, axes, names = len(second[0]), (2, 2, 1, 2), (("batch", "heads", None, None),) * 2 + (("batch", None),) * 2
+    wide = lambda x, name: sharding.constrain(
+        jnp.broadcast_to(x, (B, *x.shape[1:])), *name, *[None] * (x.ndim - len(name))
+    )
+    return tuple(
+        jnp.concatenate([wide(x, name), wide(y, name)], axis) for x, y, axis, name in zip(first, second, axes, names)
+    )

@@ -22,6 +22,8 @@ class Context:
     local (Longformer); -1 is none.
     `bias_1HA` is the table of a position bias that all layers share, see `nn.bias.SharedBucketsConfig`.
     `handed` is what an earlier layer hands on (`nn.state.Recurrent`): RWKV-7's first values.
+    `prefix_N2GnK` are keys and values of n virtual tokens before every text, for each layer (`nn.virtual`); positions
+    count them.
     `layer` is the number of the layer that reads it, from 0: few need it, and it may be traced.
     """
 
@@ -36,6 +38,7 @@ class Context:
     bias_1HA: Array | None = None
     global_BA: Array | None = None
     handed: Any = None
+    prefix_N2GnK: Array | None = None
 
     @property
     def whole_segments_BT(self) -> Array | None:

@@ -17,7 +17,9 @@ from flax import struct
 
 from jaxlm import sharding
 from jaxlm.axes import Array
+from jaxlm.errors import UserError
 from jaxlm.ops import blocks, codes, per_row, products
+from jaxlm.ops.activations import ACTIVATIONS
 
 
 class Leaf(abc.ABC):
@@ -27,9 +29,19 @@ class Leaf(abc.ABC):
     def dense(self) -> Array:
         """The weight, of its full shape."""
 
-    def read(self) -> Any:
-        """What a module gets of it: dense, or what makes products with activations itself, a `Multiplier`."""
+    def read(self, module: Any = None) -> Any:
+        """What `sharding.weight` gives the module that owns it: the weight, or what makes products with activations
+        itself (`product`), such as a `Multiplier`."""
         return self.dense()
+
+    @property
+    def base(self) -> Array:
+        """The weight that a leaf of adapters changes."""
+        w = getattr(self, "w")  # noqa: B009 (only those leaves have it)
+        return w.dense() if isinstance(w, Leaf) else w
+
+    def astype(self, dtype: Any) -> Any:
+        return dataclasses.replace(self, w=self.base.astype(dtype))  # pyright: ignore
 
 
 @struct.dataclass
@@ -39,7 +51,7 @@ class LowRank(Leaf):
     `inputs` and `outputs` are the dimensions of w, counted from its end, that are contracted with activations and that
     come of them: a is (..., *inputs, r) and b (..., r, *outputs). With a `magnitude` m for each output, 1 on the
     inputs, it is m v / |v|, the norm over the inputs and held fixed for gradients (DoRA, Liu et al. 2024,
-    arXiv:2402.09353).
+    arXiv:2402.09353). With `dropout`, where modules have a key for it, the activations that a sees are dropped out.
     """
 
     w: Any
@@ -49,9 +61,29 @@ class LowRank(Leaf):
     inputs: tuple[int, ...] = struct.field(pytree_node=False)
     outputs: tuple[int, ...] = struct.field(pytree_node=False)
     magnitude: Any = None
+    dropout: float = struct.field(pytree_node=False, default=0.0)
+    key: Any = None
+
+    def read(self, module: Any = None) -> Any:
+        if not self.dropout or module is None or not module.has_rng("dropout"):
+            return self.dense()
+        return dataclasses.replace(self, w=self.base, key=module.make_rng("dropout"))
+
+    def product(self, equation: str, x: Array, out: Any, dtype: Any) -> Array:
+        """`sharding.einsum(equation, x, self)`."""
+        y = sharding.einsum(equation, x, self.w, out=out, dtype=dtype)
+        x_names, w_names, y_names = equation.replace("->", ",").split(",")
+        ins, outs = ("".join(w_names[i] for i in dims) for dims in (self.inputs, self.outputs))
+        kept = jax.random.uniform(self.key, x.shape, out_sharding=per_row.spec(x)) >= self.dropout
+        x = jnp.where(kept, x / (1 - self.dropout), 0).astype(x.dtype)
+        rest = "".join(name for name in x_names if name not in ins)
+        names = (*sharding.rows(x.shape[1])[: len(rest)], None)
+        down = sharding.einsum(f"{x_names},{ins}z->{rest}z", x, self.a.astype(x.dtype), out=names)
+        up = sharding.einsum(f"{rest}z,z{outs}->{y_names}", down, self.b.astype(x.dtype), out=out)
+        return y + (self.scale * up).astype(y.dtype)
 
     def dense(self) -> Array:
-        w = self.w.dense() if isinstance(self.w, Leaf) else self.w
+        w = self.base
         names = string.ascii_lowercase[: w.ndim]
         ins, outs = (tuple(names[i] for i in dims) for dims in (self.inputs, self.outputs))
         lead = "".join(name for name in names if name not in ins + outs)
@@ -86,18 +118,16 @@ class LowRanks(Leaf):
     factor: Any = None
     rows: Any = None  # (..., B) int32
 
-    def dense(self) -> Any:
-        """w, or what only `sharding.einsum` can multiply with."""
-        w = self.w.dense() if isinstance(self.w, Leaf) else self.w
-        return w if self.rows is None else dataclasses.replace(self, w=w)
+    def dense(self) -> Array:
+        return self.base
+
+    def read(self, module: Any = None) -> Any:
+        return self.base if self.rows is None else dataclasses.replace(self, w=self.base)
 
     @property
     def lead(self) -> tuple[int, ...]:
         """The sizes of the leading axes, of layers."""
         return self.a.shape[: -len(self.inputs) - 2]
-
-    def astype(self, dtype: Any) -> "LowRanks":
-        return dataclasses.replace(self, w=self.w.astype(dtype))
 
     def product(self, equation: str, x: Array, out: Any, dtype: Any) -> Array:
         """`sharding.einsum(equation, x, self)`; rows that stand several times, as those of beams, stand together."""
@@ -130,7 +160,40 @@ class Scaled(Leaf):
     factor: Array  # 1 on the other dimensions
 
     def dense(self) -> Array:
-        return (self.w.dense() if isinstance(self.w, Leaf) else self.w) * self.factor
+        return self.base * self.factor
+
+
+@struct.dataclass
+class Bottleneck(Leaf):
+    """A matrix and behind it a small network with a residual, of which only the network is trained (Houlsby et al.
+    2019, arXiv:1902.00751):
+
+        y = x w    y -> y + act(y shrink + shrink_bias) grow + grow_bias
+
+    A bias that a module adds to x w is added behind the network; `shrink_bias` can make up for that.
+    """
+
+    w: Any
+    shrink: Array  # (..., D, r)
+    shrink_bias: Array
+    grow: Array  # (..., r, D)
+    grow_bias: Array
+    activation: str = struct.field(pytree_node=False)
+
+    def dense(self) -> Array:
+        raise UserError("a bottleneck adapter is no matrix: it is neither merged nor saved in other layouts")
+
+    def read(self, module: Any = None) -> Any:
+        return dataclasses.replace(self, w=self.base)
+
+    def product(self, equation: str, x: Array, out: Any, dtype: Any) -> Array:
+        """`sharding.einsum(equation, x, self)`, of an equation whose result is x_BTD."""
+        y = sharding.einsum(equation, x, self.w, out=out, dtype=dtype)
+        names = sharding.rows(y.shape[1])
+        cast = lambda w: w.astype(y.dtype)
+        h = sharding.einsum("btd,dz->btz", sharding.constrain(y, *names), cast(self.shrink), out=names)
+        h = ACTIVATIONS[self.activation](h + cast(self.shrink_bias)[None, None])
+        return y + sharding.einsum("btz,zd->btd", h, cast(self.grow), out=out) + cast(self.grow_bias)[None, None]
 
 
 @struct.dataclass
@@ -158,7 +221,7 @@ class Int8(Leaf):
     def dense(self) -> Array:
         return self.q.astype(self.scale.dtype) * self.scale
 
-    def read(self) -> Any:
+    def read(self, module: Any = None) -> Any:
         return Multiplier(self) if self.activations else self.dense()
 
     def product(self, equation: str, x: Array, out: Any, dtype: Any) -> Array:
@@ -192,7 +255,7 @@ class Rescaled(Leaf):
     def dense(self) -> Array:
         return self.w.dense() * self.factor
 
-    def read(self) -> Any:
+    def read(self, module: Any = None) -> Any:
         return Multiplier(self) if hasattr(self.w, "product") and self.w.activations else self.dense()
 
     def product(self, equation: str, x: Array, out: Any, dtype: Any) -> Array:

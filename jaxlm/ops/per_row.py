@@ -46,6 +46,11 @@ def changed(
     return y * jnp.expand_dims(f, tuple(i for i, name in enumerate(y_names) if name not in batch + outputs))
 
 
+def spec(x: Array) -> PartitionSpec | None:
+    """How an array lies on an explicit mesh; None elsewhere, as jax wants it."""
+    return jax.typeof(x).sharding.spec if sharding.explicit() else None
+
+
 def _laid_out(x: Array) -> tuple[Any, ...]:
     """How an array lies on an explicit mesh, an entry for each dimension; all None elsewhere."""
     return tuple(jax.typeof(x).sharding.spec) if sharding.explicit() else (None,) * x.ndim

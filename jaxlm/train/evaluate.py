@@ -18,6 +18,7 @@ from jaxlm.train.batch import place, rows_here
 from jaxlm.train.step import make_eval_step
 
 Prompts = Sequence[tuple[str, Sequence[int]]]  # text and ids
+NO_PROMPTS = ("",)  # of a run that asks for nothing of its own
 SAMPLER = Temperature(0.8) | TopP(0.95)
 
 
@@ -39,6 +40,15 @@ def make_evaluator(
         return heldout.measures({name: math.fsum(float(one[name]) for one in sums) for name in sums[0]})
 
     return evaluate
+
+
+def prompts_of(run: RunConfig, dataset: Any) -> Prompts:
+    """What samples begin with, where the data has a say: the run's own prompts as the data asks them, or, where the run
+    has none of its own, the data's."""
+    if run.prompts == NO_PROMPTS:
+        return getattr(dataset, "prompts", ())
+    ask = getattr(dataset, "ask", None)
+    return [ask(prompt) for prompt in run.prompts] if ask else ()
 
 
 def sample(run: RunConfig, params: Params, tokenizer: Tokenizer, step: int, prompts: Prompts = ()) -> list[str]:

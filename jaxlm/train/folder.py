@@ -45,6 +45,7 @@ MAY_CHANGE = (
     "optimizer.final",
     "optimizer.weight_decay",
     "steps",
+    "epochs",
     "max_nonfinite_steps",
     "max_to_keep",
     "writers",

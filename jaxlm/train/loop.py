@@ -15,7 +15,7 @@ from jaxlm.progress import show_preparation
 from jaxlm.run import RunConfig
 from jaxlm.train import start
 from jaxlm.train.batch import place, rows_here
-from jaxlm.train.evaluate import make_evaluator, sample
+from jaxlm.train.evaluate import make_evaluator, prompts_of, sample
 from jaxlm.train.folder import check_tokenizer, claim, open_run
 from jaxlm.train.memory import compile_step, memory_explained
 from jaxlm.train.profile import Profiler
@@ -50,8 +50,12 @@ def train(run: RunConfig, folder: str | Path, feed: Callable[[Setup, Any, Path],
             dataset = run.data.prepare(progress)
         processes.agree("the data", dataset.fingerprint, "give all of them the same files")
         check_tokenizer(run, dataset.tokenizer)
+        run = run.planned(getattr(dataset, "epoch", None))
+        setup = Setup(run, mesh)
         dataset = with_reference(setup, dataset)
         print(dataset.summary(run.steps * run.batch), flush=True)
+        if run.epochs:
+            print(f"epochs={run.epochs:g}: {run.steps:,} steps of {run.batch} rows", flush=True)
         count, trained = flops.parameters(run.model), sum(x.size for x in jax.tree.leaves(setup.state.params))
         part = f" ({trained:,} trained)" if setup.freezes else ""
         device = f"{mesh.size} x {mesh.devices.flat[0].device_kind}"
@@ -96,8 +100,8 @@ def train(run: RunConfig, folder: str | Path, feed: Callable[[Setup, Any, Path],
                     report.scores(step, scores)
             if due(run.sample_every) and run.samples and dataset.tokenizer:
                 with report.pause():
-                    params, prompts = join(state.eval_params, frozen), getattr(dataset, "prompts", ())
-                    report.samples(step, sample(run, params, dataset.tokenizer, step, prompts))
+                    params, asked = join(state.eval_params, frozen), prompts_of(run, dataset)
+                    report.samples(step, sample(run, params, dataset.tokenizer, step, asked))
             stop = stopping.agreed(mesh)
             if due(run.save_every) or stop:
                 report.flush()  # what a checkpoint covers is in the log before it

@@ -54,8 +54,7 @@ def load(setup: Setup) -> Params | None:
     with sharding.use(setup.mesh):
         read = read_run if isinstance(setup.run.model, ElectraConfig | WithHead) else read_model
         params = convert.load(folder)[1] if is_model(folder) else leaves.dense(read(folder, setup.mesh)[1])
-        if isinstance(setup.run.model, EncoderConfig):
-            params = _with_own_head(setup, params)
+        params = _with_own_parts(setup, params)
         if isinstance(setup.run.model, WithHead) and SCORE not in params:
             params = {TRUNK: params, SCORE: _made(setup, [SCORE])[SCORE]}
     _compare(folder, params, setup.run.model)
@@ -77,7 +76,10 @@ def check(run: RunConfig) -> None:
         model = dataclasses.replace(  # another head is begun anew
             model, head=run.model.head, pooler=run.model.pooler, next_sentence=run.model.next_sentence
         )
-    elif (tied := getattr(getattr(run.model, "trunk", run.model), "tied", None)) is not None and hasattr(model, "tied"):
+    if hasattr(model, "virtual") and hasattr(run.model, "virtual"):
+        virtual = getattr(run.model, "virtual")  # noqa: B009
+        model = dataclasses.replace(model, virtual=virtual)  # virtual tokens are begun anew
+    if (tied := getattr(getattr(run.model, "trunk", run.model), "tied", None)) is not None and hasattr(model, "tied"):
         model = dataclasses.replace(model, tied=tied)  # the weights tell
     wanted: Any = run.model
     if isinstance(model, WithHead) != isinstance(wanted, WithHead):  # a head is begun anew, or left out
@@ -96,13 +98,17 @@ def _compare(folder: Path, params: Params, model: ModelConfig) -> None:
             )
 
 
-def _with_own_head(setup: Setup, params: Params) -> Params:
-    """An encoder's parameters with a fresh head, and pooler, where those that are there are of another kind: one that
-    restored hidden tokens learns to classify."""
+def _with_own_parts(setup: Setup, params: Params) -> Params:
+    """Parameters with fresh virtual tokens, and of an encoder a fresh head, and pooler, where those that are there are
+    of another kind: one that restored hidden tokens learns to classify."""
     shapes = abstract(setup.run.model)[0]
     sizes = lambda tree, names: {name: jax.tree.map(lambda x: x.shape, tree[name]) for name in names if name in tree}
-    parts = heads.WEIGHTS, ("pooler", "pooler_bias"), ("next_sentence", "next_sentence_bias")
+    parts: list[tuple[str, ...]] = [("prompt",), ("prefix",)]
+    if isinstance(setup.run.model, EncoderConfig):
+        parts += [heads.WEIGHTS, ("pooler", "pooler_bias"), ("next_sentence", "next_sentence_bias")]
     other = [name for part in parts if sizes(params, part) != sizes(shapes, part) for name in part]
+    if not other:
+        return params
     new = [name for name in other if name in shapes]
     return {name: tree for name, tree in params.items() if name not in other} | _made(setup, new)
 

@@ -79,6 +79,15 @@ def test_on_a_mesh(base, alone, explicit):
     np.testing.assert_array_equal(short, rows(alone, lambda one: one.generate(np.tile(TOKENS, (2, 1)), 3).tokens)[:3])
 
 
+def test_merging_into_a_quantised_base_says_what_it_changes(base):
+    lm, said = jaxlm.load(base, quantize="int8", adapter=LORA), []
+    merged = lm.merge(say=said.append)
+    assert "merging made the quantised base dense" in said[0] and "nats a token on 128 tokens" in said[0]
+    assert float(said[0].partition("KL ")[2].split()[0]) < 1e-5
+    np.testing.assert_allclose(merged.logits(TOKENS), lm.logits(TOKENS), atol=1e-4)
+    assert jaxlm.load(base, adapter=LORA).merge(say=said.append) and len(said) == 1  # nothing to say
+
+
 def test_bad_input(lm, base, tmp_path):
     for names, line in (
         ("sql", "unknown adapter 'sql'"),

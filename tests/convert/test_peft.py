@@ -46,6 +46,8 @@ def expected(folder):
 def test_logits(lm, expected, base):
     close = lambda model: np.testing.assert_allclose(model.logits(expected["tokens"]), expected["logits"], atol=1e-4)
     close(lm)
+    if lm.config.virtual is not None:  # what is no adapter of matrices stays
+        return close(lm.merge())
     merged = lm.merge()
     assert not any(map(is_leaf, jax.tree.leaves(merged.params, is_leaf=is_leaf)))
     close(merged)
@@ -55,13 +57,15 @@ def test_logits(lm, expected, base):
 def test_written_again(lm, folder, base, tmp_path, expected):
     lm.save_adapter(tmp_path)
     found, wanted = load_file(tmp_path / WEIGHTS), load_file(folder / WEIGHTS)
-    adapted = {name for name in wanted if "lora" in name or "ia3" in name}
+    adapted = {name for name in wanted if "lora" in name or "ia3" in name or name == "prompt_embeddings"}
     assert found.keys() == adapted
     for name in adapted:
         if not (name.endswith("lora_B.weight") and "alpha_pattern" in name):
             assert found[name].shape == wanted[name].shape, name
     settings, given = (json.loads((place / CONFIG).read_text()) for place in (tmp_path, folder))
-    assert settings["peft_type"] == given["peft_type"] and settings.get("use_dora") == given.get("use_dora")
+    assert settings["peft_type"] == given["peft_type"].replace("P_TUNING", "PROMPT_TUNING") and settings.get(
+        "use_dora"
+    ) == given.get("use_dora")
     if adapted == wanted.keys():
         again = jaxlm.load(base, adapter=tmp_path)
         np.testing.assert_allclose(again.logits(expected["tokens"]), expected["logits"], atol=1e-4)
@@ -76,7 +80,7 @@ def test_peft_opens_what_is_written(lm, folder, base, tmp_path, expected):
     model = peft.PeftModel.from_pretrained(transformers.AutoModelForCausalLM.from_pretrained(base), tmp_path)
     with torch.no_grad():
         logits = model(torch.tensor(expected["tokens"])).logits
-    np.testing.assert_allclose(logits, expected["logits"], atol=1e-4)
+    np.testing.assert_allclose(logits[:, -expected["tokens"].shape[1] :], expected["logits"], atol=1e-4)
 
 
 def test_on_a_mesh(tmp_path):
@@ -95,6 +99,33 @@ def test_it_decodes(tmp_path):
     plain = jaxlm.load(tmp_path / "base")
     plain.params = dense(lm.params)
     np.testing.assert_array_equal(lm.generate(tokens, 5).tokens, plain.generate(tokens, 5).tokens)
+
+
+def test_virtual_tokens_decode_and_are_trained_on(tmp_path):
+    folder = next(folder for folder in FOLDERS if folder.name == "llama-prompt")
+    lm = jaxlm.load(base_of(folder, tmp_path), adapter=folder)
+    expected = np.load(folder / "expected.npz")
+    found = lm.generate(expected["tokens"], 1).tokens[:, 0]
+    np.testing.assert_array_equal(found, expected["logits"][:, -1].argmax(-1))
+    lm.save(tmp_path / "saved")
+    plain = jaxlm.load(tmp_path / "base").logits(expected["tokens"])
+    np.testing.assert_allclose(jaxlm.load(tmp_path / "saved").logits(expected["tokens"]), plain, atol=1e-5)
+    with pytest.raises(UserError, match="'prompt' has virtual tokens, which are of all rows"):
+        jaxlm.load(tmp_path / "base").add_adapter("prompt", folder)
+    narrow = lambda t: {name: x[:, 1:] for name, x in t.items()}
+    spoiled = copied(folder, tmp_path / "narrow")
+    change(narrow)(spoiled)
+    with pytest.raises(
+        UserError, match=r"another base: prompt_embeddings is \(3, 23\), and this one's would be \(3, 24\)"
+    ):
+        jaxlm.load(tmp_path / "base", adapter=spoiled)
+
+
+def copied(folder, copy):
+    copy.mkdir()
+    for name in (WEIGHTS, CONFIG):
+        (copy / name).write_bytes((folder / name).read_bytes())
+    return copy
 
 
 def change(tensors=None, **settings):
@@ -125,10 +156,7 @@ Q = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
 )
 def test_bad_input(tmp_path, spoil, line):
     folder = next(folder for folder in FOLDERS if folder.name == "llama-lora")
-    copy = tmp_path / "adapter"
-    copy.mkdir()
-    for name in (WEIGHTS, CONFIG):
-        (copy / name).write_bytes((folder / name).read_bytes())
+    copy = copied(folder, tmp_path / "adapter")
     spoil(copy)
     with pytest.raises(UserError, match=line):
         jaxlm.load(base_of(folder, tmp_path), adapter=copy)

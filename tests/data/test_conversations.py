@@ -13,6 +13,7 @@ from jaxlm.objectives import NextToken
 from jaxlm.sharding import MeshConfig
 from jaxlm.text import ByteTokenizer
 from jaxlm.train import loop
+from jaxlm.train.evaluate import prompts_of
 from tests import tiny
 from tests.weights import weights
 
@@ -100,9 +101,9 @@ def test_packed_conversations_do_not_see_each_other(tmp_path):
 
 
 def test_a_run_learns_answers_and_samples_heldout_prompts(tmp_path, capsys):
-    run = tiny.run(
-        data=data(tmp_path, holdout=0.3), objective=NextToken(), steps=6, batch=8, mesh=MeshConfig(), eval_every=6
-    )
+    run = tiny.run(data=data(tmp_path, holdout=0.3), objective=NextToken(), epochs=16, batch=8, mesh=MeshConfig())
+    rows, steps = run.data.prepare().epoch, -(-16 * run.data.prepare().epoch // 8)
+    assert rows and run.planned(rows).steps == steps
     loop.train(run, tmp_path / "run")
     samples = (tmp_path / "run" / "samples.txt").read_text()
     assert "<|im_start|>assistant" in samples
@@ -110,7 +111,26 @@ def test_a_run_learns_answers_and_samples_heldout_prompts(tmp_path, capsys):
     assert "conversations in" in said and "of what the assistant wrote" in said
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     losses = [line["train/loss"] for line in lines if "train/loss" in line]
-    assert losses[-1] < losses[0]
+    assert losses[-1] < losses[0] and lines[-1]["step"] == steps
+    assert "16 epochs in this run" in said and f"epochs=16: {steps} steps of 8 rows" in said
+
+
+def test_prompts_of_the_user_come_first(tmp_path):
+    ready = data(tmp_path, holdout=0.3).prepare()
+    run = tiny.run(data=data(tmp_path), prompts=("who?",))
+    ((text, ids),) = prompts_of(run, ready)
+    assert text == "<|im_start|>user\nwho?<|im_end|>\n<|im_start|>assistant\n"
+    assert ready.tokenizer.decode(ids) == text
+    assert prompts_of(dataclasses.replace(run, prompts=("",)), ready) == ready.prompts != []
+    assert prompts_of(dataclasses.replace(run, prompts=()), ready) == []
+
+
+def test_epochs_need_data_of_a_size():
+    with pytest.raises(UserError, match="epochs=2: DataConfig goes on for ever: give steps"):
+        tiny.run(epochs=2).planned(None)
+    assert tiny.run(steps=7).planned(None).steps == 7
+    with pytest.raises(UserError, match="epochs=-1 must be at least 0"):
+        tiny.run(epochs=-1)
 
 
 def test_bad_input(tmp_path):

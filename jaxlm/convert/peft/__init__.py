@@ -1,4 +1,5 @@
-"""Adapters in peft's layout: adapter_config.json beside adapter_model.safetensors, LoRA (with rsLoRA and DoRA) and IA3.
+"""Adapters in peft's layout: adapter_config.json beside adapter_model.safetensors, LoRA (with rsLoRA and DoRA), IA3,
+and virtual tokens (prompt tuning, P-tuning, prefix tuning; see `virtual`).
 
     base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight      (r, inputs)
     base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight      (outputs, r)
@@ -9,5 +10,6 @@ beside them .lora_magnitude_vector (outputs), .lora_embedding_A (r, V), .lora_em
 
 from jaxlm.convert.peft.load import load
 from jaxlm.convert.peft.save import save
+from jaxlm.convert.peft.virtual import alone
 
-__all__ = ["load", "save"]
+__all__ = ["alone", "load", "save"]

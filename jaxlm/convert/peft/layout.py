@@ -5,9 +5,12 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxlm.axes import Params
+from jaxlm import compat, sharding
+from jaxlm.axes import Array, Params
 from jaxlm.convert.names import Rows, Tensor, Weight
 from jaxlm.errors import UserError
 from jaxlm.sharding import Axes
@@ -15,7 +18,8 @@ from jaxlm.sharding import Axes
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
-KINDS = ("LORA", "IA3")
+TENSOR = "prompt_embeddings"
+KINDS = ("LORA", "IA3", "PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING")
 
 
 def at(tree: Params, key: tuple[str, ...]) -> Any:
@@ -64,3 +68,11 @@ def _thin(tensor: Tensor, r: int) -> tuple[Weight, ...]:
         return Weight(weight.key, shape, Axes(weight.axes.names, dims))
 
     return tuple(map(one, tensor.weights))
+
+
+def place(array: np.ndarray, names: tuple[str | None, ...]) -> Array:
+    """The array, laid out over the current mesh by logical names."""
+    mesh = compat.concrete_mesh()
+    if mesh.empty:
+        return jnp.asarray(array)
+    return jax.device_put(array, jax.sharding.NamedSharding(mesh, sharding.spec(*names, mesh=mesh)))

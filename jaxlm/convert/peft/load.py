@@ -6,18 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from jaxlm import compat, sharding
 from jaxlm.axes import Array, Params
 from jaxlm.convert.families import Source
 from jaxlm.convert.files import read_json
 from jaxlm.convert.names import Tensor, Weight, weights_of
-from jaxlm.convert.peft.layout import CONFIG, KINDS, PREFIX, WEIGHTS, at, input_dims, outputs, replaced, sides
+from jaxlm.convert.peft import virtual
+from jaxlm.convert.peft.layout import CONFIG, KINDS, PREFIX, WEIGHTS, at, input_dims, outputs, place, replaced, sides
 from jaxlm.errors import UserError, unknown
 from jaxlm.models import ModelConfig
 from jaxlm.ops.leaves import LowRank, Scaled, is_leaf, lengths
@@ -31,8 +30,9 @@ CHANGES = (
 )  # to what is computed
 
 
-def load(folder: Path, config: ModelConfig, params: Params, source: Source) -> Params:
-    """`params` of the base model with the adapter in `folder`, as leaves (`LowRank`, `Scaled`) in place of its weights.
+def load(folder: Path, config: ModelConfig, params: Params, source: Source) -> tuple[ModelConfig, Params]:
+    """Config and parameters of the base model with the adapter in `folder`: as leaves (`LowRank`, `Scaled`) in place of
+    its weights, or virtual tokens before its texts.
 
     Arrays lie as those of the base do. Raises UserError where the adapter is damaged, of another kind, or of another
     base, naming the first tensor that does not fit.
@@ -43,6 +43,8 @@ def load(folder: Path, config: ModelConfig, params: Params, source: Source) -> P
     if odd := next((key for key in CHANGES if settings.get(key)), None):
         raise UserError(f"{folder / CONFIG}: {odd} is not read")
     modules, others = _read(folder)
+    if kind in virtual.TYPES:
+        return virtual.load(folder, settings, others, config, params)
     tensors = {tensor.name: tensor for tensor in source.tensors(config)}
     weights = {weight.key: weight for weight in weights_of(config)}
     tied = getattr(config, "tied", False)
@@ -67,7 +69,7 @@ def load(folder: Path, config: ModelConfig, params: Params, source: Source) -> P
     make = _make_low_rank if kind == "LORA" else _make_scaled
     for key, entries in found.items():
         params = replaced(params, key, make(weights[key], at(params, key), entries))
-    return params
+    return config, params
 
 
 def _read(folder: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, np.ndarray]]:
@@ -180,11 +182,11 @@ def _make_low_rank(weight: Weight, w: Any, entries: list[tuple]) -> LowRank:
         for index, *_, m in entries:
             if m is not None:
                 sizes[index] = m
-        magnitude = _place(sizes, tuple(None if i - n in ins else name for i, name in enumerate(names)))
+        magnitude = place(sizes, tuple(None if i - n in ins else name for i, name in enumerate(names)))
     return LowRank(
         w,
-        _place(a_all, (*names[:n], *named(ins), None)),
-        _place(b_all, (*names[:n], None, *named(outs))),
+        place(a_all, (*names[:n], *named(ins), None)),
+        place(b_all, (*names[:n], None, *named(outs))),
         scale,
         from_end(ins),
         from_end(outs),
@@ -198,11 +200,4 @@ def _make_scaled(weight: Weight, w: Array, entries: list[tuple]) -> Scaled:
     for index, factor in entries:
         whole[index] = factor
     names = (name if size > 1 else None for name, size in zip(weight.axes.names, whole.shape))
-    return Scaled(w, _place(whole, tuple(names)))
-
-
-def _place(array: np.ndarray, names: tuple[str | None, ...]) -> Array:
-    mesh = compat.concrete_mesh()
-    if mesh.empty:
-        return jnp.asarray(array)
-    return jax.device_put(array, jax.sharding.NamedSharding(mesh, sharding.spec(*names, mesh=mesh)))
+    return Scaled(w, place(whole, tuple(names)))

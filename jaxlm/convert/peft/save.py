@@ -13,6 +13,7 @@ from safetensors.numpy import save as to_bytes
 from jaxlm.axes import Params
 from jaxlm.convert.families import Source
 from jaxlm.convert.names import Tensor, Weight, weights_of
+from jaxlm.convert.peft import virtual
 from jaxlm.convert.peft.layout import CONFIG, PREFIX, WEIGHTS, at, input_dims, joined
 from jaxlm.errors import UserError
 from jaxlm.files import write_file
@@ -23,14 +24,18 @@ Arrays = dict[str, np.ndarray]
 
 
 def save(folder: Path, config: ModelConfig, params: Params, source: Source) -> None:
-    """Write the `LowRank` or `Scaled` leaves of `params` as an adapter that peft opens on the base model.
+    """Write the `LowRank` or `Scaled` leaves of `params`, or virtual tokens, as an adapter that peft opens on the base
+    model.
 
     Layers without a change are left out. Raises UserError where no leaf is an adapter, where both kinds are, and where
     the folder cannot be written.
     """
     leaf = lambda weight: at(params, weight.key)
     kinds = {type(leaf(weight)) for weight in weights_of(config)} & {LowRank, Scaled}
-    if len(kinds) != 1:
+    base = str(source.folder) if source.folder else None
+    if getattr(config, "virtual", None) is not None and not kinds:
+        return virtual.save(folder, config, params, base)
+    if len(kinds) != 1 or getattr(config, "virtual", None) is not None:
         raise UserError(f"the model has {'adapters of two kinds' if kinds else 'no adapter'}: nothing is written")
     adapted = [
         (tensor.name.removesuffix(".weight"), tensor)
@@ -39,7 +44,7 @@ def save(folder: Path, config: ModelConfig, params: Params, source: Source) -> N
     ]
     arrays, settings = (_low_rank if kinds == {LowRank} else _scaled)(adapted, leaf)
     settings |= {
-        "base_model_name_or_path": str(source.folder) if source.folder else None,
+        "base_model_name_or_path": base,
         "task_type": "CAUSAL_LM" if config.decodes else "FEATURE_EXTRACTION",
         "inference_mode": True,
     }
