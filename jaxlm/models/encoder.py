@@ -162,6 +162,7 @@ class Encoder(nn.Module):
             else:
                 ids = (positions_BT, jnp.arange(n)[None]), (segments_BT, 1), (types_BT, 0)
                 x_BTD, positions_BT, segments_BT, types_BT = before(self, c.virtual, x_BTD, *ids)
+        assert positions_BT is not None and types_BT is not None
         if c.positions is not None:
             x_BTD = (owned.get("positions") or c.positions.build("positions"))(x_BTD, positions_BT)
         if c.types:
