@@ -16,26 +16,7 @@ pytest.importorskip("lm_eval", reason="needs the public harness: pip install 'ja
 pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-WORDS = [
-    "the",
-    "cat",
-    "dog",
-    "sat",
-    "on",
-    "a",
-    "mat",
-    "and",
-    "ran",
-    "to",
-    "red",
-    "house",
-    "1",
-    "2",
-    "3",
-    "of",
-    "it",
-    "was",
-]
+WORDS = ["the", "cat", "dog", "sat", "on", "a", "mat", "and", "ran", "to", "red", "house", "1", "2", "3", "of"]
 RNG = random.Random(0)
 
 
@@ -103,7 +84,7 @@ FORMS = {
         "doc_to_target": "2",
         "generation_kwargs": {"until": ["Question:"], "do_sample": False, "max_gen_toks": 12},
         "metric_list": [{"metric": "exact_match", "aggregation": "mean"}],
-        "filter_list": [{"name": "strict", "filter": STRICT}],
+        "filter_list": [STRICT],
     },
 }
 
@@ -175,7 +156,7 @@ def test_equal_numbers(tmp_path, monkeypatch):
                 assert ours["results"][name][key] == pytest.approx(value, rel=1e-5), (name, key)
         for a, b in zip(ours["samples"][name], want["samples"][name]):
             for x, y in zip(_flat(a["filtered_resps"]), _flat(b["filtered_resps"]), strict=True):
-                assert x == (pytest.approx(y, abs=1e-3, rel=1e-5) if isinstance(y, float) else y), (name, x, y)
+                assert x == (pytest.approx(y, abs=1e-4) if isinstance(y, float) else y), (name, x, y)
     own = evaluate(local, [task(name, tmp_path / f"{name}.jsonl") for name in ROWS if name != "gsm8k"])
     for name, metric in (
         ("choices", "acc"),
