@@ -4,5 +4,6 @@ from jaxlm.api.encoder import Classified, Encoder
 from jaxlm.api.model import Generated, LanguageModel
 from jaxlm.api.open import load
 from jaxlm.api.seq2seq import Seq2Seq, Writing
+from jaxlm.api.whisper import Whisper
 
-__all__ = ["Classified", "Encoder", "Generated", "LanguageModel", "Seq2Seq", "Writing", "load"]
+__all__ = ["Classified", "Encoder", "Generated", "LanguageModel", "Seq2Seq", "Whisper", "Writing", "load"]

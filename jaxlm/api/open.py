@@ -10,6 +10,7 @@ from jaxlm.api.encoder import Encoder
 from jaxlm.api.model import LanguageModel
 from jaxlm.api.sentence import read_sentence, transformer_folder
 from jaxlm.api.seq2seq import Seq2Seq, Writing, read_writing
+from jaxlm.api.whisper import Whisper
 from jaxlm.convert import gguf, peft
 from jaxlm.convert.files import WEIGHTS, check_dtype, is_model
 from jaxlm.data.pairs import END, START
@@ -72,7 +73,8 @@ def _open(path: Path, dtype: str | None, say: Callable[[str], None], verify: boo
         if isinstance(config, EncoderConfig):
             return Encoder(config, params, _tokenizer(folder), source, read_sentence(path))
         if isinstance(config, Seq2SeqConfig):
-            return Seq2Seq(config, params, _tokenizer(folder), source, read_stops(folder), read_writing(folder))
+            kind = Seq2Seq if config.source is None else Whisper
+            return kind(config, params, _tokenizer(folder), source, read_stops(folder), read_writing(folder))
         return LanguageModel(config, params, _tokenizer(folder), source, read_stops(folder))
     return _load_run(path, dtype)
 

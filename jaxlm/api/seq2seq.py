@@ -16,7 +16,7 @@ from jaxlm import decode as decoding
 from jaxlm.api.base import Loaded
 from jaxlm.api.model import Generated, written
 from jaxlm.axes import Array, Params
-from jaxlm.decode import Banned, Forced, Greedy, Sampler
+from jaxlm.decode import Banned, Forced, Greedy, MinLength, Sampler
 from jaxlm.errors import UserError
 from jaxlm.models import Seq2SeqConfig
 from jaxlm.text import Tokenizer
@@ -32,6 +32,7 @@ class Writing:
     first: int | None = None  # forced as the first new token
     last: int | None = None  # forced at the last place of the longest text
     banned: tuple[int, ...] = ()  # never chosen
+    not_first: tuple[int, ...] = ()  # never chosen as the first new token
 
 
 def read_writing(folder: Path) -> Writing:
@@ -46,11 +47,14 @@ def read_writing(folder: Path) -> Writing:
         found = [arguments.integer(said[key], f"{folder}: {key}", 0) for key in keys if key in said]
         return found[0] if found else None
 
-    words = said.get("bad_words_ids", [])
-    words = words if isinstance(words, list) else []
-    banned = tuple(word[0] for word in words if isinstance(word, list) and len(word) == 1)
+    def several(key: str) -> list[Any]:
+        return said[key] if isinstance(said.get(key), list) else []
+
+    words = [word[0] for word in several("bad_words_ids") if isinstance(word, list) and len(word) == 1]
+    banned = Banned((*words, *(i for i in several("suppress_tokens") if i != -1))).tokens
+    not_first = Banned(tuple(several("begin_suppress_tokens"))).tokens
     start = token("decoder_start_token_id", "bos_token_id")
-    return Writing(start, token("forced_bos_token_id"), token("forced_eos_token_id"), Banned(banned).tokens)
+    return Writing(start, token("forced_bos_token_id"), token("forced_eos_token_id"), banned, not_first)
 
 
 class Seq2Seq(Loaded):
@@ -99,52 +103,61 @@ class Seq2Seq(Loaded):
         stop: int | Sequence[int] | None = None,
         mask: Any = None,
         *,
-        start: int | None = None,
+        start: int | Sequence[int] | None = None,
         first: int | None = None,
         last: int | None = None,
         banned: Sequence[int] = (),
     ) -> Generated:
-        """Writes a text for each source, token by token or by beam search (`jaxlm.Beam`): what follows `start`.
+        """Writes a text for each source, token by token or by beam search (`jaxlm.Beam`): what follows `start`, which
+        is the first token or the first few.
 
         A row ends at the end tokens that the model's files or its tokenizer name, and at those of `stop`. `first` is
         forced as the first new token and `last` as that at `max_new_tokens`; both and `start` are as the files say
         unless given. `banned` ones are never chosen, nor those that the files ban. Raises UserError where no file names
         the start token.
         """
-        ids_BS, mask_BS = map(np.asarray, self._source_of(source, mask))
-        ids_BS, mask_BS = self._rounded(ids_BS, mask_BS)
+        source_BS, mask_BS = self._rounded(*self._source_of(source, mask))
         new, V, own = arguments.integer(max_new_tokens, "max_new_tokens", 1), self.config.V, self.writing
-        given = {"start": start, "first": first, "last": last}
-        token = {
-            name: getattr(own, name) if x is None else arguments.integer(x, name, 0, V - 1) for name, x in given.items()
-        }
-        if token["start"] is None:
+        start = own.start if start is None else start
+        if start is None:
             raise UserError(
                 "the model's files name no decoder_start_token_id: give start=, the id that a text begins with"
             )
+        begin = [arguments.integer(i, "start", 0, V - 1) for i in np.atleast_1d(np.asarray(start)).tolist()]
+        given = {"first": first, "last": last}
+        token = {
+            name: getattr(own, name) if x is None else arguments.integer(x, name, 0, V - 1) for name, x in given.items()
+        }
         stops = [] if stop is None else np.atleast_1d(np.asarray(stop)).tolist()
         stops = [arguments.integer(i, "a stop", 0, V - 1) for i in stops]
-        if self.tokenizer is not None:
-            sampler = decoding.within(sampler, self.tokenizer.V, V)
+        sampler = self._known(sampler)
         if token["first"] is not None or token["last"] is not None:
             sampler = Forced(token["first"], token["last"], new) | sampler
+        if own.not_first:
+            sampler = MinLength(1, own.not_first) | sampler
         if banned := (*own.banned, *banned):
             sampler = Banned(tuple(banned)) | sampler
         config, layers = self._prepared()
         found = written(
             config,
             layers,
-            np.full((len(ids_BS), 1), token["start"], np.int32),
+            np.tile(np.array(begin, np.int32), (len(source_BS), 1)),
             key,
             max_new_tokens=new,
             sampler=sampler,
             stop=(*stops, *self.stops),
-            inputs={"source_BS": ids_BS, "source_segments_BS": mask_BS},
+            inputs={"source_BS": source_BS, "source_segments_BS": mask_BS},
         )
         if self.tokenizer is None:
             return found
-        texts = [self.tokenizer.decode(row[row >= 0].tolist(), skip_special=True) for row in found.tokens]
-        return dataclasses.replace(found, texts=texts)
+        return dataclasses.replace(found, texts=[self._text(row[row >= 0].tolist()) for row in found.tokens])
+
+    def _known(self, sampler: Sampler) -> Sampler:
+        """The sampler, kept to tokens that the tokenizer knows."""
+        return sampler if self.tokenizer is None else decoding.within(sampler, self.tokenizer.V, self.config.V)
+
+    def _text(self, ids: list[int]) -> str:
+        return self._needed_tokenizer().decode(ids, skip_special=True)
 
     def _prepared(self) -> tuple[Any, Params]:
         if self._layers is None or self._layers[0] is not self.params:
@@ -154,7 +167,7 @@ class Seq2Seq(Loaded):
     def _params(self, params: Params | None) -> Params:
         return self.params if params is None else self._alike(params, "params")
 
-    def _source_of(self, source: Any, mask: Any) -> tuple[Array, Array]:
+    def _source_of(self, source: Any, mask: Any) -> tuple[Array, Array | None]:
         """Tokens and mask of a source, checked."""
         if isinstance(source, str) or (isinstance(source, list | tuple) and any(isinstance(s, str) for s in source)):
             if mask is not None:
@@ -182,8 +195,8 @@ class Seq2Seq(Loaded):
         pad = lambda x: np.pad(x, (0, width - len(x)))
         return np.stack([pad(row) for row in rows]), np.stack([pad(np.ones(len(row), np.int32)) for row in rows])
 
-    def _rounded(self, ids_BS: np.ndarray, mask_BS: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        S = ids_BS.shape[1]
+    def _rounded(self, ids_BS: Any, mask_BS: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        ids_BS, mask_BS, S = np.asarray(ids_BS), np.asarray(mask_BS), ids_BS.shape[1]
         more = int(min(-S % ROUND, decoding.longest(self.config) - S))
         return np.pad(ids_BS, ((0, 0), (0, more))), np.pad(mask_BS, ((0, 0), (0, more)))
 

@@ -83,8 +83,8 @@ def config(c: Fields) -> Seq2SeqConfig:
     )
 
 
-def model(c: Fields, before: bool, activation: str, **changes: Any) -> Seq2SeqConfig:
-    """The model with norms before each branch, or after each sum."""
+def model(c: Fields, before: bool, activation: str, bias_k: bool = True, **changes: Any) -> Seq2SeqConfig:
+    """The model with norms before each branch, or after each sum; Whisper's keys have no biases."""
     D, dropout = c.size("d_model"), c.float("dropout", default=0.1)
     norms: dict[str, Any] = {"norm": LayerNormConfig()} if before else {"norm": None, "norm_sum": LayerNormConfig()}
 
@@ -94,7 +94,7 @@ def model(c: Fields, before: bool, activation: str, **changes: Any) -> Seq2SeqCo
             raise c.error(f"{stack}_attention_heads", f"{H} does not divide d_model {D}")
         if N > MOST_LAYERS:
             raise c.error(f"{stack}_layers", f"is {N}: no more than {MOST_LAYERS} layers are read")
-        heads = {"H": H, "K": D // H, "bias": True, "bias_out": True}
+        heads = {"H": H, "K": D // H, "bias": True, "bias_k": bias_k, "bias_out": True}
         heads["dropout"] = c.float("attention_dropout", default=0.0)
         return heads, MLPConfig(c.size(f"{stack}_ffn_dim"), activation, gated=False, bias=True), N
 

@@ -50,6 +50,7 @@ from jaxlm.convert import (
     smollm3,
     switch_transformers,
     t5,
+    whisper,
     xlstm,
 )
 from jaxlm.convert.fields import Fields
@@ -89,7 +90,7 @@ FAMILIES = (
     xlstm,
 )
 ENCODERS = (bert, albert, big_bird, distilbert, electra, longformer, modernbert, roberta)
-SEQ2SEQ = (bart, marian, switch_transformers, t5)
+SEQ2SEQ = (bart, marian, switch_transformers, t5, whisper)
 
 Family = Any  # one of these modules; `jaxlm.convert` says what is in it
 Spelling = Mapping[str, str]  # how a file's names begin, or end, where they do otherwise than ours: ours -> the file's

@@ -30,6 +30,7 @@ from jaxlm.decode.sampling import (
 )
 from jaxlm.decode.speculative import speculative
 from jaxlm.decode.state import DecodeState, results
+from jaxlm.decode.timestamps import Timestamps
 
 __all__ = [
     "Allowed",
@@ -65,6 +66,7 @@ __all__ = [
     "Sampler",
     "Temperature",
     "Texts",
+    "Timestamps",
     "Token",
     "TopK",
     "TopP",

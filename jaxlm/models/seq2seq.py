@@ -19,6 +19,7 @@ from jaxlm.nn.bias import Buckets, SharedBucketsConfig
 from jaxlm.nn.branches import drop
 from jaxlm.nn.context import Context
 from jaxlm.nn.embed import AbsoluteConfig, Embed, SinusoidalConfig
+from jaxlm.nn.frames import FramesConfig
 from jaxlm.nn.norm import NormConfig
 from jaxlm.nn.pipeline import PipelineConfig
 from jaxlm.nn.stack import LayersConfig, check_policy, run
@@ -38,6 +39,7 @@ class Seq2SeqConfig(ModelConfig):
     encoder: tuple[LayersConfig, ...]
     decoder: tuple[LayersConfig, ...]
     positions: AbsoluteConfig | None = SinusoidalConfig()  # added to both embeddings, each with weights of its own
+    source: FramesConfig | None = None  # what reads a source of sound, with positions of its own; None: it is tokens
     embed_scale: float = 1.0  # of the embedding
     embed_norm: NormConfig | None = None  # of each embedding
     untrained: int | None = None  # a token whose vector gets no gradient where it is read (BART's padding)
@@ -65,9 +67,13 @@ class Seq2SeqConfig(ModelConfig):
 
     def example(self) -> tuple[Any, ...]:
         one = jnp.zeros((1, 1), jnp.int32)
-        return one, None, None, None, None, None, one
+        return one, None, None, None, None, None, one if self.source is None else jnp.zeros((1, 2, self.source.bands))
 
-    bucket = 1  # prompts of the decoder are a token or two, and read as long as they are
+    @property
+    def bucket(self) -> int:
+        """To multiples of this the decoder's prompts are padded: of text they are a token or two, and read as long as
+        they are."""
+        return 1 if self.source is None else 64
 
     def stacks(self) -> dict[Path, tuple[LayersConfig, ...]]:
         return {("encoder",): self.encoder, ("decoder",): self.decoder}
@@ -113,7 +119,7 @@ class Seq2Seq(nn.Module):
 
     @nn.compact
     def encode(self, source_BS: Array, source_segments_BS: Array | None = None) -> Array:
-        """What the encoder makes of a source, (B, S, D)."""
+        """What the encoder makes of a source, (B, S, D): of ids (B, S), or of frames of sound (B, 2S, bands)."""
         return self._encode(
             Embed(self.c.V, self.c.D, jnp.dtype(self.c.dtype), name="embed"), source_BS, source_segments_BS
         )[0]
@@ -146,7 +152,8 @@ class Seq2Seq(nn.Module):
         if source_positions_BS is not None:
             context = dataclasses.replace(context, memory_segments_BS=source_segments_BS)
         x_BTD, table_VD = self._looked_up(embed, tokens_BT)
-        x_BTD, states, statistics["decoder",] = Tower(c, c.decoder, self.stacked, name="decoder")(x_BTD, context, pasts)
+        tower = Tower(c, c.decoder, c.positions, self.stacked, name="decoder")
+        x_BTD, states, statistics["decoder",] = tower(x_BTD, context, pasts)
         if c.logit_scale != 1:
             x_BTD *= jnp.asarray(c.logit_scale, x_BTD.dtype)
         head_VD = table_VD if c.tied else weight(self, "head", (c.V, c.D), ("vocab", "embed"), init.fan_in((1,)), (1,))
@@ -164,11 +171,15 @@ class Seq2Seq(nn.Module):
     ) -> tuple[Array, tuple]:
         """The encoder's output and statistics. Positions count from a row's first real token unless given."""
         c = self.c
+        tower = Tower(c, c.encoder, c.positions if c.source is None else None, self.stacked, name="encoder")
+        if c.source is not None:
+            x_BSD = c.source.build(c.D, "frames")(source_BS, jnp.dtype(c.dtype))
+            memory_BSD, _, statistics = tower(x_BSD, Context(jnp.arange(x_BSD.shape[1])[None], segments_BS))
+            return memory_BSD, statistics
         if place_BS is None:
             place_BS = jnp.arange(source_BS.shape[1])[None]
             if segments_BS is not None:
                 place_BS = jnp.maximum(place_BS - jnp.argmax(segments_BS > 0, 1)[:, None], 0)
-        tower = Tower(c, c.encoder, self.stacked, name="encoder")
         memory_BSD, _, statistics = tower(self._looked_up(embed, source_BS)[0], Context(place_BS, segments_BS))
         return memory_BSD, statistics
 
@@ -187,6 +198,7 @@ class Tower(nn.Module):
 
     c: Seq2SeqConfig
     layers: tuple[LayersConfig, ...]
+    positions: AbsoluteConfig | None
     stacked: bool
 
     @nn.compact
@@ -194,8 +206,8 @@ class Tower(nn.Module):
         c = self.c
         if c.embed_scale != 1:
             x_BTD *= jnp.asarray(c.embed_scale, x_BTD.dtype)
-        if c.positions is not None:
-            x_BTD = c.positions.build("positions")(x_BTD, context.positions_BT)
+        if self.positions is not None:
+            x_BTD = self.positions.build("positions")(x_BTD, context.positions_BT)
         if c.embed_norm is not None:
             x_BTD = c.embed_norm.build("embed_norm")(x_BTD)
         x_BTD = drop(self, x_BTD, c.dropout)

@@ -12,6 +12,7 @@ from jaxlm.nn.cross import CrossAttention, CrossAttentionConfig
 from jaxlm.nn.delta import DeltaNet, DeltaNetConfig
 from jaxlm.nn.differential import Differential, DifferentialConfig
 from jaxlm.nn.embed import Embed, Learned, LearnedConfig, Sinusoidal, SinusoidalConfig
+from jaxlm.nn.frames import Frames, FramesConfig
 from jaxlm.nn.gated_linear import GLA, HGRN2, GLAConfig, HGRN2Config, RetNet, RetNetConfig
 from jaxlm.nn.h3 import H3, H3Config
 from jaxlm.nn.hgrn import HGRN, HGRNConfig
@@ -94,6 +95,8 @@ __all__ = [
     "ElmanConfig",
     "Embed",
     "FeedForwardConfig",
+    "Frames",
+    "FramesConfig",
     "GLAConfig",
     "GRUConfig",
     "H3Config",

@@ -68,6 +68,7 @@ class AttentionConfig(MixerConfig):
     qk_norm: QKNormConfig | None = None
     attn_temperature: TemperatureConfig | None = None
     bias: bool = False  # biases of q, k and v
+    bias_k: bool = True  # that of k, where there are any (Whisper's keys have none)
     bias_out: bool = False  # bias of the output projection
     dropout: float = 0.0  # of the attention weights, where a "dropout" key is given to apply
     implementation: str = "auto"  # see ops.attention.attention
@@ -138,7 +139,7 @@ class Attention(nn.Module):
 
     def _project(self, name: str, x_BTD: Array, H: int) -> Array:
         c = self.c
-        y_BTHK = split(self, name, x_BTD, H, c.K, c.bias)
+        y_BTHK = split(self, name, x_BTD, H, c.K, c.bias and (c.bias_k or name != "k"))
         return y_BTHK if c.clip_qkv is None else jnp.clip(y_BTHK, -c.clip_qkv, c.clip_qkv)
 
     def _norm(self, q_BTHK: Array, k_BTGK: Array, after_rope: bool) -> tuple[Array, Array]:

@@ -26,6 +26,7 @@ class CrossAttentionConfig(MixerConfig):
     G: int | None = None  # key/value heads; None: as many as query heads
     scale: float | None = None  # of scores; None: K^-0.5 (T5 has 1)
     bias: bool = False  # biases of q, k and v
+    bias_k: bool = True  # that of k, where there are any (Whisper's keys have none)
     bias_out: bool = False  # bias of the output projection
     dropout: float = 0.0  # of the attention weights, where a "dropout" key is given to apply
 
@@ -72,8 +73,11 @@ class CrossAttention(nn.Module):
             if context.memory_BSD is None:
                 raise UserError("cross attention needs a memory, or the past that an earlier call made of it")
             S = context.memory_BSD.shape[1]
+            biases = {"k": c.bias and c.bias_k, "v": c.bias}
             memory_BSD = sharding.constrain(context.memory_BSD.astype(dtype), *sharding.rows(S))
-            k_BSGK, v_BSGK = whole_rows(*(split(self, name, memory_BSD, c.groups, c.K, c.bias) for name in "kv"))
+            k_BSGK, v_BSGK = whole_rows(
+                *(split(self, name, memory_BSD, c.groups, c.K, bias) for name, bias in biases.items())
+            )
             mask_BS = None if context.memory_mask_BS is None else sharding.replicated(context.memory_mask_BS, 1)
             state = Memory((k_BSGK.swapaxes(1, 2), v_BSGK.swapaxes(1, 2), mask_BS))
             if context.memory_segments_BS is not None:
