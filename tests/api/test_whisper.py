@@ -165,7 +165,7 @@ def test_features_are_those_of_the_model(tmp_path):
             m.encode(source)
     with pytest.raises(UserError, match="pad it with silence"):
         m.encode(features, np.ones((1, 40)))
-    with pytest.raises(UserError, match="name no <|startoftranscript|>"):
+    with pytest.raises(UserError, match=r"name no <\|startoftranscript\|>"):
         m.transcribe(np.zeros(10, np.float32))
 
 
