@@ -34,10 +34,11 @@ def top(scores_QN: np.ndarray, k: int) -> Found:
 class BM25:
     """Okapi BM25 (Robertson and Zaragoza 2009) with Lucene's idf, which is never negative:
 
-        score(q, d) = sum_w idf_w f (k1 + 1) / (f + k1 (1 - b + b |d| / mean |d|)),  idf_w = log(1 + (N - n + .5) / (n + .5))
+        score(q, d) = sum_w idf_w f_wd (k1 + 1) / (f_wd + k1 (1 - b + b |d| / mean |d|))
+        idf_w = log(1 + (N - n_w + .5) / (n_w + .5))
 
     Without the factor k1 + 1, which changes no ranking, where `lucene` (bm25s's and Lucene's own).
-    """  # noqa: E501
+    """
 
     def __init__(
         self,

@@ -86,8 +86,7 @@ def detect(tokens: Sequence[int] | Any, mark: Watermark = Watermark()) -> Detect
     ids = np.asarray(tokens)
     if ids.ndim != 1 or len(ids) < 2 or ids.dtype.kind not in "iu":
         raise UserError("the detector reads a row of at least two token ids")
-    pairs = np.unique(np.stack([ids[:-1], ids[1:]], 1), axis=0)
-    found = int(green(pairs[:, 0], pairs[:, 1], mark.gamma, mark.key).sum())
-    T = len(pairs)
+    pairs = np.unique(ids[:-1].astype(np.int64) << 32 | ids[1:])
+    found, T = int(green(pairs >> 32, pairs & 0xFFFFFFFF, mark.gamma, mark.key).sum()), len(pairs)
     z = (found - mark.gamma * T) / math.sqrt(T * mark.gamma * (1 - mark.gamma))
     return Detected(z, 1 - NormalDist().cdf(z), found, T)
