@@ -28,6 +28,10 @@ class Trains(abc.ABC):
         """`axes` of the parameters, like what `dress` gives."""
         return axes
 
+    def undress(self, params: Params) -> Params:
+        """The model's own parameters in joined ones: without what only training needs."""
+        return params
+
     @abc.abstractmethod
     def chooses(self, path: str) -> bool:
         """Whether the array at this path of dressed parameters, as "segment_0.periods.block_0.mixer.q", is trained."""

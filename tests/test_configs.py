@@ -187,6 +187,7 @@ NO_SIZES = {
     "arithmetic_rl",
     "dpo",
     "bert_mlm",
+    "distil",
     "formal_languages",
     "grpo",
     "gpt",

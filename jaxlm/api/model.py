@@ -7,7 +7,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.core
@@ -21,6 +21,7 @@ from jaxlm.api.adapters import Adaptable, Adapter
 from jaxlm.axes import Array, Params
 from jaxlm.convert import gguf
 from jaxlm.decode import Constraint, DecodeState, Draft, Greedy, Lookup, Sampler
+from jaxlm.decode.cache import in_int8
 from jaxlm.errors import UserError
 from jaxlm.losses import token_logprobs
 from jaxlm.paths import expand
@@ -270,6 +271,14 @@ class LanguageModel(Adaptable):
     def analogy(self, a: str, b: str, c: str, k: int = 8) -> list[tuple[str, float]]:
         """a - b + c: `analogy("king", "man", "woman")` asks what is to woman as king is to man. As `neighbours`."""
         return embeddings.analogy(self.params, self._needed_tokenizer(), a, b, c, k)
+
+    def quantize_cache(self) -> Self:
+        """The same model that keeps keys and values of earlier tokens in int8 while it writes, see
+        `decode.cache.in_int8`."""
+        other = self._with(self.params)
+        other.config = in_int8(self.config)
+        other.model, other._layers = other.config.build(), None
+        return other
 
     def prepared(self) -> tuple[models.LMConfig, Params]:
         """Config and parameters in the layout of decoding, made once."""

@@ -27,7 +27,9 @@ class Packed:
     def __init__(self, params: Params, arrays: Arrays):
         each = [x for x in jax.tree.leaves(params, is_leaf=leaves.is_leaf) if leaves.is_leaf(x)]
         kinds = {x.kind if isinstance(x, Grouped) else type(x).__name__ for x in each}
-        if kinds not in ({"int4"}, {"Int8"}) or any(isinstance(x, Int8) and x.q.dtype != np.int8 for x in each):
+        if kinds not in ({"int4"}, {"Int8"}) or any(
+            isinstance(x, Int8) and (x.q.dtype != np.int8 or x.activations) for x in each
+        ):
             raise UserError(f"a folder holds quantised weights of int4 or int8 in GPTQ's layout, not {sorted(kinds)}")
         self.bits = 4 if kinds == {"int4"} else 8
         sizes = [math.prod(_rows(x).shape[-1:]) // x.scale.shape[-1] for x in each if isinstance(x, Grouped)]

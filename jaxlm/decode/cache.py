@@ -6,6 +6,7 @@ Caches have the layout of the model's parameters (see `nn.stack`): stacked with 
 periods.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,9 @@ import jax.numpy as jnp
 
 from jaxlm import sharding
 from jaxlm.axes import Array
+from jaxlm.errors import UserError
 from jaxlm.models.lm import LMConfig
+from jaxlm.nn.attention import AttentionConfig
 from jaxlm.nn.state import State, is_state
 
 
@@ -28,6 +31,24 @@ def empty(config: LMConfig, B: int, length: int, dtype: Any, stacked: bool) -> t
         return each(lambda state: state.stacked(c.repeat), period())
 
     return tuple(group(c) for c in config.layers)
+
+
+def in_int8(config: LMConfig) -> LMConfig:
+    """The model with keys and values of earlier tokens in int8, 2 N G (K + 4) bytes a token and layer; attention of
+    other kinds, such as MLA, and recurrences stay as they are. Raises UserError where no layer can."""
+
+    def small(layer: Any) -> Any:
+        change = {
+            field.name: dataclasses.replace(part, cache="int8")
+            for field in dataclasses.fields(layer)
+            if isinstance(part := getattr(layer, field.name), AttentionConfig)
+        }
+        return dataclasses.replace(layer, **change)
+
+    groups = tuple(dataclasses.replace(g, blocks=tuple(map(small, g.blocks))) for g in config.layers)
+    if groups == config.layers:
+        raise UserError("no layer of this model keeps plain keys and values, which alone may be in int8")
+    return dataclasses.replace(config, layers=groups)
 
 
 def write(caches: tuple, new: tuple, end: Array) -> tuple:

@@ -274,7 +274,7 @@ def _first(old: KVSlots, new: KVSlots, end_B: Array, n_B: Array) -> KVSlots:
         mask = ((token_S >= 0) & (n > 0))[:, None]
         return jnp.where(mask.reshape((1,) * (slots.ndim - 2) + mask.shape), taken, slots)
 
-    of_rows = jax.vmap(put, (old.axis, old.axis, 0, 0), old.axis)
+    of_rows, new = jax.vmap(put, (old.axis, old.axis, 0, 0), old.axis), old.stored(new)
     return dataclasses.replace(old, value=jax.tree.map(lambda x, y: of_rows(x, y, end_B, n_B), old.value, new.value))
 
 

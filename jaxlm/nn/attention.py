@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from jaxlm.nn.heads import dropout_key, keep, merge, split
 from jaxlm.nn.mixer import MixerConfig
 from jaxlm.nn.norm import NormConfig
 from jaxlm.nn.rope import RopeConfig, text_length
-from jaxlm.nn.state import KVSlots
+from jaxlm.nn.state import Int8KVSlots, KVSlots
 from jaxlm.ops import masks
 from jaxlm.ops.attention import attention, attention_with_past
 from jaxlm.ops.positions import temperature
@@ -72,6 +72,7 @@ class AttentionConfig(MixerConfig):
     bias_out: bool = False  # bias of the output projection
     dropout: float = 0.0  # of the attention weights, where a "dropout" key is given to apply
     implementation: str = "auto"  # see ops.attention.attention
+    cache: Literal["", "int8"] = ""  # what keys and values of earlier tokens are kept in; "": as they are computed
 
     def __post_init__(self):
         counts = dict.fromkeys(("H", "K", "G", "window", "chunk"), ">= 1")
@@ -93,11 +94,14 @@ class AttentionConfig(MixerConfig):
         return min(length, self.window or length, self.chunk or length)
 
     def init_cache(self, B: int, length: int, dtype: Any) -> KVSlots:
-        """Keys and values (B, G, S, K) of an empty cache."""
+        """Keys and values (B, G, S, K) of an empty cache; in int8 they have scales (B, G, S, 1)."""
         S = self.state_slots(length)
         where = sharding.out_sharding("batch", "heads", None, None)
-        empty = lambda: jnp.zeros((B, self.groups, S, self.K), dtype, out_sharding=where)
-        return KVSlots((empty(), empty()), ring=length > S)
+        empty = lambda K, dtype: jnp.zeros((B, self.groups, S, K), dtype, out_sharding=where)
+        if self.cache == "int8":
+            small = lambda: (empty(self.K, jnp.int8), empty(1, jnp.float32))
+            return Int8KVSlots((small(), small()), ring=length > S)
+        return KVSlots((empty(self.K, dtype), empty(self.K, dtype)), ring=length > S)
 
     def score_flops(self, T: int) -> float:
         """Forward FLOPs per token of scores and weighted values, over the mean number of visible positions."""
@@ -183,7 +187,7 @@ class Attention(nn.Module):
         if context.prefix_N2GnK is not None:
             parts.append(self._virtual(context, len(q_BTHK), q_BTHK.dtype))
         if past is not None:
-            parts.append(self._cached(past, context, parts[0][2].shape[1] if parts else 0))
+            parts.append(self._cached(past, context, parts[0][2].shape[1] if parts else 0, q_BTHK.dtype))
         k_BGSK, v_BGSK, at_BS, mask_BTS = parts[0] if len(parts) == 1 else _joined(*parts)
         by_distance = lambda key_BS: (
             None if bias is None else bias(at_BT[:, :, None] - key_BS[:, None]).swapaxes(0, 1)  # (B, H, T, S)
@@ -200,10 +204,10 @@ class Attention(nn.Module):
             **self._scoring(),
         )
 
-    def _cached(self, past: KVSlots, context: Context, n: int) -> tuple[Array, ...]:
+    def _cached(self, past: KVSlots, context: Context, n: int, dtype: Any) -> tuple[Array, ...]:
         """Keys, values, positions (behind n others) and visibility of a cache's slots."""
         assert context.end is not None and context.start_B is not None, "a past needs its end and starts"
-        k_BGSK, v_BGSK = past.value
+        k_BGSK, v_BGSK = past.read(dtype)
         at_BS, of_BS = masks.cache_slots(k_BGSK.shape[2], context.end, context.start_B)
         mask_BTS = masks.visible(context.positions_BT, at_BS + n, context.segments_BT, of_BS, **self._limits())
         return *self._read(k_BGSK, v_BGSK, 1), at_BS + n, mask_BTS

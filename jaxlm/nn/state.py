@@ -70,12 +70,35 @@ class KVSlots(State):
 
     def write(self, new: "KVSlots", end: Array) -> Self:
         write = functools.partial(_write_rows, axis=self.axis) if jnp.ndim(end) else _write
-        return self._map(lambda slots, x: write(slots, x.astype(slots.dtype), end), new)
+        return self._map(lambda slots, x: write(slots, x.astype(slots.dtype), end), self.stored(new))
+
+    def stored(self, new: "KVSlots") -> "KVSlots":
+        """What a mixer gave as these slots keep it."""
+        return new
+
+    def read(self, dtype: Any) -> Any:
+        """The arrays as a mixer reads them."""
+        return self.value
 
     def back(self, n: int) -> Self:
         if self.ring and n > 1:
             raise UserError(f"a window's cache is a ring that has overwritten what {n} tokens back was seen")
         return self
+
+
+@struct.dataclass
+class Int8KVSlots(KVSlots):
+    """The same in int8, each array with a scale for each token and head: x = q s, s = max |x| / 127 over K."""
+
+    def stored(self, new: KVSlots) -> KVSlots:
+        def one(x: Array) -> tuple[Array, Array]:
+            s = jnp.max(jnp.abs(x.astype(jnp.float32)), -1, keepdims=True) / 127
+            return jnp.round(x / jnp.where(s == 0, 1, s)).astype(jnp.int8), s
+
+        return new if isinstance(new, Int8KVSlots) else Int8KVSlots(jax.tree.map(one, new.value))
+
+    def read(self, dtype: Any) -> Any:
+        return tuple((q * s).astype(dtype) for q, s in self.value)
 
 
 @struct.dataclass

@@ -4,6 +4,7 @@ from jaxlm.objectives.answers import Answers
 from jaxlm.objectives.classify import Classify, TagTokens
 from jaxlm.objectives.contrastive import Contrastive
 from jaxlm.objectives.denoising import Denoising
+from jaxlm.objectives.distil import Distil
 from jaxlm.objectives.masked_pairs import MaskedPairs
 from jaxlm.objectives.masked_tokens import MaskedTokens
 from jaxlm.objectives.next_token import NextToken
@@ -26,6 +27,7 @@ __all__ = [
     "Classify",
     "Contrastive",
     "Denoising",
+    "Distil",
     "MaskedPairs",
     "MaskedTokens",
     "NextToken",

@@ -57,7 +57,7 @@ def load(setup: Setup) -> Params | None:
         params = _with_own_parts(setup, params)
         if isinstance(setup.run.model, WithHead) and SCORE not in params:
             params = {TRUNK: params, SCORE: _made(setup, [SCORE])[SCORE]}
-    _compare(folder, params, setup.run.model)
+    compare(folder, params, setup.run.model)
     return params
 
 
@@ -84,10 +84,11 @@ def check(run: RunConfig) -> None:
     wanted: Any = run.model
     if isinstance(model, WithHead) != isinstance(wanted, WithHead):  # a head is begun anew, or left out
         model, wanted = getattr(model, "trunk", model), getattr(wanted, "trunk", wanted)
-    _compare(folder, abstract(model)[0], wanted)
+    compare(folder, abstract(model)[0], wanted)
 
 
-def _compare(folder: Path, params: Params, model: ModelConfig) -> None:
+def compare(folder: Path, params: Params, model: ModelConfig) -> None:
+    """Raises UserError, naming the first array, where a folder's parameters are of another model than this."""
     shape = lambda tree: {spell(path): x.shape for path, x in jax.tree_util.tree_leaves_with_path(tree)}
     there, here = shape(params), shape(abstract(model)[0])
     for name in [*here, *there]:
@@ -154,7 +155,7 @@ def read_run(path: Path, mesh: Any = None) -> tuple[RunConfig, Params]:
             continue
         frozen = setup.create(load(setup))[1] if setup.freezes else setup.frozen
         frozen = frozen if mesh or not setup.freezes else jax.device_put(frozen, here)
-        return run, join(params, frozen)
+        return run, run.trains.undress(join(params, frozen))
     raise UserError(f"{folder} has no checkpoint yet: train it first")
 
 

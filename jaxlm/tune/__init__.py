@@ -9,16 +9,21 @@ from jaxlm.tune.lora import LoRA
 from jaxlm.tune.methods import calibrated
 from jaxlm.tune.parts import method
 from jaxlm.tune.prune import cubic, prune, sparsity
+from jaxlm.tune.qat import QAT
 from jaxlm.tune.quantize import quantize
+from jaxlm.tune.sequences import on_policy, teach_texts
 from jaxlm.tune.structured import prune_heads, prune_layers, prune_units
+from jaxlm.tune.taught import Taught
 from jaxlm.tune.virtual import Virtual
 
 __all__ = [
     "IA3",
+    "QAT",
     "Bottlenecks",
     "Kept",
     "LoRA",
     "Row",
+    "Taught",
     "Virtual",
     "calibrated",
     "cubic",
@@ -26,6 +31,7 @@ __all__ = [
     "gradual",
     "lottery_ticket",
     "method",
+    "on_policy",
     "prune",
     "prune_heads",
     "prune_layers",
@@ -33,4 +39,5 @@ __all__ = [
     "quantize",
     "sparsity",
     "table",
+    "teach_texts",
 ]

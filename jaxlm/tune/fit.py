@@ -3,10 +3,10 @@
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from jaxlm import sharding
 from jaxlm.axes import Params
-from jaxlm.data import Prepared
 from jaxlm.ops import leaves
 from jaxlm.run import RunConfig
 from jaxlm.train.batch import place, rows_here
@@ -14,11 +14,11 @@ from jaxlm.train.setup import Setup
 from jaxlm.trains import join
 
 
-def fit(run: RunConfig, params: Params | None, dataset: Prepared, dense: bool = True) -> Params:
-    """`run.steps` steps from these parameters, or fresh ones, on a prepared dataset; of the run the model, objective,
-    optimizer, `trains`, batch and seed count. Leaves are made dense, unless `dense` is False: what `trains` adds then
-    stays."""
-    mesh = sharding.make_mesh(run.mesh)
+def fit(run: RunConfig, params: Params | None, dataset: Any, dense: bool = True, mesh: Mesh | None = None) -> Params:
+    """`run.steps` steps from these parameters, or fresh ones, on a prepared dataset (its `train_batches`). Of the run
+    the model, objective, optimizer, `trains`, batch and seed count; the mesh is its own, over all devices, unless one
+    is given. Leaves are made dense, unless `dense` is False: what `trains` adds then stays."""
+    mesh = mesh or sharding.make_mesh(run.mesh)
     setup = Setup(run, mesh)
     setup.check()
     spec: Any = run.objective.spec(run.data)
@@ -29,5 +29,5 @@ def fit(run: RunConfig, params: Params | None, dataset: Prepared, dense: bool = 
         with dataset.train_batches(run.batch, rows_here(mesh, run.batch, run.accumulate)) as batches:
             for _ in range(run.steps):
                 state, _ = step(state, place(next(batches), spec, mesh, run.accumulate), frozen)
-        whole = join(state.eval_params, frozen)
+        whole = run.trains.undress(join(state.eval_params, frozen))
         return jax.jit(leaves.dense)(whole) if dense else whole

@@ -43,8 +43,8 @@ def prune(
     | sparsegpt | w^2 / U_ii^2, others making up for it (Frantar & Alistarh 2023, arXiv:2301.00774), see `tune.solve` |
 
     The last two read `batches`, see `tune.calibrate.by_inputs`. With `pattern` "2:4" two of every four inputs are
-    dropped (Mishra et al. 2021, arXiv:2104.08378), "n:m" n of every m, and `sparsity` is n / m. Shapes stay; `tune.Kept`
-    trains what is left. Raises UserError for an unknown method, a share outside [0, 1), inputs that a
+    dropped (Mishra et al. 2021, arXiv:2104.08378), "n:m" n of every m, and `sparsity` is n / m. Shapes stay;
+    `tune.Kept` trains what is left. Raises UserError for an unknown method, a share outside [0, 1), inputs that a
     pattern does not divide, batches that are missing or not read, and parameters in fewer bits.
     """
     if method not in METHODS:

@@ -47,12 +47,12 @@ def test_kinds(kind, bits, error):
 def test_a_leaf_is_like_its_axes():
     """Of every matrix, so that it can be laid on a mesh."""
     shapes, axes = abstract(MODEL)
-    for kind in ("int8", "int4", "nf4"):
+    for kind in ("int8", "w8a8", "int4", "nf4", "bitnet"):
         for w, a in zip(jax.tree.leaves(shapes), jax.tree.leaves(axes, is_leaf=is_axes)):
             if not a.inputs:
                 continue
-            made = jax.eval_shape(lambda w, a=a, kind=kind: stored(w, a, "w", kind, double=kind != "int8"), w)
-            said = axes_of(a, kind, kind != "int8")
+            made = jax.eval_shape(lambda w, a=a, kind=kind: stored(w, a, "w", kind, double=kind == "nf4"), w)
+            said = axes_of(a, kind, kind == "nf4")
             assert jax.tree.structure(made) == jax.tree.structure(said, is_leaf=is_axes)
             pairs = zip(jax.tree.leaves(made), jax.tree.leaves(said, is_leaf=is_axes))
             assert all(len(x.shape) == len(y.names) for x, y in pairs)
