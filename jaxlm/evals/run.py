@@ -96,15 +96,16 @@ def evaluate(
     measures, log = [], []
     for task in tasks:
         say(f"{task.name}: {len(task.items)} items")
-        if len(task.items) <= shots:
-            raise UserError(f"{task.name} has {len(task.items)} items, too few for {shots} shots and a question")
-        shown = [item.shown for item in task.items[:shots]]
-        if shots and not all(shown):
+        k = 0 if isinstance(task.items[0], Reading) else shots  # a text is read alone
+        if len(task.items) <= k:
+            raise UserError(f"{task.name} has {len(task.items)} items, too few for {k} shots and a question")
+        shown = [item.shown for item in task.items[:k]]
+        if not all(shown):
             raise UserError(f"{task.name} has no answers to show before a question: use 0 shots")
         before = "".join(f"{one}\n\n" for one in shown)
-        items = [asked(item, before) for item in task.items[shots:][:limit]]
+        items = [asked(item, before) for item in task.items[k:][:limit]]
         rows, found = _asked(model, items, samples, temperature, stride, seed)
-        measures += _measured(task, items, rows, found, samples, shots)
+        measures += _measured(task, items, rows, found, samples, k)
         log += [{"task": task.name, "item": i, **row} for i, row in enumerate(rows)]
     return Report(model.name, tuple(measures), tuple(log))
 

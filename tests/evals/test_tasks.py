@@ -119,7 +119,10 @@ def test_other_writing_tasks(tmp_path):
 
 
 def test_reading(tmp_path):
-    report = evaluate(Told(), [task("text", write(tmp_path / "t.jsonl", {"text": "ab cd"}, {"text": "ñ"}))])
+    report = evaluate(
+        Told(), shots=3, tasks=[task("text", write(tmp_path / "t.jsonl", {"text": "ab cd"}, {"text": "ñ"}))]
+    )
+    assert report.measures[0].shots == 0
     assert report["text", "bits_per_byte"] == pytest.approx(1 / math.log(2))
     assert report["text", "word_perplexity"] == pytest.approx(math.exp(7 / 3))
 
