@@ -35,6 +35,7 @@ _HOME = {
     "JsonSchema": "jaxlm.decode",
     "Regex": "jaxlm.decode",
     "Banned": "jaxlm.decode",
+    "Contrastive": "jaxlm.decode",
     "CountPenalty": "jaxlm.decode",
     "Epsilon": "jaxlm.decode",
     "Eta": "jaxlm.decode",
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from jaxlm.decode import Banned as Banned
     from jaxlm.decode import Beam as Beam
     from jaxlm.decode import Choices as Choices
+    from jaxlm.decode import Contrastive as Contrastive
     from jaxlm.decode import CountPenalty as CountPenalty
     from jaxlm.decode import Epsilon as Epsilon
     from jaxlm.decode import Eta as Eta

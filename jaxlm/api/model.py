@@ -48,10 +48,13 @@ class Generated:
 def written(
     config: Any, layers: Params, tokens_BT: Any, key: Array | None, *, sampler: Sampler, **how: Any
 ) -> Generated:
-    """What a model writes, token by token or by beam search; all else as `decode.generate` has it."""
-    if decoding.parted(sampler)[1] is None:
+    """What a model writes, token by token or by a search; all else as `decode.generate` has it."""
+    search = decoding.parted(sampler)[1]
+    if search is None:
         return Generated(*decoding.generate(config, layers, tokens_BT, sampler=sampler, key=key, **how), None)
-    texts = decoding.beam_search(config, layers, tokens_BT, sampler=sampler, **how)
+    if isinstance(search, decoding.Contrastive):
+        return Generated(*decoding.contrastive_search(config, layers, tokens_BT, sampler=sampler, **how), None)
+    texts = decoding.beam_search(config, layers, tokens_BT, sampler=sampler, key=key, **how)
     tokens_BAT, logprobs_BAT, scores_BA = map(np.asarray, (texts.tokens_BAT, texts.logprobs_BAT, texts.score_BA))
     tokens, logprobs = tokens_BAT[:, 0].copy(), logprobs_BAT[:, 0].copy()  # a stop text may cut them
     return Generated(tokens, logprobs, None, scores_BA[:, 0], (tokens_BAT, scores_BA))
@@ -193,8 +196,8 @@ class LanguageModel(Adaptable):
             )
         if stop is not None:
             raise UserError("a constraint says where a text ends: leave stop out")
-        if decoding.parted(sampler)[1] is not None:
-            raise UserError("beam search does not follow a constraint: use another sampler")
+        if (search := decoding.parted(sampler)[1]) is not None:
+            raise UserError(f"{search.what} does not follow a constraint: use another sampler")
         compiled = constraint.compile(tokenizer := self._needed_tokenizer())
         how = {"mask_BT": mask_BT, "max_new_tokens": new, "sampler": sampler, "key": key}
         tokens, logprobs = decoding.constrained(
@@ -249,8 +252,8 @@ class LanguageModel(Adaptable):
         """The table of the k likeliest next tokens after a text: probabilities, their running sum, and where a sampler
         is given the probability with which it draws each. Print it."""
         tokenizer, k = self._needed_tokenizer(), arguments.integer(k, "k", 1)
-        if decoding.parted(sampler)[1] is not None:
-            raise UserError("beam search chooses whole texts: give a sampler that draws tokens")
+        if (search := decoding.parted(sampler)[1]) is not None:
+            raise UserError(f"{search.what} chooses by whole texts: give a sampler that draws tokens")
         tokens_BT, mask_BT = self._prompts(arguments.text(text, "the text to explain"), None)
         V = min(tokenizer.V, self.config.V)
         logits_BV = self.logits(tokens_BT)[:, -1, :V]

@@ -1,9 +1,10 @@
 """Decoding: caches, samplers, generation."""
 
-from jaxlm.decode.beam import Beam, Texts, beam_search, parted
+from jaxlm.decode.beam import Beam, Texts, beam_search
 from jaxlm.decode.candidates import candidates
 from jaxlm.decode.checks import check_length, check_mask, check_tokens, left_pad, longest
 from jaxlm.decode.constrained import Choices, Compiled, Constraint, Grammar, JsonSchema, Regex, constrained
+from jaxlm.decode.contrastive import Contrastive, contrastive_search
 from jaxlm.decode.cutoffs import Epsilon, Eta, Mirostat, Typical
 from jaxlm.decode.drafts import Draft, Lookup, early_layers
 from jaxlm.decode.engine import Engine, Full
@@ -26,6 +27,7 @@ from jaxlm.decode.sampling import (
     TopP,
     VocabularyMask,
     checked,
+    parted,
     within,
 )
 from jaxlm.decode.speculative import speculative
@@ -41,6 +43,7 @@ __all__ = [
     "Choices",
     "Compiled",
     "Constraint",
+    "Contrastive",
     "CountPenalty",
     "DecodeState",
     "Draft",
@@ -79,6 +82,7 @@ __all__ = [
     "check_tokens",
     "checked",
     "constrained",
+    "contrastive_search",
     "decode",
     "early_layers",
     "explain",

@@ -7,7 +7,7 @@ A step scores every continuation of every beam, A x V of them, keeps the best, a
 import dataclasses
 import functools
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,10 @@ from flax import struct
 from jaxlm import arguments, sharding
 from jaxlm.axes import Array, Params
 from jaxlm.decode import cache
+from jaxlm.decode.checks import check_key
 from jaxlm.decode.loop import forward, last_logits
-from jaxlm.decode.prefill import opened, ready, widened
-from jaxlm.decode.sampling import Chain, Choice, Sampler, links
+from jaxlm.decode.prefill import check_steady, opened, ready, widened
+from jaxlm.decode.sampling import Choice, Sampler, Search, parted
 from jaxlm.decode.state import How
 from jaxlm.errors import UserError
 from jaxlm.nn.state import Recurrent
@@ -28,7 +29,7 @@ NOTHING = -1e9  # the score of what cannot be chosen: finite, so that sums of it
 
 
 @dataclasses.dataclass(frozen=True)
-class Beam(Sampler):
+class Beam(Search):
     """Beam search with A beams, the last of a chain (Graves 2012, arXiv:1211.3711; Sutskever et al. 2014,
     arXiv:1409.3215). The score of a text of n new tokens, the end token included, is
 
@@ -37,35 +38,49 @@ class Beam(Sampler):
     Search ends where A texts have ended and, by `early_stopping`: True, at once; False, when the best running beam at
     its present length scores below all of them; "never", when not even the longest text that it may become could score
     more. Samplers before it in a chain filter log probabilities, which are not normalised again.
+
+    Diverse beams (Vijayakumar et al. 2016, arXiv:1610.02424) are `groups` of A / groups each, which choose one after
+    the other at every step. What counts in a group is
+
+        log p(y_t | y_<t) - diversity_penalty #{beams of the groups before it that chose y_t at this step}
+
+    after the samplers before it (transformers, up to 4, subtracts first).
+
+    `sampled` beams draw the continuations, without replacement, with probabilities in proportion to exp of their
+    totals (as transformers' beam-search multinomial sampling): the best of total + Gumbel noise (Kool et al. 2019,
+    arXiv:1903.06059), which then go on by their totals alone. Raises UserError for what cannot be.
     """
 
+    what: ClassVar = "beam search"
     A: int
     length_penalty: float = 1.0  # above 0 longer texts gain
     early_stopping: bool | Literal["never"] = False
+    groups: int = 1
+    diversity_penalty: float = 0.0
+    sampled: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, "A", arguments.integer(self.A, "the number of beams", 1))
         object.__setattr__(self, "length_penalty", arguments.number(self.length_penalty, "length_penalty"))
+        object.__setattr__(self, "groups", arguments.integer(self.groups, "the groups of beams", 1))
+        object.__setattr__(self, "diversity_penalty", arguments.number(self.diversity_penalty, "diversity_penalty"))
         if not math.isfinite(self.length_penalty):
             raise UserError(f"length_penalty must be finite, got {self.length_penalty:g}")
+        if not 0 <= self.diversity_penalty < math.inf:
+            raise UserError(f"diversity_penalty must be finite and not below 0, got {self.diversity_penalty:g}")
+        if self.A % self.groups:
+            raise UserError(f"{self.A} beams cannot be divided into {self.groups} groups of equal size")
+        if self.diversity_penalty and self.groups == 1:
+            raise UserError("diversity_penalty is between groups of beams: give groups=2 or more")
+        if not isinstance(self.sampled, bool):
+            raise UserError(f"sampled must be True or False, got {self.sampled!r:.60}")
         if not isinstance(self.early_stopping, bool) and self.early_stopping != "never":
             raise UserError(f'early_stopping must be True, False or "never", got {self.early_stopping!r:.60}')
-
-    def choose(self, logits_BV: Array, state: Any, key: Array) -> Choice:
-        raise UserError("beam search chooses whole texts, not a token at a time: give Beam to generate")
-
-
-def parted(sampler: Sampler) -> tuple[Sampler, Beam | None]:
-    """What filters, and the beam search that chooses, if it is one. Raises UserError for one that is not the last."""
-    *before, last = links(sampler)
-    if any(isinstance(one, Beam) for one in before):
-        raise UserError("beam search chooses the tokens: put Beam last in a chain of samplers")
-    return (Chain(tuple(before)), last) if isinstance(last, Beam) else (sampler, None)
 
 
 @struct.dataclass
 class Texts:
-    """New tokens of A texts for every row, best first."""
+    """New tokens of A texts for every row, best first; while they are found, the best first of every group."""
 
     tokens_BAT: Array  # int32, -1 after the end
     logprobs_BAT: Array  # of each under the model, before any sampler; 0 after the end
@@ -85,7 +100,8 @@ class Beams:
     running: Texts
     ended: Texts
     ended_BA: Array  # whether there is such a text
-    open_B: Array  # whether a running beam may still become better than those that ended
+    open_BG: Array  # whether a running beam of a group may still become better than those of it that ended
+    key: Array
 
 
 def beam_search(
@@ -96,6 +112,7 @@ def beam_search(
     sampler: Sampler,
     mask_BT: np.ndarray | Array | None = None,
     max_new_tokens: int = 64,
+    key: Array | None = None,
     stop: tuple[int, ...] = (),
     inputs: Any = None,
 ) -> Texts:
@@ -106,27 +123,24 @@ def beam_search(
     """
     stop = tuple(dict.fromkeys(stop))
     _, beam = parted(sampler)
-    assert beam is not None, "beam_search needs a Beam"
+    assert isinstance(beam, Beam), "beam_search needs a Beam"
     if beam.A > config.V:
         raise UserError(f"{beam.A} beams are more than the {config.V} tokens of the vocabulary: ask for fewer")
     how, (tokens_BT, mask_BT, inputs) = ready(
         config, params, given_BT, mask_BT, max_new_tokens, sampler, stop, inputs, beam.A
     )
-    B, max_new_tokens, longest = np.shape(given_BT)[0], int(max_new_tokens), int(mask_BT.sum(1).max())
-    if any(scaling.turns(longest + n) for scaling in how.turning for n in range(max_new_tokens)):
-        raise UserError(
-            f"the rotations of this model change within {longest} to {longest + max_new_tokens} tokens, and beam "
-            "search does not read texts anew: ask for fewer new tokens, or for another sampler"
-        )
-    limit = np.int32(max_new_tokens)
-    beams = first(how, params, *widened(how, tokens_BT, mask_BT), limit, inputs)
+    check_steady(how, mask_BT, max_new_tokens, Beam.what)
+    B, limit = np.shape(given_BT)[0], np.int32(max_new_tokens)
+    beams = first(how, params, *widened(how, tokens_BT, mask_BT), check_key(key), limit, inputs)
     found = jax.tree.map(np.array, _everywhere(search(how, params, beams, limit).ended))
-    new = slice(max_new_tokens)
-    return Texts(found.tokens_BAT[:B, :, new], found.logprobs_BAT[:B, :, new], found.score_BA[:B])
+    best_BA = np.argsort(-found.score_BA[:B], 1, kind="stable")  # of all groups
+    pick = lambda x: np.take_along_axis(x[:B], best_BA.reshape(*best_BA.shape, *(1,) * (x.ndim - 2)), 1)
+    found = jax.tree.map(pick, found)
+    return Texts(found.tokens_BAT[..., :limit], found.logprobs_BAT[..., :limit], found.score_BA)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def first(how: How, params: Params, tokens_BT: Array, mask_BT: Array, limit: Array, inputs: Any) -> Beams:
+def first(how: How, params: Params, tokens_BT: Array, mask_BT: Array, key: Array, limit: Array, inputs: Any) -> Beams:
     """The prompts read, once each, and the best A first tokens of every row."""
     before, beam = _parts(how)
     caches, start_B, out = opened(how, params, tokens_BT, mask_BT, inputs)
@@ -138,7 +152,7 @@ def first(how: How, params: Params, tokens_BT: Array, mask_BT: Array, limit: Arr
     texts = Texts(
         jnp.zeros(shape, jnp.int32, out_sharding=where) - 1,
         jnp.zeros(shape, jnp.float32, out_sharding=where),
-        _of_rows(jnp.broadcast_to(jnp.where(jnp.arange(A) == 0, 0.0, NOTHING)[None], (B, A))),
+        _of_rows(jnp.broadcast_to(jnp.where(jnp.arange(A) % (A // beam.groups) == 0, 0.0, NOTHING)[None], (B, A))),
     )
     beams = Beams(
         caches=cache.take(caches, rows_N),
@@ -147,10 +161,11 @@ def first(how: How, params: Params, tokens_BT: Array, mask_BT: Array, limit: Arr
         end=jnp.asarray(tokens_BT.shape[1], jnp.int32),
         start_N=several(start_B),
         step=jnp.zeros((), jnp.int32),
-        running=texts,  # all alike but for their scores: one begins
+        running=texts,  # all alike but for their scores: one of a group begins
         ended=dataclasses.replace(texts, score_BA=jnp.full_like(texts.score_BA, NOTHING)),
         ended_BA=jnp.zeros_like(texts.score_BA, bool),
-        open_B=jnp.sum(mask_BT, -1) > 0,  # others only fill the mesh
+        open_BG=_of_rows(jnp.repeat(jnp.sum(mask_BT, -1, keepdims=True) > 0, beam.groups, 1)),  # others fill the mesh
+        key=key,
     )
     return go_on(how, beams, several(logits_BV), limit)
 
@@ -168,7 +183,7 @@ def search(how: How, params: Params, beams: Beams, limit: Array) -> Beams:
         beams = dataclasses.replace(beams, caches=caches, end=beams.end + 1)
         return go_on(how, beams, last_logits(how, out), limit)
 
-    return jax.lax.while_loop(lambda beams: (beams.step < limit) & jnp.any(beams.open_B), step, beams)
+    return jax.lax.while_loop(lambda beams: (beams.step < limit) & jnp.any(beams.open_BG), step, beams)
 
 
 def go_on(how: How, beams: Beams, logits_NV: Array, limit: Array) -> Beams:
@@ -176,15 +191,19 @@ def go_on(how: How, beams: Beams, logits_NV: Array, limit: Array) -> Beams:
     before, beam = _parts(how)
     logprobs_NV = jax.nn.log_softmax(logits_NV)
     filtered_NV = before.filter(logprobs_NV, beams.filters)
-    texts = beams.running, beams.ended, beams.ended_BA, beams.open_B
-    arrays = [logprobs_NV, filtered_NV, *jax.tree.leaves(texts)]
+    texts = beams.running, beams.ended, beams.ended_BA, beams.open_BG
+    chance_NV = logprobs_NV
+    if beam.sampled:
+        key = jax.random.fold_in(beams.key, beams.step)
+        chance_NV = sharding.constrain(jax.random.gumbel(key, logits_NV.shape, jnp.float32), "batch", None)
+    arrays = [logprobs_NV, filtered_NV, chance_NV, *jax.tree.leaves(texts)]
     local = functools.partial(_advance, beam, how.stop, jax.tree.structure(texts))
     ins = [("batch",)] * len(arrays) + [(), ()]
     token_BA, parent_BA, found = sharding.shard_map(local, ins, ("batch",), *arrays, beams.step, limit)
     B, A = token_BA.shape
     rows_N = _flat(_of_rows(jnp.arange(B)[:, None] * A) + parent_BA)
     token_N = _flat(token_BA)
-    running, ended, ended_BA, open_B = found
+    running, ended, ended_BA, open_BG = found
     return dataclasses.replace(
         beams,
         caches=cache.take(beams.caches, rows_N),
@@ -194,20 +213,46 @@ def go_on(how: How, beams: Beams, logits_NV: Array, limit: Array) -> Beams:
         running=running,
         ended=ended,
         ended_BA=ended_BA,
-        open_B=open_B,
+        open_BG=open_BG,
     )
 
 
-def _advance(beam: Beam, stop: tuple[int, ...], tree: Any, logprobs_NV: Array, filtered_NV: Array, *more: Array) -> Any:
+def _advance(beam: Beam, stop: tuple[int, ...], tree: Any, *arrays: Array) -> Any:
     """Tokens and parents of the beams that go on, and all texts with them, of the rows of one device."""
-    *leaves, step, limit = more
-    running, ended, ended_BA, open_B = jax.tree.unflatten(tree, leaves)
-    (B, A), V = ended_BA.shape, logprobs_NV.shape[1]
+    *scores, step, limit = arrays
+    texts = jax.tree.unflatten(tree, scores[3:])
+    B, A = texts[2].shape
+    logprobs_BAV, filtered_BAV, chance_BAV = (x_NV.reshape(B, A, -1) for x_NV in scores[:3])
+    W, found, chosen_BV = A // beam.groups, [], jnp.zeros_like(filtered_BAV[:, 0])
+    for g in range(beam.groups):
+        mine = lambda x_BA, g=g: x_BA[:, g * W : (g + 1) * W]
+        running, ended, ended_BA = jax.tree.map(mine, texts[:3])
+        scores_BAV = mine(filtered_BAV) - beam.diversity_penalty * chosen_BV[:, None]
+        args = mine(logprobs_BAV), scores_BAV, mine(chance_BAV) if beam.sampled else None
+        open_B = texts[3][:, g]
+        token_BA, parent_BA, new = _advance_group(beam, stop, *args, (running, ended, ended_BA, open_B), step, limit)
+        chosen_BAV = (jnp.arange(chosen_BV.shape[1])[None, None] == token_BA[..., None]) & open_B[:, None, None]
+        chosen_BV += jnp.sum(chosen_BAV, 1)
+        found.append((token_BA, g * W + parent_BA, (*new[:3], new[3][:, None])))
+    return jax.tree.map(lambda *xs: jnp.concatenate(xs, 1), *found)
+
+
+def _advance_group(
+    beam: Beam, stop: tuple[int, ...], logprobs_BAV: Array, scores_BAV: Array, noise_BAV: Any, texts: Any, *at: Array
+) -> Any:
+    """The same of one group, whose A beams know of no others."""
+    (running, ended, ended_BA, open_B), (step, limit) = texts, at
+    B, A, V = scores_BAV.shape
     K = min(max(2, 1 + len(stop)) * A, A * V)  # so that A go on, though every beam may stop with each of `stop`
-    total_BAV = running.score_BA[:, :, None] + filtered_NV.reshape(B, A, V)
-    total_BK, choice_BK = jax.lax.top_k(total_BAV.reshape(B, A * V), K)
+    total_BN = (running.score_BA[:, :, None] + scores_BAV).reshape(B, A * V)
+    if noise_BAV is None:
+        total_BK, choice_BK = jax.lax.top_k(total_BN, K)
+    else:
+        drawn_BK = jax.lax.top_k(total_BN + noise_BAV.reshape(B, A * V), K)[1]
+        total_BK, order_BK = jax.lax.top_k(jnp.take_along_axis(total_BN, drawn_BK, 1), K)
+        choice_BK = jnp.take_along_axis(drawn_BK, order_BK, 1)
     parent_BK, token_BK = choice_BK // V, (choice_BK % V).astype(jnp.int32)
-    logprob_BK = jnp.take_along_axis(logprobs_NV.reshape(B, A * V), choice_BK, 1)
+    logprob_BK = jnp.take_along_axis(logprobs_BAV.reshape(B, A * V), choice_BK, 1)
 
     def continued(x_BAT: Array, new_BK: Array) -> Array:
         x_BKT = jnp.take_along_axis(x_BAT, parent_BK[:, :, None], 1)
@@ -248,7 +293,7 @@ def _pick(texts: Texts, index_BA: Array) -> Texts:
 
 def _parts(how: How) -> tuple[Sampler, Beam]:
     before, beam = parted(how.sampler)
-    assert beam is not None
+    assert isinstance(beam, Beam)
     return before, beam
 
 

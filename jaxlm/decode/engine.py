@@ -273,9 +273,10 @@ class Engine:
     def _lump(self) -> int:
         """How many steps until what was chosen is looked at."""
         jobs = [job for job in self._table.jobs if job]
-        if any(job.constraint for job in jobs) or self._reading or self._waiting:
+        if any(job.constraint for job in jobs) or self._reading:
             return 1
-        left = max(job.max_new_tokens - len(job.tokens) for job in jobs)
+        # Where some wait all rows are taken, and the first that ends gives its row to them.
+        left = (min if self._waiting else max)(job.max_new_tokens - len(job.tokens) for job in jobs)
         room = self.slots - max(self._length(job) for job in jobs) + 1
         return max(1, min(compiled.STEPS, left, room, int(LUMP / max(self._step_seconds, 1e-4))))
 

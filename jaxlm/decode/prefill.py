@@ -16,6 +16,7 @@ from jaxlm.decode.checks import check_key, check_length, check_mask, check_token
 from jaxlm.decode.loop import choose, forward
 from jaxlm.decode.sampling import Sampler, checked
 from jaxlm.decode.state import BUCKET, DecodeState, How
+from jaxlm.errors import UserError
 from jaxlm.models import Output
 from jaxlm.models.lm import LMConfig
 from jaxlm.nn.stack import is_stacked
@@ -64,6 +65,16 @@ def ready(
     below = lambda x: np.pad(x, ((0, fill), *((0, 0),) * (np.ndim(x) - 1))) if fill else x
     inputs = {name: below(x) for name, x in (inputs or {}).items() if x is not None}
     return how, (below(tokens_BT), below(mask_BT), inputs)
+
+
+def check_steady(how: How, mask_BT: np.ndarray, max_new_tokens: int, what: str) -> None:
+    """Raises UserError where rotations change while so many tokens are written."""
+    longest, new = int(mask_BT.sum(1).max()), int(max_new_tokens)
+    if any(scaling.turns(longest + n) for scaling in how.turning for n in range(new)):
+        raise UserError(
+            f"the rotations of this model change within {longest} to {longest + new} tokens, and {what} does not read "
+            "texts anew: ask for fewer new tokens, or for another sampler"
+        )
 
 
 def read(

@@ -105,6 +105,26 @@ def links(sampler: Sampler) -> tuple[Sampler, ...]:
     return sampler.samplers if isinstance(sampler, Chain) else (checked(sampler),)
 
 
+@dataclasses.dataclass(frozen=True)
+class Search(Sampler):
+    """The base of those that look further than the next token: each has a loop of its own, and is the last of a chain,
+    whose samplers before it filter what it looks at."""
+
+    what: ClassVar[str] = "a search"
+
+    def choose(self, logits_BV: Array, state: Any, key: Array) -> Choice:
+        raise UserError(f"{self.what} chooses by whole texts, not a token at a time: give it to generate")
+
+
+def parted(sampler: Sampler) -> tuple[Sampler, Search | None]:
+    """What filters, and the search that chooses, if there is one. Raises UserError for one that is not the last."""
+    *before, last = links(sampler)
+    for one in before:
+        if isinstance(one, Search):
+            raise UserError(f"{one.what} chooses the tokens: put {type(one).__name__} last in a chain of samplers")
+    return (Chain(tuple(before)), last) if isinstance(last, Search) else (sampler, None)
+
+
 def checked(sampler: Sampler) -> Sampler:
     if not isinstance(sampler, Sampler):
         raise UserError(

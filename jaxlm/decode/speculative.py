@@ -20,12 +20,11 @@ from flax import struct
 from jaxlm import arguments, sharding
 from jaxlm.axes import Array, Params
 from jaxlm.decode import cache
-from jaxlm.decode.beam import parted
 from jaxlm.decode.checks import check_key
 from jaxlm.decode.drafts import Draft, Lookup
 from jaxlm.decode.loop import forward
 from jaxlm.decode.prefill import opened, ready, widened
-from jaxlm.decode.sampling import Choice, Greedy, Sampler
+from jaxlm.decode.sampling import Choice, Greedy, Sampler, parted
 from jaxlm.decode.state import BUCKET, How
 from jaxlm.errors import UserError
 from jaxlm.models import LMConfig, logits
@@ -85,8 +84,8 @@ def speculative(
     """
     if not isinstance(draft, Lookup | Draft):
         raise UserError(f"a draft must be Lookup(), Draft or a language model, got {arguments.kind(draft)}")
-    if parted(sampler)[1] is not None:
-        raise UserError("beam search has no draft: use another sampler")
+    if (search := parted(sampler)[1]) is not None:
+        raise UserError(f"{search.what} has no draft: use another sampler")
     if sharding.mesh_size("batch") > 1 or sharding.mesh_size("vocab") > 1:
         raise UserError("speculative decoding runs on one device: leave the draft out on a mesh")
     how, (tokens_BT, mask_BT, _) = ready(config, params, tokens_BT, mask_BT, max_new_tokens, sampler, stop, None)

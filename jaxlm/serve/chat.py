@@ -45,7 +45,8 @@ class Chat(Request):
         name = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
         wanted = asked.integer(body, name, 1, 1, 2**30) if body.get(name) is not None else None
         new = room(server.engine, len(ids), wanted, None)
-        ask = Ask(new, asked.sampler(body, V), server.seed(body), asked.stops(body, V), top, False, compiled)
+        how = asked.sampler(body, V), server.seed(body), asked.stops(body, V), top, False, compiled
+        ask = Ask(new, *how, whole=not self.stream)
         thinking = server.lm.tokenizer.decode(ids[-8:]).rstrip().endswith(THINK)
         head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time())}
         self.head = {**head, "model": server.name}

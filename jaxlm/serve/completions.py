@@ -40,7 +40,8 @@ class Completion(Request):
         news = [room(server.engine, len(prompt), wanted, 16) for prompt in self.prompts]
         head = {"id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion", "created": int(time.time())}
         self.head = {**head, "model": server.name}
-        asks = [Ask(new, sampler, seed, stops, top, self.echo and self.told, compiled) for new in news]
+        told = self.echo and self.told, compiled, not self.stream
+        asks = [Ask(new, sampler, seed, stops, top, *told) for new in news]
         self.write(
             Writing(server.engine, lm, prompt, ask, seed + p * self.best + i)
             for p, (prompt, ask) in enumerate(zip(self.prompts, asks))

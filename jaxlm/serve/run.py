@@ -14,6 +14,7 @@ from jaxlm.errors import UserError
 from jaxlm.serve.state import Limits, Server
 
 GRACE = 30.0  # seconds that texts have to end when the server is stopped
+KEEP = 75  # seconds that a connection may be idle: longer than clients wait, so that none is closed as they write
 
 
 def server_of(
@@ -65,7 +66,7 @@ def serve(server: Server, host: str, port: int) -> None:
         port,
         log_level="warning",
         lifespan="off",
-        timeout_keep_alive=5,
+        timeout_keep_alive=KEEP,
         limit_concurrency=server.limits.connections,
         timeout_graceful_shutdown=int(GRACE),
     )

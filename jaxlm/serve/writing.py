@@ -34,6 +34,7 @@ class Ask:
     top: int = 0
     echo: bool = False  # tell the prompt's tokens
     compiled: Compiled | None = None  # what the text must be
+    whole: bool = False  # told when it is over, not while it is written
 
 
 class Writing:
@@ -54,6 +55,7 @@ class Writing:
         self._loop, self._events = asyncio.get_running_loop(), asyncio.Queue()
         self._stream = TextStream(lm.tokenizer, skip_special=True) if lm.tokenizer else None
         self._held, self._tokens, self._stopped, self._over = "", [], False, False
+        self._whole, self._kept = ask.whole, ""
         if self._stream:
             self._stream.push(list(prompt))  # a space after it, or the rest of a character, belongs to what is written
         self.job = Job(
@@ -80,7 +82,6 @@ class Writing:
                 piece = await self._events.get()
                 if isinstance(piece, ApiError):
                     raise piece
-                self.first = self.first or time.monotonic()
                 yield piece
                 if piece.finish:
                     return
@@ -110,7 +111,11 @@ class Writing:
     def _send(self, text: str, finish: str | None = None) -> None:
         text = unmarked(text)
         self._over = bool(self.until and self.until(text))
-        piece, self._tokens = Piece(text, self._tokens, finish), []
+        self.first = self.first or time.monotonic()
+        self._kept += text
+        if self._whole and finish is None:  # no need to wake the loop
+            return
+        piece, self._tokens, self._kept = Piece(self._kept, self._tokens, finish), [], ""
         self._put(piece)
 
     def _ended(self, job: Job) -> None:

@@ -25,7 +25,7 @@ def test_of_a_model_with_a_sampler():
     drawn = [float(line.split()[3]) for line in lines[1:]]
     assert totals == sorted(totals) and totals[-1] == 1.0 and abs(sum(drawn) - 1) < 0.2
     assert drawn[0] > float(lines[1].split()[1]) and drawn[-1] == 0
-    with pytest.raises(UserError, match="beam search chooses whole texts"):
+    with pytest.raises(UserError, match="beam search chooses by whole texts"):
         lm().explain("def ", sampler=Beam(2))
     with pytest.raises(UserError, match="k must be at least 1"):
         lm().explain("def ", 0)
