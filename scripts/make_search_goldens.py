@@ -41,29 +41,29 @@ for name, end in ENDS.items():
         left = model.load_state_dict(load_file(Path(folder, "model.safetensors")), strict=False)
     assert not left.unexpected_keys and set(left.missing_keys) <= {"lm_head.weight"}, left
     model.tie_weights()
-    mask = e["prompts_mask"].astype(np.int64)
-    prompts = np.where(mask, e["prompts"], e["prompts"][:, -1:]).astype(np.int64)  # penalties count the padding
-    inputs = {"input_ids": torch.tensor(prompts), "attention_mask": torch.tensor(mask)}
-    T = e["prompts"].shape[1]
+    # Each prompt alone: penalties would count the padding.
+    prompts = [torch.tensor(row[real].astype(np.int64))[None] for row, real in zip(e["prompts"], e["prompts_mask"] > 0)]
     for case, how in CASES.items():
         beams = how.get("num_beams", 1)
         how = {"max_new_tokens": NEW, "eos_token_id": None, "pad_token_id": 0, "do_sample": False} | how
         how["eos_token_id"] = end if how["eos_token_id"] else None
-        out = model.generate(
-            **inputs, **how, num_return_sequences=beams, return_dict_in_generate=True, output_scores=beams > 1
-        )
-        new = out.sequences[:, T:].numpy().reshape(len(e["prompts"]), beams, -1)
-        new = np.pad(new, ((0, 0), (0, 0), (0, NEW - new.shape[-1])))
-        ends = new == end if how["eos_token_id"] else new < 0
-        ended = np.cumsum(ends, -1) - ends > 0
-        found[f"{name}/{case}"] = np.where(ended, -1, new).astype(np.int32)
+        how |= {"num_return_sequences": beams, "return_dict_in_generate": True, "output_scores": beams > 1}
+        tokens, scores = [], []
+        for ids in prompts:
+            out = model.generate(ids, attention_mask=torch.ones_like(ids), **how)
+            new = out.sequences[:, ids.shape[1] :].numpy()
+            new = np.pad(new, ((0, 0), (0, NEW - new.shape[-1])))
+            ends = new == end if how["eos_token_id"] else new < 0
+            tokens.append(np.where(np.cumsum(ends, -1) - ends > 0, -1, new).astype(np.int32))
+            scores.append(out.sequences_scores.numpy() if beams > 1 else ())
+        found[f"{name}/{case}"] = np.stack(tokens)
         if beams > 1:
-            found[f"{name}/{case}_scores"] = out.sequences_scores.numpy().reshape(-1, beams)
+            found[f"{name}/{case}_scores"] = np.stack(scores)
     torch.manual_seed(0)
-    rows = {key: x[:1].repeat(DRAWS, 1) for key, x in inputs.items()}
+    rows, T = prompts[0].repeat(DRAWS, 1), prompts[0].shape[1]
     how = {"num_beams": 2, "do_sample": True, "top_k": 0, "temperature": 1.0, "eos_token_id": None, "pad_token_id": 0}
-    drawn = model.generate(**rows, **how, max_new_tokens=2)[:, T:].numpy()
+    drawn = model.generate(rows, attention_mask=torch.ones_like(rows), **how, max_new_tokens=2)[:, T:].numpy()
     found[f"{name}/sampled"] = np.bincount(drawn[:, 0] * 61 + drawn[:, 1], minlength=61 * 61).astype(np.int32)
 np.savez_compressed(FILE, **found)
 for key, x in found.items():
-    print(key, np.shape(x), x if "diverse_ended" in key else "")
+    print(key, np.shape(x))

@@ -19,6 +19,12 @@ def _serve_arguments(parser: Parser) -> None:
     parser.add_argument("--queue", type=natural, default=256, metavar="N", help="texts that may wait; default: 256")
     parser.add_argument("--seconds", type=natural, default=600, metavar="N", help="of one request; default: 600")
     parser.add_argument("--template", help="a chat template's file or name: chatml, llama3, mistral, qwen3, ...")
+    parser.add_argument(
+        "--adapter",
+        action="append",
+        metavar="NAME=FOLDER",
+        help="of peft's, beside the model: requests for the model NAME use it; may be repeated",
+    )
 
 
 def serve(args: Args) -> None:
@@ -32,6 +38,11 @@ def serve(args: Args) -> None:
     check_host(args.host, key)
     name, template = args.name or name_of(args.path), _template(args.template)
     lm = jaxlm.load(args.path)
+    for one in args.adapter or ():
+        adapter, _, folder = one.partition("=")
+        if not adapter or not folder or adapter == name or not hasattr(lm, "add_adapter"):
+            raise UserError(f"--adapter {one}: NAME=FOLDER is wanted, of a language model, with a name of its own")
+        lm.add_adapter(adapter, folder)
     how = {"rows": args.rows, "slots": args.slots, "queue": args.queue}
     with Progress(None, "compiling", "program") as bar:
 

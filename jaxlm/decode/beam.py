@@ -192,14 +192,12 @@ def go_on(how: How, beams: Beams, logits_NV: Array, limit: Array) -> Beams:
     logprobs_NV = jax.nn.log_softmax(logits_NV)
     filtered_NV = before.filter(logprobs_NV, beams.filters)
     texts = beams.running, beams.ended, beams.ended_BA, beams.open_BG
-    chance_NV = logprobs_NV
-    if beam.sampled:
-        key = jax.random.fold_in(beams.key, beams.step)
-        chance_NV = sharding.constrain(jax.random.gumbel(key, logits_NV.shape, jnp.float32), "batch", None)
-    arrays = [logprobs_NV, filtered_NV, chance_NV, *jax.tree.leaves(texts)]
+    key = jax.random.fold_in(beams.key, beams.step)
+    noise_NV = jax.random.gumbel(key, logits_NV.shape, jnp.float32) if beam.sampled else None
+    arrays = [logprobs_NV, filtered_NV, noise_NV, *jax.tree.leaves(texts)]
     local = functools.partial(_advance, beam, how.stop, jax.tree.structure(texts))
-    ins = [("batch",)] * len(arrays) + [(), ()]
-    token_BA, parent_BA, found = sharding.shard_map(local, ins, ("batch",), *arrays, beams.step, limit)
+    ins = [(), (), *[("batch",)] * len(arrays)]
+    token_BA, parent_BA, found = sharding.shard_map(local, ins, ("batch",), beams.step, limit, *arrays)
     B, A = token_BA.shape
     rows_N = _flat(_of_rows(jnp.arange(B)[:, None] * A) + parent_BA)
     token_N = _flat(token_BA)
@@ -217,20 +215,20 @@ def go_on(how: How, beams: Beams, logits_NV: Array, limit: Array) -> Beams:
     )
 
 
-def _advance(beam: Beam, stop: tuple[int, ...], tree: Any, *arrays: Array) -> Any:
+def _advance(
+    beam: Beam, stop: tuple[int, ...], tree: Any, step: Array, limit: Array, *arrays: Any
+) -> tuple[Array, Array, Any]:
     """Tokens and parents of the beams that go on, and all texts with them, of the rows of one device."""
-    *scores, step, limit = arrays
-    texts = jax.tree.unflatten(tree, scores[3:])
+    *texts, open_BG = jax.tree.unflatten(tree, arrays[3:])
     B, A = texts[2].shape
-    logprobs_BAV, filtered_BAV, chance_BAV = (x_NV.reshape(B, A, -1) for x_NV in scores[:3])
-    W, found, chosen_BV = A // beam.groups, [], jnp.zeros_like(filtered_BAV[:, 0])
+    scores = jax.tree.map(lambda x_NV: x_NV.reshape(B, A, -1), arrays[:3])
+    W, found, chosen_BV = A // beam.groups, [], jnp.zeros_like(scores[1][:, 0])
     for g in range(beam.groups):
         mine = lambda x_BA, g=g: x_BA[:, g * W : (g + 1) * W]
-        running, ended, ended_BA = jax.tree.map(mine, texts[:3])
-        scores_BAV = mine(filtered_BAV) - beam.diversity_penalty * chosen_BV[:, None]
-        args = mine(logprobs_BAV), scores_BAV, mine(chance_BAV) if beam.sampled else None
-        open_B = texts[3][:, g]
-        token_BA, parent_BA, new = _advance_group(beam, stop, *args, (running, ended, ended_BA, open_B), step, limit)
+        open_B, (logprobs_BAV, filtered_BAV, noise_BAV) = open_BG[:, g], jax.tree.map(mine, scores)
+        args = logprobs_BAV, filtered_BAV - beam.diversity_penalty * chosen_BV[:, None], noise_BAV
+        group = *jax.tree.map(mine, tuple(texts)), open_B
+        token_BA, parent_BA, new = _advance_group(beam, stop, step, limit, group, *args)
         chosen_BAV = (jnp.arange(chosen_BV.shape[1])[None, None] == token_BA[..., None]) & open_B[:, None, None]
         chosen_BV += jnp.sum(chosen_BAV, 1)
         found.append((token_BA, g * W + parent_BA, (*new[:3], new[3][:, None])))
@@ -238,10 +236,17 @@ def _advance(beam: Beam, stop: tuple[int, ...], tree: Any, *arrays: Array) -> An
 
 
 def _advance_group(
-    beam: Beam, stop: tuple[int, ...], logprobs_BAV: Array, scores_BAV: Array, noise_BAV: Any, texts: Any, *at: Array
-) -> Any:
+    beam: Beam,
+    stop: tuple[int, ...],
+    step: Array,
+    limit: Array,
+    texts: Any,
+    logprobs_BAV: Array,
+    scores_BAV: Array,
+    noise_BAV: Array | None,
+) -> tuple[Array, Array, Any]:
     """The same of one group, whose A beams know of no others."""
-    (running, ended, ended_BA, open_B), (step, limit) = texts, at
+    running, ended, ended_BA, open_B = texts
     B, A, V = scores_BAV.shape
     K = min(max(2, 1 + len(stop)) * A, A * V)  # so that A go on, though every beam may stop with each of `stop`
     total_BN = (running.score_BA[:, :, None] + scores_BAV).reshape(B, A * V)

@@ -225,7 +225,7 @@ class Engine:
     def _read(self, job: Job) -> Iterator[int]:
         """Reads all but the newest token, a chunk at a time, whose sizes it gives; then the text has a row."""
         text = [*job.prompt, *job.ids]
-        keys = self.prefixes.keys(text[:-1])
+        keys = self.prefixes.keys(text[:-1], job.adapter)
         tells = job.prompt_logprobs and not job.tokens
         self._table.begin()
         pieces = [] if tells else self.prefixes.find(keys)
@@ -236,7 +236,7 @@ class Engine:
         self.counts["cached_tokens"] += end
         while end < len(text) - 1:
             count = max(c for c in self._table.chunks if c <= len(text) - 1 - end)
-            told = self._table.read(text, end, count, tells)
+            told = self._table.read(text, end, count, tells, job.adapter)
             if tells:
                 job.read += _listed(told, text[end + 1 : end + 1 + count], job.top)
             for i in range(end // BLOCK, (end + count) // BLOCK):

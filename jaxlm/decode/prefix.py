@@ -26,11 +26,10 @@ class Piece:
 
 
 class PrefixCache:
-    """Pieces of at most `budget` bytes together; `salt` tells models or adapters apart."""
+    """Pieces of at most `budget` bytes together."""
 
-    def __init__(self, budget: int, salt: str = ""):
+    def __init__(self, budget: int):
         self.budget, self.nbytes, self.hits, self.asked = budget, 0, 0, 0
-        self._root = hashlib.sha256(salt.encode()).digest()
         # From the least recently used on. A block is always used before those that it continues, so that the first is
         # one that no other continues.
         self._pieces: OrderedDict[Key, Piece] = OrderedDict()
@@ -38,9 +37,9 @@ class PrefixCache:
     def __len__(self) -> int:
         return len(self._pieces)
 
-    def keys(self, tokens: Sequence[int]) -> list[Key]:
-        """One for each whole block."""
-        found, key = [], self._root
+    def keys(self, tokens: Sequence[int], adapter: int = 0) -> list[Key]:
+        """One for each whole block, of what the model with this adapter remembers."""
+        found, key = [], hashlib.sha256(str(adapter).encode()).digest()
         for start in range(0, len(tokens) - BLOCK + 1, BLOCK):
             key = hashlib.sha256(key + np.asarray(tokens[start : start + BLOCK], np.int64).tobytes()).digest()
             found.append(key)
@@ -55,8 +54,7 @@ class PrefixCache:
 
     def add(self, keys: Sequence[Key], make: Callable[[], Any]) -> None:
         """Keeps what `make` gives for the last of these keys, unless it is here, or those before it are not."""
-        parent = keys[-2] if len(keys) > 1 else self._root
-        if keys[-1] in self._pieces or (parent != self._root and parent not in self._pieces):
+        if keys[-1] in self._pieces or (len(keys) > 1 and keys[-2] not in self._pieces):
             return
         value = make()
         nbytes = sum(x.nbytes for x in jax.tree.leaves(value))

@@ -44,6 +44,7 @@ class Job:
     top: int = 0  # how many of the likeliest tokens are told
     prompt_logprobs: bool = False  # whether the prompt's tokens are told
     constraint: Matching | None = None  # of this text alone: `Constraint.compile(...).matcher()`
+    adapter: int = 0  # of those side by side in the parameters, from 1 on; 0 is the base
     watch: Callable[["Job", list[Token]], bool | None] = lambda job, new: None
     ended: Callable[["Job"], None] = lambda job: None
 

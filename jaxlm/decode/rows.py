@@ -22,6 +22,7 @@ from jaxlm.decode.sampling import VocabularyMask, links
 from jaxlm.decode.state import How
 from jaxlm.models import logits
 from jaxlm.nn.state import KVSlots, Recurrent, State
+from jaxlm.ops.leaves import chosen
 
 STEPS = 8  # the most steps between two looks at what was chosen
 TOP = 20  # likeliest tokens that are told
@@ -62,12 +63,20 @@ def empty(how: How, B: int, S: int) -> Rows:
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
 def steps(
-    how: How, params: Params, rows: Rows, n: Array, samples: Array, tells: Array, allowed_BV: Array | None = None
+    how: How,
+    params: Params,
+    rows: Rows,
+    adapter_B: Array,
+    n: Array,
+    samples: Array,
+    tells: Array,
+    allowed_BV: Array | None = None,
 ) -> tuple[Rows, Told]:
-    """`n` <= STEPS tokens more of every active row. Without `samples` they are the likeliest and no row's sampler
-    counts, without `tells` no others are told: both cost time. Where `allowed_BV` is False a token is not chosen. What
-    is told has shapes (B, STEPS, ...)."""
+    """`n` <= STEPS tokens more of every active row, each by its adapter, if the model has some. Without `samples` they
+    are the likeliest and no row's sampler counts, without `tells` no others are told: both cost time. Where
+    `allowed_BV` is False a token is not chosen. What is told has shapes (B, STEPS, ...)."""
     B, A = len(rows.token_B), min(TOP, how.config.V)
+    params = chosen(params, sharding.constrain(adapter_B, "batch"))
     zeros = lambda dtype, *shape: sharding.constrain(jnp.zeros((B, *shape), dtype), "batch", *[None] * len(shape))
     ints, floats = functools.partial(zeros, jnp.int32), functools.partial(zeros, jnp.float32)
 
@@ -123,13 +132,14 @@ def _told(logits_NV: Array, token_N: Array, A: int, tells: Array) -> Told:
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
 def read(
-    how: How, params: Params, lane: Caches, tokens_T: Array, labels_T: Array, end: Array, tells: Array
+    how: How, params: Params, lane: Caches, adapter: Array, tokens_T: Array, labels_T: Array, end: Array, tells: Array
 ) -> tuple[Caches, Told]:
-    """The lane after a chunk of a text, of which `end` tokens came before. With `tells`, what is told of `labels_T`,
-    the tokens that come next. Every row of the lane, as many as the mesh divides, reads the same."""
+    """The lane after a chunk of a text of an adapter, of which `end` tokens came before. With `tells`, what is told of
+    `labels_T`, the tokens that come next. Every row of the lane, as many as the mesh divides, reads the same."""
     B, T = sharding.mesh_size("batch"), len(tokens_T)
     row = lambda x_T: sharding.constrain(jnp.broadcast_to(x_T[None], (B, T)), "batch", None)
     start_B = sharding.constrain(jnp.zeros(B, jnp.int32), "batch")
+    params = chosen(params, start_B + adapter)
     ones_BT = row(jnp.ones(T, jnp.int32))
     out = forward(how, params, row(tokens_T), row(end + jnp.arange(T)), ones_BT, lane, end, start_B)
     A = min(TOP, how.config.V)

@@ -54,9 +54,9 @@ class Table:
         """Another text."""
         self._lane = compiled.cleared(self._lane)
 
-    def read(self, text: list[int], end: int, count: int, tells: bool) -> compiled.Told:
+    def read(self, text: list[int], end: int, count: int, tells: bool, adapter: int = 0) -> compiled.Told:
         tokens_T, labels_T = (np.array(text[at : at + count], np.int32) for at in (end, end + 1))
-        args = self._lane, tokens_T, labels_T, np.int32(end), np.bool_(tells)
+        args = self._lane, np.int32(adapter), tokens_T, labels_T, np.int32(end), np.bool_(tells)
         self._lane, told = compiled.read(self.how, self.params, *args)
         return told
 
@@ -99,7 +99,8 @@ class Table:
     def steps(self, n: int, allowed_BV: np.ndarray | None = None) -> compiled.Told:
         jobs = [job for job in self.jobs if job]
         samples, tells = any(job.sampler != Greedy() for job in jobs), any(job.top for job in jobs)
-        args = np.int32(n), np.bool_(samples), np.bool_(tells), allowed_BV
+        adapter_B = np.array([job.adapter if job else 0 for job in self.jobs], np.int32)
+        args = adapter_B, np.int32(n), np.bool_(samples), np.bool_(tells), allowed_BV
         self._rows, told = compiled.steps(self.how, self.params, self._rows, *args)
         return told
 

@@ -42,11 +42,10 @@ def app(server: Server) -> Any:
         return PlainTextResponse(metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def models(request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [_model(server)]})
+        return JSONResponse({"object": "list", "data": [_model(server, name) for name in server.names]})
 
     async def model(request: Request) -> Response:
-        server.check_model({"model": request.path_params["name"]})
-        return JSONResponse(_model(server))
+        return JSONResponse(_model(server, server.called({"model": request.path_params["name"]})))
 
     async def embeddings(request: Request) -> Response:
         body = await _body(request, server)
@@ -143,7 +142,7 @@ async def _body(request: Request, server: Server) -> asked.Body:
         raise bad("the body must be a JSON object")
     if not isinstance(body.get("stream_options") or {}, dict):
         raise bad("stream_options must be an object", "stream_options")
-    server.check_model(body)
+    server.adapter(body)
     return body
 
 
@@ -215,10 +214,10 @@ def _embeddings(server: Server, body: asked.Body) -> dict[str, Any]:
     return {"object": "list", "data": data, "model": server.name, "usage": usage}
 
 
-def _model(server: Server) -> dict[str, Any]:
+def _model(server: Server, name: str) -> dict[str, Any]:
     length = server.engine.slots if server.engine else None
     return {
-        "id": server.name,
+        "id": name,
         "object": "model",
         "created": server.created,
         "owned_by": "jaxlm",

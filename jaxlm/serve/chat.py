@@ -46,10 +46,10 @@ class Chat(Request):
         wanted = asked.integer(body, name, 1, 1, 2**30) if body.get(name) is not None else None
         new = room(server.engine, len(ids), wanted, None)
         how = asked.sampler(body, V), server.seed(body), asked.stops(body, V), top, False, compiled
-        ask = Ask(new, *how, whole=not self.stream)
+        ask = Ask(new, *how, not self.stream, server.adapter(body))
         thinking = server.lm.tokenizer.decode(ids[-8:]).rstrip().endswith(THINK)
         head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time())}
-        self.head = {**head, "model": server.name}
+        self.head = {**head, "model": server.called(body)}
         self.parts = [Parts(bool(tools), thinking, call) for _ in range(self.n)]
         until = lambda: None if call is None else _whole_call(call)
         self.write(Writing(server.engine, server.lm, ids, ask, ask.seed + i, until()) for i in range(self.n))

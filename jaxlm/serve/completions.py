@@ -39,8 +39,8 @@ class Completion(Request):
         sampler, stops, seed = asked.sampler(body, V), asked.stops(body, V), server.seed(body)
         news = [room(server.engine, len(prompt), wanted, 16) for prompt in self.prompts]
         head = {"id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion", "created": int(time.time())}
-        self.head = {**head, "model": server.name}
-        told = self.echo and self.told, compiled, not self.stream
+        self.head = {**head, "model": server.called(body)}
+        told = self.echo and self.told, compiled, not self.stream, server.adapter(body)
         asks = [Ask(new, sampler, seed, stops, top, *told) for new in news]
         self.write(
             Writing(server.engine, lm, prompt, ask, seed + p * self.best + i)

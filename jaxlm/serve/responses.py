@@ -88,7 +88,7 @@ class Answer:
             "object": "response",
             "created_at": self.created,
             "status": status,
-            "model": self.server.name,
+            "model": self.chat.head["model"],
             "output": [self._item(text, status)] if finish else [],
             "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
             "error": None,

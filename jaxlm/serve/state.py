@@ -34,12 +34,21 @@ class Server:
     created: int = dataclasses.field(default_factory=lambda: int(time.time()))
     lock: Any = dataclasses.field(default_factory=threading.Lock)  # of an encoder
 
-    def check_model(self, body: asked.Body) -> None:
-        name = body.get("model")
-        if name is not None and name != self.name:
-            raise ApiError(
-                404, f"the model {str(name)[:80]!r} is not here: {self.name!r} is", "model", "model_not_found"
-            )
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the model, and of its adapters, which are models of their own to clients."""
+        return self.name, *getattr(self.lm, "adapters", ())
+
+    def adapter(self, body: asked.Body) -> int:
+        """The number of the adapter that is asked for, 0 for none. Raises ApiError for a model that is not here."""
+        name = self.name if body.get("model") is None else body["model"]
+        if name not in self.names:
+            here = f"{self.name!r} is" if len(self.names) == 1 else f"{', '.join(map(repr, self.names))} are"
+            raise ApiError(404, f"the model {str(name)[:80]!r} is not here: {here}", "model", "model_not_found")
+        return self.names.index(name)
+
+    def called(self, body: asked.Body) -> str:
+        return self.names[self.adapter(body)]
 
     def writes(self) -> Engine:
         if self.engine is None:

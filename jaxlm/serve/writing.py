@@ -35,6 +35,7 @@ class Ask:
     echo: bool = False  # tell the prompt's tokens
     compiled: Compiled | None = None  # what the text must be
     whole: bool = False  # told when it is over, not while it is written
+    adapter: int = 0  # as in `Job`
 
 
 class Writing:
@@ -67,6 +68,7 @@ class Writing:
             ask.top,
             ask.echo,
             ask.compiled.matcher() if ask.compiled else None,
+            ask.adapter,
             watch=self._watch,
             ended=self._ended,
         )

@@ -15,6 +15,7 @@ from jaxlm.decode import (
     Beam,
     Contrastive,
     Greedy,
+    NoRepeatNgram,
     RepetitionPenalty,
     beam_search,
     contrastive_search,
@@ -143,7 +144,7 @@ def slow_diverse(model, row, beam, stop):
             ends = [text[-1] in stop or n == NEW for _, text in every]
             new = [(total / n**beam.length_penalty, text) for (total, text), end in zip(every[:W], ends) if end]
             group["ended"] = sorted(group["ended"] + new, reverse=True)[:W]
-            group["running"] = [one for one, end in zip(every, ends) if not end][:W]
+            group["running"] = [one for one in every if one[1][-1] not in stop][:W]
             for _, text in group["running"]:
                 said[text[-1]] += 1
             if n < NEW and len(group["ended"]) == W:

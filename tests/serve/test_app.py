@@ -274,6 +274,13 @@ def test_a_key_is_asked_for_and_time_is_short(served):
         body = {"prompt": "x", "max_tokens": 250, "n": 16}
         assert client.post("/v1/completions", json=body, headers=right).status_code == 504
 
+        def slowly():  # a body that does not end
+            yield b"{"
+            time.sleep(0.5)
+            yield b"}"
+
+        assert client.post("/v1/completions", content=slowly(), headers=right).status_code == 504
+
 
 def test_a_queue_that_is_full(served):
     served.engine.queue = 0

@@ -7,16 +7,18 @@ import pytest
 
 pytest.importorskip("starlette", reason="needs starlette: pip install 'jaxlm[serve]'")
 pytest.importorskip("httpx", reason="needs httpx: pip install httpx")
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-if CHROMIUM is None:
-    pytest.skip("needs a Chromium", allow_module_level=True)
+pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+
+from playwright import sync_api as playwright
 
 from jaxlm.serve import running
 from tests.serve import servers
 from tests.serve.test_app import listening
 
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium")
 def test_it_sends_streams_stops_regenerates():
     """Screenshots go to the folder that JAXLM_SHOTS names, if it does."""
     with running(server := servers.server(), 0), listening(server) as http, playwright.sync_playwright() as play:
@@ -24,7 +26,7 @@ def test_it_sends_streams_stops_regenerates():
         page = browser.new_page(viewport={"width": 390, "height": 780}, color_scheme="dark")
         asked, wrong = [], []
         page.on("request", lambda one: asked.append(one.url))
-        page.on("pageerror", wrong.append)
+        page.on("pageerror", lambda one: wrong.append(one))
         page.goto(str(http.base_url))
         base = str(http.base_url).rstrip("/")
 
