@@ -108,8 +108,8 @@ class Seq2Seq(Loaded):
         last: int | None = None,
         banned: Sequence[int] = (),
     ) -> Generated:
-        """Writes a text for each source, token by token or by a search such as `jaxlm.Beam`: what follows `start`, which
-        is the first token or the first few.
+        """Writes a text for each source, token by token or by a search such as `jaxlm.Beam`: what follows `start`,
+        which is the first token or the first few.
 
         A row ends at the end tokens that the model's files or its tokenizer name, and at those of `stop`. `first` is
         forced as the first new token and `last` as that at `max_new_tokens`; both and `start` are as the files say
