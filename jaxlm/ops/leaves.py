@@ -336,7 +336,7 @@ class Grouped(Leaf):
     where: tuple[int, ...] = struct.field(pytree_node=False)  # counted from the end
     activations: bool = struct.field(pytree_node=False, default=False)
 
-    def read(self) -> Any:
+    def read(self, module: Any = None) -> Any:
         return Multiplier(self) if self.activations else self.dense()
 
     def product(self, equation: str, x: Array, out: Any, dtype: Any) -> Array:

@@ -51,7 +51,7 @@ class Fake(Leaf):
             scale = jnp.moveaxis(jnp.broadcast_to(scale, shape), axes.inputs, last)
         return stored(self.w, axes, "", self.kind, self.group, scale=scale)
 
-    def read(self) -> Any:
+    def read(self, module: Any = None) -> Any:
         return Multiplier(self) if self.kind in ("w8a8", "bitnet") else self.dense()
 
     def product(self, equation: str, x: Array, out: Any, dtype: Any) -> Array:
