@@ -57,29 +57,33 @@ def take(run, mesh=None, steps=2):
     config = MeshConfig(data=1) if mesh is None else mesh
     ready = Setup(run, make_mesh(config, None if mesh else jax.devices()[:1]))
     begun = ready.create()
-    state = begun[0]
+    state, losses = begun[0], []
     with jax.set_mesh(ready.mesh):
         step = jax.jit(ready.train_step)
         for i in range(steps):
             state, metrics = step(state, tiny.place(tiny.batch(8, seed=i), ready.mesh, 1), begun[1])
-    return ready, begun, state, metrics
+            losses.append(float(metrics["loss"]))
+    return begun, state, losses
+
+
+@pytest.fixture(scope="module")
+def plain_loss():
+    return take(tiny.run(model=MODEL, batch=8), steps=1)[2][0]
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_only_the_part_is_trained(name):
-    ready, (begun, frozen), state, metrics = take(run(name))
+def test_only_the_part_is_trained(name, plain_loss):
+    (begun, _), state, losses = take(run(name))
     size = sum(x.size for x in jax.tree.leaves(state.params))
     if METHODS[name][2] is not None:
         assert size == METHODS[name][2]
     moments = sum(x.size for x in jax.tree.leaves(state.opt_state) if x.ndim)
     assert moments == 2 * size
-    assert np.isfinite(metrics["loss"]) and metrics["grad_norm"] > 0
     moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), state.params, begun.params)
     assert all(jax.tree.leaves(moved)), moved
-    if METHODS[name][0] is None and name != "frozen":  # at first it changes nothing
-        plain = Setup(tiny.run(model=run(name).model, batch=8), ready.mesh).create()[0].params
-        out = jax.jit(lambda params: forward(run(name).model.build(), params, tiny.batch(2)["tokens"]).hidden_BTD)
-        np.testing.assert_allclose(out(join(begun.params, frozen)), out(plain), atol=1e-5)
+    assert np.isfinite(losses).all()
+    if METHODS[name][0] is None:  # at first it changes nothing
+        np.testing.assert_allclose(losses[0], plain_loss, rtol=1e-5)
 
 
 def test_optimizer_bytes_by_compilation():
@@ -96,8 +100,8 @@ def test_optimizer_bytes_by_compilation():
 @pytest.mark.parametrize("name", ["prompt", "prefix mlp", "houlsby", "lora dropout"])
 def test_the_same_on_a_mesh(name):
     alone, sharded = take(run(name)), take(run(name), MeshConfig(2, 2, 2))
-    np.testing.assert_allclose(sharded[3]["loss"], alone[3]["loss"], rtol=1e-5)
-    chex.assert_trees_all_close(jax.device_get(sharded[2].params), jax.device_get(alone[2].params), atol=1e-3)
+    np.testing.assert_allclose(sharded[2], alone[2], rtol=1e-5)
+    chex.assert_trees_all_close(jax.device_get(sharded[1].params), jax.device_get(alone[1].params), atol=1e-3)
 
 
 def test_dropout_is_of_training_alone():
@@ -112,7 +116,7 @@ def test_dropout_is_of_training_alone():
     )
     np.testing.assert_allclose(dropped.mean(0), product(leaf.dense()), atol=0.25)
     assert dropped.std(0).min() > 0.1
-    _, (_, frozen), state, _ = take(run("lora dropout"), steps=1)
+    (_, frozen), state, _ = take(run("lora dropout"), steps=1)
     params, model, tokens = join(state.params, frozen), run("lora dropout").model.build(), tiny.batch(2)["tokens"]
     out = jax.jit(lambda params, key: forward(model, params, tokens, dropout_key=key).hidden_BTD)
     np.testing.assert_allclose(out(params, None), out(dense(params), None), atol=1e-5)
