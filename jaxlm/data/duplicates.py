@@ -6,10 +6,10 @@ one band is equal, with probability 1 - (1 - J^rows)^bands, and count as duplica
 Memory is bounded: tables of a fixed size, in which new texts displace old ones.
 """
 
-import dataclasses
 import re
 import zlib
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,8 +22,7 @@ MIX = np.uint64(0x9E3779B97F4A7C15)
 WORDS = 1 << 20  # words whose hashes are kept
 
 
-@dataclasses.dataclass(frozen=True)
-class Match:
+class Match(NamedTuple):
     """The earlier text that one repeats, by its number in the stream, and how alike they are."""
 
     of: int

@@ -6,6 +6,7 @@ policy less that under the reference. Everything is float32 (B,). Names are thos
 
 import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -56,8 +57,7 @@ DIVERGENCES = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Scores:
+class Scores(NamedTuple):
     """What the forms of DPO read: scores c and r of both completions, which are log ratios or f'(t) of them."""
 
     pairs: Pairs
