@@ -53,7 +53,7 @@ def arithmetic_rl(start: str = "", folder: str = "data", method: str = "grpo", t
     if method in ("rloo", "reinforce", "ppo"):
         how["beta"] = 0.01
     objective = Policy(
-        rewards=("number", "think_format") if think else ("number",),
+        rewards=("number", "think_format") if think else ("exact",),
         reward_weights=(1.0, 0.1) if think else (),
         new_tokens=72 if think else 6,
         **how,
