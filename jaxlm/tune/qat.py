@@ -11,7 +11,8 @@ from jaxlm.axes import Array, Params
 from jaxlm.config_check import check as check_ranges
 from jaxlm.errors import UserError
 from jaxlm.ops import products
-from jaxlm.ops.leaves import Leaf, Multiplier
+from jaxlm.ops.leaves import Leaf
+from jaxlm.ops.multiplier import Multiplier
 from jaxlm.ops.straight_through import lsq, straight_through
 from jaxlm.sharding import Axes, einsum
 from jaxlm.trains import Trains, is_axes, spell
