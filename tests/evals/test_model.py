@@ -1,7 +1,8 @@
 """Scores of texts against all logits of the whole text, locally and over the server."""
 
 import itertools
-import json
+import threading
+import time
 
 import jax
 import numpy as np
@@ -102,37 +103,32 @@ def test_rolling_with_every_context_is_the_whole_text(lm):
 
 @pytest.fixture(scope="module")
 def served():
+    """A server of a tiny model, and its address."""
     pytest.importorskip("starlette", reason="needs starlette: pip install 'jaxlm[serve]'")
-    pytest.importorskip("httpx", reason="needs httpx: pip install httpx")
-    from starlette.testclient import TestClient
-
+    uvicorn = pytest.importorskip("uvicorn", reason="needs uvicorn: pip install 'jaxlm[serve]'")
     from jaxlm.serve import running
     from jaxlm.serve.app import app
     from tests.serve import servers
 
-    with running(server := servers.server(rows=2, chunks=(1,)), grace=0), TestClient(app(server)) as client:
-        yield server, client
+    with running(server := servers.server(rows=2, chunks=(1,)), grace=0):
+        one = uvicorn.Server(uvicorn.Config(app(server), "127.0.0.1", 0, log_level="error", lifespan="off"))
+        thread = threading.Thread(target=one.run)
+        thread.start()
+        try:
+            while not one.started:
+                time.sleep(0.01)
+            yield server, f"http://127.0.0.1:{one.servers[0].sockets[0].getsockname()[1]}/v1"
+        finally:
+            one.should_exit = True
+            thread.join()
 
 
-class Wired(Server):
-    """A server that is asked without a socket."""
-
-    def __init__(self, client, **more):
-        self.client = client
-        super().__init__("http://x/v1", **more)
-
-    def _post(self, path, body):
-        url = "/v1" + path
-        answer = self.client.get(url) if body is None else self.client.post(url, content=json.dumps(body))
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-
+@pytest.mark.slow
 def test_a_server_says_the_same(served):
-    server, client = served
+    server, url = served
     local, pairs = Local(server.lm, length=40), [("The cat", " sat"), ("ab ", "cd"), ("x", "yz")]
     want = local.logprobs(pairs)
-    for remote in (Wired(client), Wired(client, tokenizer=server.lm.tokenizer, length=40)):
+    for remote in (Server(url), Server(url, tokenizer=server.lm.tokenizer, length=40)):
         for got, one in zip(remote.logprobs(pairs), want):
             assert (got.greedy, got.tokens) == (one.greedy, one.tokens)
             assert got.logprob == pytest.approx(one.logprob, rel=1e-3)
@@ -140,7 +136,7 @@ def test_a_server_says_the_same(served):
     text = "to be, or not to be, that is the question, or so they say"
     got, want = remote.rolling([text])[0], local.rolling([text])[0]
     assert got.tokens == want.tokens == len(text) and got.logprob == pytest.approx(want.logprob, rel=1e-3)
-    assert Wired(client).rolling([text[:30]])[0].tokens == 30  # the server puts a token before it
+    assert Server(url).rolling([text[:30]])[0].tokens == 30  # the server puts a token before it
 
 
 def test_trouble_with_a_server_is_one_line(monkeypatch):
