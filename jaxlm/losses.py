@@ -69,6 +69,7 @@ def token_logprobs(
     labels_BT: Array,
     *,
     softcap: float | None = None,
+    bias_V: Array | None = None,
     chunk: int | None = None,
 ) -> tuple[Array, Array]:
     """The log probability of each label under softmax(l), l = hidden head^T, and logsumexp(l): float32 (B, T) both.
@@ -80,6 +81,11 @@ def token_logprobs(
     chunk by chunk. Where none is asked for nothing of it is computed. A label outside 0..V-1 counts as a logit of 0:
     mask its result.
     """
+    if bias_V is not None:  # one more entry of each hidden state, which is one
+        one_BT1 = jnp.ones_like(hidden_BTD[..., :1])
+        hidden_BTD = jnp.concatenate([hidden_BTD, one_BT1], -1)
+        whole_VD = sharding.constrain(head_VD, "vocab", None)
+        head_VD = jnp.concatenate([whole_VD, sharding.constrain(bias_V, "vocab")[:, None]], -1)
     tokens = _Tokens.of(hidden_BTD, head_VD, labels_BT, chunk)
     hidden_BTD = sharding.constrain(hidden_BTD, *sharding.rows(labels_BT.shape[1]))
     return cast(tuple[Array, Array], _logprobs(hidden_BTD, head_VD, labels_BT, (tokens, softcap)))

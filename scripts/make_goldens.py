@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from tests.convert import golden  # noqa: E402 (found by the path above)
 
-KNOWN_AS = {"kimi_k2": "deepseek_v3"}  # published with code of its own, the same as DeepSeek's
+KNOWN_AS = {"kimi_k2": "deepseek_v3", "mimo": "qwen2"}  # published with code of its own, the same as these'
 # Decoding counts or reads the padding; or keys stay as they were rotated in shorter texts.
 RECOMPUTED = ("llama4", "llama_dynamic", "recurrent_gemma", "rwkv", "xlstm")
 ALONE = (
@@ -33,21 +33,25 @@ ALONE = (
     "rwkv",
     "xlstm",
 )  # a temperature would count the padding, a recurrence read it
+CONSTANTS = {"beta": 0.5, "eps": -1e-6}  # of xIELU, in files although nobody learns them
 ROWS, LENGTH = 2, 20
 PROMPT, NEW = 7, LENGTH - 7
 
 
-def opened(name: str, tensors: dict[str, np.ndarray] | None = None) -> Any:
+def opened(name: str, tensors: dict[str, np.ndarray] | None = None, config: Any = golden.config) -> Any:
     """The model of a golden with these tensors, or any."""
-    fields = golden.config(name)
+    fields = dict(config(name))
     fields["model_type"] = KNOWN_AS.get(fields["model_type"], fields["model_type"])
-    how = {"attn_implementation": "eager", "dtype": torch.float32}
+    # Falcon's eager attention counts ALiBi twice.
+    how = {"attn_implementation": "sdpa" if fields["model_type"] == "falcon" else "eager", "dtype": torch.float32}
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "config.json").write_text(json.dumps(fields))
         if tensors is None:
             config = transformers.AutoConfig.from_pretrained(folder)
             return transformers.AutoModelForCausalLM.from_config(config, **how).eval()
-        save_file(tensors, Path(folder, "model.safetensors"))
+        alphas = [key.removesuffix("alpha_p") for key in tensors if key.endswith("act_fn.alpha_p")]
+        constants = {f"{key}{name}": np.array(x, np.float32) for key in alphas for name, x in CONSTANTS.items()}
+        save_file(tensors | constants, Path(folder, "model.safetensors"))
         opening = transformers.AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **how)
     model, info = opening
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
@@ -59,7 +63,8 @@ def written(model: Any) -> dict[str, np.ndarray]:
     """The tensors that the model writes."""
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        return load_file(Path(folder, "model.safetensors"))
+        found = load_file(Path(folder, "model.safetensors"))
+    return {key: x for key, x in found.items() if not key.endswith(tuple(f"act_fn.{name}" for name in CONSTANTS))}
 
 
 def gradients(model: Any) -> dict[str, np.ndarray]:
@@ -98,17 +103,17 @@ def logits(model: Any, tokens: np.ndarray, mask: np.ndarray | None = None) -> to
     return model(**inputs, use_cache=False).logits
 
 
-def greedy(model: Any, tokens: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, float]:
+def greedy(model: Any, tokens: np.ndarray, mask: np.ndarray, new: int = NEW) -> tuple[np.ndarray, float]:
     """The tokens that follow, everything computed anew for each, and the least gap to the second best logit."""
     gaps = []
-    for _ in range(NEW):
+    for _ in range(new):
         with torch.no_grad():
             last = logits(model, tokens, mask)[:, -1].numpy()
         best = np.sort(last, -1)
         gaps.append((best[:, -1] - best[:, -2]).min() / np.abs(last).max())
         tokens = np.concatenate([tokens, last.argmax(-1)[:, None]], 1)
         mask = np.pad(mask, ((0, 0), (0, 1)), constant_values=1)
-    return tokens[:, -NEW:], float(min(gaps))
+    return tokens[:, -new:], float(min(gaps))
 
 
 def decoded(model: Any, tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -298,3 +298,12 @@ def test_a_bias_of_the_logits(config):
         rows = put(LABELS, "batch", None), put(WEIGHTS, "batch", None)
         found = jax.jit(jax.value_and_grad(fast, (0, 1, 2)))(*args, *rows)
         chex.assert_trees_all_close(found, expected, atol=1e-4, rtol=1e-5)
+
+
+def test_logprobs_with_a_bias_are_those_of_the_biased_logits():
+    rng = np.random.default_rng(5)
+    h, w, b = (rng.normal(size=s).astype(np.float32) for s in ((2, 3, 4), (7, 4), (7,)))
+    labels = rng.integers(0, 7, (2, 3))
+    found, _ = token_logprobs(h, w, labels, bias_V=b)
+    wanted = jax.nn.log_softmax(h @ w.T + b)
+    np.testing.assert_allclose(found, np.take_along_axis(np.asarray(wanted), labels[..., None], -1)[..., 0], atol=1e-5)

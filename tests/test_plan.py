@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import pytest
 
 from jaxlm import cli, config
+from jaxlm.convert import lm_config
 from jaxlm.decode import cache
 from jaxlm.plan import plan, table
+from jaxlm.run import RunConfig
 from jaxlm.sharding import make_mesh
 from jaxlm.train.setup import Setup
 from tests import tiny
-from tests.convert import checkpoints
+from tests.convert import checkpoints, golden_families
 from tests.convert.checkpoints import LLAMA
 
 HUGE = [  # GPT-3's size
@@ -127,3 +129,13 @@ def test_a_mesh_alone_divides_the_state(capsys):
     assert cli.main(["plan", "quickstart", "--mesh", "fsdp=4", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["devices"] == 4 and facts["params_bytes_per_device"] < 0.3 * facts["params_bytes"]
+
+
+def test_a_hybrid_holds_states_beside_the_slots_of_tokens():
+    """Qwen3.5: of gated DeltaNet the last inputs of convolutions and a matrix a head, float32, whatever the text."""
+    run = RunConfig(lm_config(golden_families.config("qwen3_5")))
+    facts = plan(run)
+    G, H, K, J, W = 2, 4, 4, 6, 3
+    assert facts["cache_bytes_of_states"] == 4 * ((W - 1) * (2 * G * K + H * J) + H * K * J)
+    assert facts["cache_bytes_per_token"] == 4 * 2 * 2 * 8
+    assert facts["cache_bytes_per_text"] == facts["cache_bytes_of_states"] + run.data.T * facts["cache_bytes_per_token"]

@@ -394,7 +394,7 @@ _logits = jax.jit(
 def _logprobs(model, params, tokens_BT, positions_BT, mask_BT):
     out = models.forward(model, params, tokens_BT, positions_BT, mask_BT)
     labels_BT = jnp.roll(tokens_BT, -1, 1)  # the last of a row has none
-    found_BT, _ = token_logprobs(out.hidden_BTD, out.head_VD, labels_BT, softcap=model.c.softcap)
+    found_BT, _ = token_logprobs(out.hidden_BTD, out.head_VD, labels_BT, softcap=model.c.softcap, bias_V=out.bias_V)
     if mask_BT is not None:
         found_BT = jnp.where((mask_BT * jnp.roll(mask_BT, -1, 1)) == 1, found_BT, 0)
     return found_BT[:, :-1]

@@ -15,11 +15,11 @@ from collections.abc import Iterable, Sequence
 
 import jaxlm
 from jaxlm import config
-from jaxlm.cli import data, evals, info, models, plan, scaling, serve, tokenizer, transcribe, working
+from jaxlm.cli import data, evals, families, info, models, plan, scaling, serve, tokenizer, transcribe, working
 from jaxlm.cli.verb import Args, Parser
 from jaxlm.errors import UserError, machine_trouble, nearest, one_line, unknown
 
-ROOMS = (models, evals, data, info, plan, tokenizer, scaling, serve, transcribe)
+ROOMS = (models, evals, data, families, info, plan, tokenizer, scaling, serve, transcribe)
 VERBS = {name: verb for room in ROOMS for name, verb in room.VERBS.items()}
 HELP = ("-h", "--help")
 

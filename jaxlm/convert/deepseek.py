@@ -1,8 +1,9 @@
 """DeepSeek V2 and V3 (arXiv:2405.04434, arXiv:2412.19437) and Kimi K2 (arXiv:2507.20534): latent attention, many small
 experts chosen within groups, beside shared ones."""
 
-from jaxlm.convert import rope
+from jaxlm.convert import rope, usual
 from jaxlm.convert.fields import Fields
+from jaxlm.convert.mixtures import BALANCED, EXPERTS, shared
 from jaxlm.convert.names import flat, linear, same
 from jaxlm.convert.usual import IGNORED as INV_FREQ
 from jaxlm.convert.usual import MLP, NORMS, TOP, activation, layers, lm, mlp, norm
@@ -16,11 +17,16 @@ MODEL_TYPES = {
     "kimi_k2": "DeepseekV3ForCausalLM",
 }
 DEFAULTS = {"q_lora_rank": 1536}
+WRAPPERS = ("kimi_k25",)
+SPELLINGS = usual.WRAPPED
 
 NAMES = (
     TOP
     | NORMS
     | MLP
+    | EXPERTS
+    | BALANCED
+    | shared()
     | {
         "model.layers.{}.self_attn.q_proj.weight": linear("mixer.q"),
         "model.layers.{}.self_attn.q_a_proj.weight": linear("mixer.q_down"),
@@ -33,20 +39,14 @@ NAMES = (
         "model.layers.{}.self_attn.kv_b_proj.weight": linear("mixer.k_up", "mixer.v_up", by="heads"),
         "model.layers.{}.self_attn.o_proj.weight": linear("mixer.o"),
         "model.layers.{}.self_attn.o_proj.bias": same("mixer.o_bias"),
-        "model.layers.{}.mlp.gate.weight": linear("ffn.router"),
-        "model.layers.{}.mlp.gate.e_score_correction_bias": same("ffn.balance"),
-        "model.layers.{}.mlp.experts.{e}.gate_proj.weight": linear("ffn.gate"),
-        "model.layers.{}.mlp.experts.{e}.up_proj.weight": linear("ffn.up"),
-        "model.layers.{}.mlp.experts.{e}.down_proj.weight": linear("ffn.down"),
-        "model.layers.{}.mlp.shared_experts.gate_proj.weight": linear("ffn.shared.gate"),
-        "model.layers.{}.mlp.shared_experts.gate_proj.bias": same("ffn.shared.gate_bias"),
-        "model.layers.{}.mlp.shared_experts.up_proj.weight": linear("ffn.shared.up"),
-        "model.layers.{}.mlp.shared_experts.up_proj.bias": same("ffn.shared.up_bias"),
-        "model.layers.{}.mlp.shared_experts.down_proj.weight": linear("ffn.shared.down"),
-        "model.layers.{}.mlp.shared_experts.down_proj.bias": same("ffn.shared.down_bias"),
     }
 )
-IGNORED = (*INV_FREQ, "model.layers.{}.*")  # layers beyond the last predict further tokens
+IGNORED = (
+    *INV_FREQ,
+    *usual.EYES,
+    "*mm_projector.*",
+    "model.layers.{}.*",
+)  # layers beyond the last predict further tokens
 
 
 def config(c: Fields) -> LMConfig:

@@ -9,47 +9,85 @@ from typing import Any
 
 from jaxlm.convert import (
     albert,
+    apertus,
     arcee,
+    bamba,
     bart,
     bert,
     bert_like,
     big_bird,
+    bitnet,
     bloom,
+    codegen,
     cohere,
+    dbrx,
     deepseek,
     diffllama,
     distilbert,
+    dots1,
     electra,
+    ernie4_5_moe,
+    exaone4,
+    exaone_moe,
+    falcon,
     gemma2,
     gemma3,
     glm,
+    glm4,
+    glm4_moe,
     gpt2,
+    gpt_bigcode,
+    gpt_neo,
     gpt_neox,
     gpt_oss,
+    gptj,
     granite,
+    granitemoe,
+    granitemoehybrid,
+    hunyuan_v1_dense,
+    hunyuan_v1_moe,
+    lfm2,
     llama,
     llama4,
     longformer,
     mamba,
     mamba2,
     marian,
+    mimo,
+    mimo_v2_flash,
+    minimax_m2,
+    ministral,
     mistral,
     mixtral,
     modernbert,
     mpt,
+    nanochat,
+    nemotron,
+    nemotron_h,
     olmo2,
+    olmo3,
+    olmoe,
     opt,
     ours,
+    phi,
     phi3,
+    phimoe,
     qwen2,
+    qwen2_moe,
     qwen3,
+    qwen3_5,
     qwen3_moe,
+    qwen3_next,
     recurrent_gemma,
     roberta,
     rwkv,
+    seed_oss,
     smollm3,
+    stablelm,
+    starcoder2,
     switch_transformers,
     t5,
+    vaultgemma,
     whisper,
     xlstm,
 )
@@ -88,6 +126,45 @@ FAMILIES = (
     rwkv,
     smollm3,
     xlstm,
+    # A model that was made here is called one of these where it is none of those above.
+    apertus,
+    bitnet,
+    codegen,
+    dbrx,
+    dots1,
+    ernie4_5_moe,
+    exaone4,
+    exaone_moe,
+    falcon,
+    glm4,
+    glm4_moe,
+    gpt_bigcode,
+    gpt_neo,
+    gptj,
+    granitemoe,
+    hunyuan_v1_dense,
+    hunyuan_v1_moe,
+    mimo,
+    mimo_v2_flash,
+    minimax_m2,
+    ministral,
+    nanochat,
+    nemotron,
+    olmo3,
+    olmoe,
+    phi,
+    phimoe,
+    qwen2_moe,
+    seed_oss,
+    stablelm,
+    starcoder2,
+    vaultgemma,
+    qwen3_next,
+    qwen3_5,
+    nemotron_h,
+    lfm2,
+    granitemoehybrid,
+    bamba,
 )
 ENCODERS = (bert, albert, big_bird, distilbert, electra, longformer, modernbert, roberta)
 SEQ2SEQ = (bart, marian, switch_transformers, t5, whisper)
@@ -120,6 +197,14 @@ def model_types() -> list[str]:
     ]
 
 
+def table() -> list[tuple[str, dict[str, str | None], tuple[str, ...]]]:
+    """Of each family: what it is, in its own words; the model types with the class by which transformers opens each;
+    and the wrappers whose text model it is."""
+    every = (*FAMILIES, *ENCODERS, *SEQ2SEQ)
+    said = lambda family: " ".join(family.__doc__.split()).rstrip(".")
+    return sorted((said(family), family.MODEL_TYPES, wrappers(family)) for family in every)
+
+
 def _names(family: Family, config: Any) -> Names:
     return family.names(config) if hasattr(family, "names") else family.NAMES
 
@@ -139,7 +224,9 @@ def find(fields: dict[str, Any], where: str = "config.json") -> tuple[Family, di
         if kind in wrappers(family):
             text = Fields(fields, where).section("text_config").values
             above = {key: fields[key] for key in OF_BOTH if key in fields}
-            return family, {"model_type": next(iter(family.MODEL_TYPES)), **above, **text}
+            named = text.get("model_type")
+            own = named if named in family.MODEL_TYPES else next(iter(family.MODEL_TYPES))
+            return family, {**above, **text, "model_type": own}
     error = unknown("model_type", kind, model_types())
     raise UserError(f"{where}: {error}")
 

@@ -10,7 +10,7 @@ from jaxlm.convert.fields import Fields
 from jaxlm.convert.gemma2 import NAMES
 from jaxlm.convert.usual import activation, attention, layer_types, layers, lm, mlp, norm
 from jaxlm.models import LMConfig
-from jaxlm.nn import BlockConfig, QKNormConfig, RopeConfig
+from jaxlm.nn import BlockConfig, QKNormConfig
 
 __all__ = ["DEFAULTS", "IGNORED", "MODEL_TYPES", "NAMES", "SPELLINGS", "WRAPPERS", "config"]
 
@@ -41,7 +41,7 @@ def config(c: Fields) -> LMConfig:
         mixer = attention(
             c,
             K=c.size("head_dim", default=256),
-            rope=_rope(c, local),
+            rope=rope.by_kind(c, local, 1_000_000.0, 10_000.0, "rope_local_base_freq"),
             causal=causal,
             window=window if local else None,
             scale=c.positive("query_pre_attn_scalar", default=256.0) ** -0.5,
@@ -60,13 +60,3 @@ def config(c: Fields) -> LMConfig:
         embed_scale=math.sqrt(c.size("hidden_size")),
         softcap=c.float("final_logit_softcapping", default=None),
     )
-
-
-def _rope(c: Fields, local: bool) -> RopeConfig:
-    """Older files scale the global layers only: `rope_scaling` is theirs."""
-    kind = "sliding_attention" if local else "full_attention"
-    p = c.section("rope_parameters", default={}).section(kind, default={})
-    if not local:
-        p = c.section("rope_scaling", default={}).over(p)
-    key, default = ("rope_local_base_freq", 10_000.0) if local else ("rope_theta", 1_000_000.0)
-    return RopeConfig(p.float("rope_theta", default=c.float(key, default=default)), rope.scaling(c, p))

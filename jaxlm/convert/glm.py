@@ -4,9 +4,9 @@ from jaxlm.convert import rope
 from jaxlm.convert.fields import Fields
 from jaxlm.convert.usual import ATTENTION, FUSED_MLP, IGNORED, NORMS, TOP, attention, layers, lm, mlp, norm
 from jaxlm.models import LMConfig
-from jaxlm.nn import BlockConfig
+from jaxlm.nn import AttentionConfig, BlockConfig
 
-__all__ = ["DEFAULTS", "IGNORED", "MODEL_TYPES", "NAMES", "config"]
+__all__ = ["DEFAULTS", "IGNORED", "MODEL_TYPES", "NAMES", "config", "mixer"]
 
 MODEL_TYPES = {"glm": "GlmForCausalLM"}
 DEFAULTS = {"num_key_value_heads": 2, "max_position_embeddings": 131_072}
@@ -15,10 +15,13 @@ NAMES = TOP | ATTENTION | FUSED_MLP | NORMS
 
 
 def config(c: Fields) -> LMConfig:
-    mixer = attention(
+    return lm(c, [BlockConfig(mixer(c), mlp(c), norm(c, 1.5625e-7))] * layers(c), norm=norm(c, 1.5625e-7))
+
+
+def mixer(c: Fields) -> AttentionConfig:
+    return attention(
         c,
         K=c.size("head_dim", default=128),
         rope=rope.read(c, fraction=0.5, interleaved=True),
         bias=c.bool("attention_bias", default=True),
     )
-    return lm(c, [BlockConfig(mixer, mlp(c), norm(c, 1.5625e-7))] * layers(c), norm=norm(c, 1.5625e-7))

@@ -54,6 +54,7 @@ class Rule:
     """A tensor made of the weights at `paths`. `same`, `linear` and `flat` make rules."""
 
     paths: tuple[str, ...]
+    beside: str = dataclasses.field(default="", kw_only=True)  # a weight that a layer must have for the line to hold
 
     def holds(self, weights: tuple[Weight, ...]) -> bool:
         """Whether these can be the weights meant."""
@@ -188,6 +189,11 @@ class Row(Rule):
         return ours[0][None]
 
 
+def beside(path: str, names: dict[str, Rule]) -> dict[str, Rule]:
+    """These lines, holding for layers only that have the weight `path` too: of several kinds of mixers, one's."""
+    return {name: dataclasses.replace(rule, beside=path) for name, rule in names.items()}
+
+
 # The tensors of one model --------------------------------------------------------------------------------------------
 
 
@@ -227,7 +233,8 @@ def _of(names: Names, weights: dict[str, Weight], layer: int | None, index: tupl
     left = set(weights)
     for name, rules in names.items():
         rules = rules if isinstance(rules, tuple) else (rules,)
-        rule = next((rule for rule in rules if left.issuperset(rule.paths)), None)
+        here = (rule for rule in rules if not rule.beside or rule.beside in weights)
+        rule = next((rule for rule in here if left.issuperset(rule.paths)), None)
         if rule is None:
             continue
         parts = tuple(weights[path] for path in rule.paths)

@@ -1,15 +1,16 @@
 """Qwen3 (arXiv:2505.09388): Llama with normed queries and keys."""
 
-from jaxlm.convert import rope
+from jaxlm.convert import rope, usual
 from jaxlm.convert.fields import Fields
 from jaxlm.convert.qwen2 import windows
-from jaxlm.convert.usual import IGNORED, NAMES, attention, lm, mlp, norm
+from jaxlm.convert.usual import attention, lm, mlp, norm
 from jaxlm.models import LMConfig
 from jaxlm.nn import AttentionConfig, BlockConfig, QKNormConfig
 
-__all__ = ["DEFAULTS", "IGNORED", "MODEL_TYPES", "NAMES", "config", "mixer"]
-
+WRAPPERS = ("qwen3_vl",)
+SPELLINGS = usual.WRAPPED
 MODEL_TYPES = {"qwen3": "Qwen3ForCausalLM"}
+IGNORED = (*usual.IGNORED, "*visual.*")
 DEFAULTS = {"head_dim": 128, "num_key_value_heads": 32, "sliding_window": 4096, "max_position_embeddings": 32_768}
 
 

@@ -1,35 +1,42 @@
 """Qwen3-MoE (arXiv:2505.09388): Qwen3 with experts in some layers or all."""
 
-from jaxlm.convert import qwen2, qwen3
+from typing import Any
+
+from jaxlm.convert import qwen2, qwen3, usual
 from jaxlm.convert.fields import Fields
-from jaxlm.convert.names import linear
-from jaxlm.convert.usual import IGNORED, activation, layers, lm, mlp, norm
+from jaxlm.convert.mixtures import EXPERTS
 from jaxlm.convert.usual import NAMES as USUAL
+from jaxlm.convert.usual import activation, layers, lm, mlp, norm
 from jaxlm.models import LMConfig
 from jaxlm.nn import BlockConfig, MoEConfig
 
-__all__ = ["DEFAULTS", "IGNORED", "MODEL_TYPES", "NAMES", "config"]
-
+WRAPPERS = ("qwen3_vl_moe",)
+SPELLINGS = usual.WRAPPED
 MODEL_TYPES = {"qwen3_moe": "Qwen3MoeForCausalLM"}
+IGNORED = (*usual.IGNORED, "*visual.*")
 DEFAULTS = {"num_key_value_heads": 4, "sliding_window": 4096, "max_position_embeddings": 32_768}
 
-NAMES = USUAL | {
-    "model.layers.{}.mlp.gate.weight": linear("ffn.router"),
-    "model.layers.{}.mlp.experts.{e}.gate_proj.weight": linear("ffn.gate"),
-    "model.layers.{}.mlp.experts.{e}.up_proj.weight": linear("ffn.up"),
-    "model.layers.{}.mlp.experts.{e}.down_proj.weight": linear("ffn.down"),
-}
+NAMES = USUAL | EXPERTS
 
 
 def config(c: Fields) -> LMConfig:
-    experts = MoEConfig(
-        E=c.size("num_experts", "num_local_experts", default=128),
-        top_k=c.size("num_experts_per_tok", default=8),
-        F=c.size("moe_intermediate_size", default=768),
+    mixer, ffn = qwen3.mixer(c, qwen2.window(c)), experts(c, 128, 8, 768, False)
+    return lm(c, [BlockConfig(mixer, ffn if one else mlp(c), norm(c)) for one in sparse(c)])
+
+
+def experts(c: Fields, E: int, A: int, F: int, normed: bool, **changes: Any) -> MoEConfig:
+    """The mixture, where a family's files leave out E, A, F or whether the weights are normed."""
+    return MoEConfig(
+        E=c.size("num_experts", "num_local_experts", default=E),
+        top_k=c.size("num_experts_per_tok", default=A),
+        F=c.size("moe_intermediate_size", default=F),
         activation=activation(c, "hidden_act", "silu"),
-        norm_topk_prob=c.bool("norm_topk_prob", default=False),
+        norm_topk_prob=c.bool("norm_topk_prob", default=normed),
+        **changes,
     )
+
+
+def sparse(c: Fields) -> list[bool]:
+    """Which layers have experts."""
     dense, every = c.list("mlp_only_layers", default=[]), c.size("decoder_sparse_step", default=1)
-    sparse = [i not in dense and (i + 1) % every == 0 for i in range(layers(c))]
-    mixer = qwen3.mixer(c, qwen2.window(c))
-    return lm(c, [BlockConfig(mixer, experts if sparse_one else mlp(c), norm(c)) for sparse_one in sparse])
+    return [i not in dense and (i + 1) % every == 0 for i in range(layers(c))]

@@ -32,6 +32,16 @@ def scaling(c: Fields, p: Fields) -> rope.Scaling:
     return KINDS[kind](c, p)
 
 
+def by_kind(c: Fields, local: bool, base: float, local_base: float, key: str = "rope_theta") -> RopeConfig:
+    """The rotary positions of local layers or of global ones, where `rope_parameters` has a section for each. Older
+    files scale the global layers only: `rope_scaling` is theirs, and the local ones' base is at `key`."""
+    whole = c.section("rope_parameters", default={})
+    apart = whole.section("sliding_attention" if local else "full_attention", default={})
+    p = apart if local else c.section("rope_scaling", default={}).over(apart)
+    base = c.float(key if local else "rope_theta", default=local_base if local else base)
+    return RopeConfig(p.float("rope_theta", default=base), scaling(c, p))
+
+
 def _dynamic(c: Fields, p: Fields) -> rope.Scaling:
     return rope.DynamicNTK(p.float("factor"), c.size("max_position_embeddings"))
 
@@ -62,6 +72,7 @@ def _longrope(c: Fields, p: Fields) -> rope.Scaling:
 
 KINDS = {
     "default": lambda c, p: rope.Unscaled(),
+    "reversed": lambda c, p: rope.Reversed(),  # a name of our own: nanochat's files say nothing of it
     "linear": lambda c, p: rope.Linear(p.float("factor")),
     "dynamic": _dynamic,
     "yarn": _yarn,

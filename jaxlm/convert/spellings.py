@@ -169,6 +169,7 @@ def _stretched(c: RopeConfig) -> int | None:
 
 SCALINGS: Mapping[type, Any] = {
     rope.Unscaled: lambda s: {"rope_type": "default"},
+    rope.Reversed: lambda s: {"rope_type": "reversed"},
     rope.Linear: lambda s: {"rope_type": "linear", "factor": s.factor},
     rope.DynamicNTK: lambda s: {"rope_type": "dynamic", "factor": s.factor},
     rope.Llama3: lambda s: {

@@ -6,7 +6,7 @@ from typing import Any
 from jaxlm.convert.fields import Fields
 from jaxlm.convert.names import flat, linear, same
 from jaxlm.models import LMConfig
-from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, ParallelConfig, RMSNormConfig, group_layers
+from jaxlm.nn import AttentionConfig, LayerConfig, LayerNormConfig, MLPConfig, RMSNormConfig, group_layers
 from jaxlm.ops import activations
 
 TOP = {
@@ -55,7 +55,7 @@ ACTIVATIONS = {
 }
 
 MOST_LAYERS = 1000  # each is looked at on its own
-Blocks = Sequence[BlockConfig | ParallelConfig]
+Blocks = Sequence[LayerConfig]
 
 
 def layers(c: Fields, *keys: str) -> int:
@@ -84,6 +84,21 @@ def attention(c: Fields, **changes: Any) -> AttentionConfig:
     if "K" not in changes and c.get("head_dim") is None and D % H:
         raise c.error("num_attention_heads", f"{H} does not divide hidden_size {D}, and there is no head_dim")
     return AttentionConfig(H=H, **usual | changes)
+
+
+def layer_norm(c: Fields, *keys: str, eps: float = 1e-5, **changes: Any) -> LayerNormConfig:
+    return LayerNormConfig(c.float(*keys or ("layer_norm_eps",), default=eps), **changes)
+
+
+def with_bias(names: dict[str, Any], *where: str) -> dict[str, Any]:
+    """These lines, each norm's scale at `where` with its bias beside it."""
+    biases = {f"{name.removesuffix('.weight')}.bias": same(f"{path}.bias") for name, path in _scales(names, where)}
+    return names | biases
+
+
+def _scales(names: dict[str, Any], where: Sequence[str]) -> list[tuple[str, str]]:
+    paths = {name: rule.paths[0] for name, rule in names.items()}
+    return [(name, path.removesuffix(".scale")) for name, path in paths.items() if path.removesuffix(".scale") in where]
 
 
 def mlp(c: Fields, *keys: str, **changes: Any) -> MLPConfig:

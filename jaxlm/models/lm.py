@@ -45,6 +45,7 @@ class LMConfig(ModelConfig):
     unroll: int = 1  # periods per iteration of the scan over layers
     pipeline: PipelineConfig = PipelineConfig()  # where the mesh divides layers
     virtual: VirtualConfig | None = None  # learned tokens before every text
+    head_bias: bool = False  # a bias of the logits
 
     def __post_init__(self):
         counts = dict.fromkeys(("V", "D", "embed_width", "unroll"), ">= 1")
@@ -127,7 +128,8 @@ class LM(nn.Module):
         head_VD = table_VD
         if not c.tied:
             head_VD = weight(self, "head", (c.V, width), ("vocab", "embed"), init.fan_in((1,)), (1,))
-        return Output(x_BTD, head_VD, states, {(): statistics}, prefix_N2GnK=prefix)
+        bias_V = weight(self, "head_bias", (c.V,), ("vocab",)) if c.head_bias else None
+        return Output(x_BTD, head_VD, states, {(): statistics}, bias_V, prefix_N2GnK=prefix)
 
     def _enters(self) -> Callable[[Array, Array], Array]:
         """x_BTD, positions_BT -> what the first layer reads."""

@@ -46,6 +46,7 @@ from jaxlm.nn.rwkv567 import (
 )
 from jaxlm.nn.s4 import S4, S4Config
 from jaxlm.nn.shared import Shared, SharedConfig
+from jaxlm.nn.short_conv import ShortConv, ShortConvConfig
 from jaxlm.nn.slstm import SLSTM, SLSTMConfig
 from jaxlm.nn.sparse import SparseAttention, SparseAttentionConfig
 from jaxlm.nn.stack import LayersConfig, Stack, group_layers, stack, unstack
@@ -151,6 +152,8 @@ __all__ = [
     "Shared",
     "SharedBucketsConfig",
     "SharedConfig",
+    "ShortConv",
+    "ShortConvConfig",
     "Sinusoidal",
     "SinusoidalConfig",
     "SparseAttention",

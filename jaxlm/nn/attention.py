@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from jaxlm import sharding
@@ -16,7 +17,7 @@ from jaxlm.nn.bias import BiasConfig, SharedBucketsConfig
 from jaxlm.nn.context import Context
 from jaxlm.nn.heads import dropout_key, keep, merge, split
 from jaxlm.nn.mixer import MixerConfig
-from jaxlm.nn.norm import NormConfig
+from jaxlm.nn.norm import NormConfig, RMSNormConfig
 from jaxlm.nn.rope import RopeConfig, text_length
 from jaxlm.nn.state import Int8KVSlots, KVSlots
 from jaxlm.ops import masks
@@ -42,9 +43,10 @@ class TemperatureConfig:
 
     scale: float = 0.1
     step: float = 8192.0
+    first: int = 1  # the number of a text's first position
 
     def __post_init__(self):
-        check(self, step="> 0")
+        check(self, step="> 0", first=">= 0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,9 +75,13 @@ class AttentionConfig(MixerConfig):
     dropout: float = 0.0  # of the attention weights, where a "dropout" key is given to apply
     implementation: str = "auto"  # see ops.attention.attention
     cache: Literal["", "int8"] = ""  # what keys and values of earlier tokens are kept in; "": as they are computed
+    J: int | None = None  # width of a value; None: K
+    gate: Literal["head", "channel"] | None = None  # what heads gather, times sigmoid(x W), a gate for each
+    norm_out: RMSNormConfig | None = None  # of what all heads gathered, as one vector
+    scale_out: float = 1.0  # of what heads gather
 
     def __post_init__(self):
-        counts = dict.fromkeys(("H", "K", "G", "window", "chunk"), ">= 1")
+        counts = dict.fromkeys(("H", "K", "G", "window", "chunk", "J"), ">= 1")
         check(self, **counts, softcap="> 0", clip_qkv="> 0", dropout="[0, 1)")
         if self.H % self.groups:
             raise UserError(f"attention: G={self.G} key/value heads must divide H={self.H} query heads")
@@ -85,6 +91,10 @@ class AttentionConfig(MixerConfig):
     @property
     def groups(self) -> int:
         return self.H if self.G is None else self.G
+
+    @property
+    def values(self) -> int:
+        return self.J or self.K
 
     def build(self, depth: int, name: str) -> nn.Module:
         return Attention(self, depth, name=name)
@@ -99,13 +109,13 @@ class AttentionConfig(MixerConfig):
         where = sharding.out_sharding("batch", "heads", None, None)
         empty = lambda K, dtype: jnp.zeros((B, self.groups, S, K), dtype, out_sharding=where)
         if self.cache == "int8":
-            small = lambda: (empty(self.K, jnp.int8), empty(1, jnp.float32))
-            return Int8KVSlots((small(), small()), ring=length > S)
-        return KVSlots((empty(self.K, dtype), empty(self.K, dtype)), ring=length > S)
+            small = lambda K: (empty(K, jnp.int8), empty(1, jnp.float32))
+            return Int8KVSlots((small(self.K), small(self.values)), ring=length > S)
+        return KVSlots((empty(self.K, dtype), empty(self.values, dtype)), ring=length > S)
 
     def score_flops(self, T: int) -> float:
         """Forward FLOPs per token of scores and weighted values, over the mean number of visible positions."""
-        return 4 * self.H * self.K * mean_visible(T, self.causal, self.window, self.chunk)
+        return 2 * self.H * (self.K + self.values) * mean_visible(T, self.causal, self.window, self.chunk)
 
 
 def mean_visible(T: int, causal: bool = True, window: int | None = None, chunk: int | None = None) -> float:
@@ -128,8 +138,8 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x_BTD: Array, context: Context, past: KVSlots | None = None) -> tuple[Array, KVSlots]:
         c, at_BT = self.c, context.positions_BT
-        heads = {"q": c.H, "k": c.groups, "v": c.groups}
-        q_BTHK, k_BTGK, v_BTGK = (self._project(name, x_BTD, n) for name, n in heads.items())
+        heads = {"q": (c.H, c.K), "k": (c.groups, c.K), "v": (c.groups, c.values)}
+        q_BTHK, k_BTGK, v_BTGK = (self._project(name, x_BTD, *shape) for name, shape in heads.items())
         q_BTHK, k_BTGK = self._norm(q_BTHK, k_BTGK, after_rope=False)
         if c.rope is not None:
             q_BTHK, k_BTGK = (c.rope.rotate(x, at_BT, text_length(at_BT)) for x in (q_BTHK, k_BTGK))
@@ -138,12 +148,19 @@ class Attention(nn.Module):
         alone = past is None and context.prefix_N2GnK is None
         attend = self._attend if alone else functools.partial(self._attend_past, past)
         o_BTHK = self._combine(attend(q_BTHK, k_BTGK, v_BTGK, context), context)
+        if c.scale_out != 1:
+            o_BTHK *= jnp.asarray(c.scale_out, o_BTHK.dtype)
+        if c.gate is not None:
+            gate = split(self, "gate", x_BTD, c.H, 1 if c.gate == "head" else c.values, c.bias)
+            o_BTHK *= jax.nn.sigmoid(gate)
+        if c.norm_out is not None:
+            o_BTHK = c.norm_out.build("norm_out")(o_BTHK, joint=True)
         y_BTD = merge(self, "o", o_BTHK, x_BTD.shape[-1], self.depth, c.bias_out)
         return y_BTD, KVSlots((k_BTGK.swapaxes(1, 2), v_BTGK.swapaxes(1, 2)))
 
-    def _project(self, name: str, x_BTD: Array, H: int) -> Array:
+    def _project(self, name: str, x_BTD: Array, H: int, K: int) -> Array:
         c = self.c
-        y_BTHK = split(self, name, x_BTD, H, c.K, c.bias and (c.bias_k or name != "k"))
+        y_BTHK = split(self, name, x_BTD, H, K, c.bias and (c.bias_k or name != "k"))
         return y_BTHK if c.clip_qkv is None else jnp.clip(y_BTHK, -c.clip_qkv, c.clip_qkv)
 
     def _norm(self, q_BTHK: Array, k_BTGK: Array, after_rope: bool) -> tuple[Array, Array]:
@@ -158,7 +175,8 @@ class Attention(nn.Module):
         """Queries times what their position and the layer's number ask for."""
         c = self.c
         if c.attn_temperature is not None:
-            factor_BT = temperature(context.positions_BT, c.attn_temperature.scale, c.attn_temperature.step)
+            t = c.attn_temperature
+            factor_BT = temperature(context.positions_BT, t.scale, t.step, t.first)
             q_BTHK *= factor_BT[:, :, None, None].astype(q_BTHK.dtype)
         return q_BTHK / jnp.asarray(context.layer + 1, q_BTHK.dtype) if c.scale_by_layer else q_BTHK
 

@@ -19,9 +19,10 @@ class AlibiConfig:
     """ALiBi: minus the distance times a slope of the head's own, no weights (Press et al. 2021, arXiv:2108.12409)."""
 
     steepest: float = 8.0  # slopes are 2^(-steepest h / H)
+    scale: float = 1.0  # of the biases (Falcon's are divided with the scores)
 
     def __post_init__(self):
-        check(self, steepest="> 0")
+        check(self, steepest="> 0", scale="> 0")
 
     def build(self, H: int, name: str) -> nn.Module:
         return Alibi(self, H, name=name)
@@ -66,7 +67,7 @@ class Alibi(nn.Module):
 
     @nn.compact
     def __call__(self, distance: Array) -> Array:
-        return relative.alibi_bias_at(relative.alibi_slopes(self.H, self.c.steepest), distance)
+        return self.c.scale * relative.alibi_bias_at(relative.alibi_slopes(self.H, self.c.steepest), distance)
 
 
 class Buckets(nn.Module):

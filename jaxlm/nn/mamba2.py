@@ -13,7 +13,7 @@ from jaxlm.config_check import check
 from jaxlm.errors import UserError
 from jaxlm.nn import init
 from jaxlm.nn.context import Context
-from jaxlm.nn.heads import keep, merge, split
+from jaxlm.nn.heads import keep, merge, split, whole_heads
 from jaxlm.nn.mixer import MixerConfig
 from jaxlm.nn.state import Recurrent, zeros
 from jaxlm.ops.conv import causal_conv
@@ -38,9 +38,11 @@ class Mamba2Config(MixerConfig):
     conv_bias: bool = True
     eps: float = 1e-5  # of the norm
     chunk_size: int = CHUNK  # positions that are computed in parallel
+    least_step: float = 0.0  # of the step sizes
 
     def __post_init__(self):
         check(self, **dict.fromkeys("HKGZ", ">= 1"), W=">= 2", eps="> 0", chunk_size=">= 1")
+        check(self, least_step=">= 0")
         if self.H % self.G:
             raise UserError(f"G={self.G} groups must divide H={self.H} heads")
 
@@ -76,9 +78,9 @@ class Mamba2(nn.Module):
         H, K = c.H, c.K
         segments_BT = context.whole_segments_BT
         convs, state = ((None, None, None), None) if past is None else past.value
-        heads = lambda x: keep(sharding.constrain(x, "batch", None, "heads", None))[0]
-        gate_BTHK, x_BTHK = heads(split(self, "gate", x_BTD, H, K)), heads(split(self, "x", x_BTD, H, K))
-        b_BTGZ, c_BTGZ = self._shared("b", x_BTD), self._shared("c", x_BTD)
+        heads = lambda name: whole_heads(split(self, name, x_BTD, H, K))
+        gate_BTHK, x_BTHK = heads("gate"), heads("x")
+        b_BTGZ, c_BTGZ = (self._shared(name, x_BTD) for name in ("b", "c"))
         inputs = {"x": x_BTHK, "b": b_BTGZ, "c": c_BTGZ}
         found = [self._conv(name, x, conv, segments_BT) for (name, x), conv in zip(inputs.items(), convs)]
         x_BTHK, b_BTGZ, c_BTGZ = (x for x, _ in found)
@@ -86,6 +88,7 @@ class Mamba2(nn.Module):
         delta_BTH = einsum("btd,dh->bth", x_BTD, w_DH.astype(x_BTD.dtype)).astype(jnp.float32)
         delta_BTH += weight(self, "dt_bias", (H,), ("heads",), init.step_size)[None, None]
         delta_BTH = jax.nn.softplus(sharding.constrain(delta_BTH, "batch", None, "heads"))
+        delta_BTH = jnp.maximum(delta_BTH, c.least_step) if c.least_step else delta_BTH
         a_H = -jnp.exp(weight(self, "a_log", (H,), ("heads",), init.rates))
         skip_H = weight(self, "skip", (H,), ("heads",), nn.initializers.ones_init())
         y_BTHK, state = ssd(x_BTHK, delta_BTH, a_H, b_BTGZ, c_BTGZ, skip_H, state, segments_BT, c.chunk_size)

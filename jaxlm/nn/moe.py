@@ -14,7 +14,7 @@ from jaxlm.axes import Array
 from jaxlm.config_check import check
 from jaxlm.errors import UserError
 from jaxlm.nn import init
-from jaxlm.nn.mlp import MLPConfig
+from jaxlm.nn.mlp import LEARNED, MLPConfig
 from jaxlm.ops import dispatch, exchange, routing
 from jaxlm.sharding import einsum, weight
 
@@ -32,7 +32,7 @@ class MoEConfig(MLPConfig):
 
     E: int  # experts
     top_k: int  # of them that a token is given
-    score: Literal["softmax", "sigmoid"] = "softmax"
+    score: Literal["softmax", "sigmoid", "sparsemixer"] = "softmax"
     norm_topk_prob: bool = True  # the weights of a token's experts sum to one
     scale: float = 1.0  # of the weights
     groups: int = 1  # of experts, of which only the best `topk_group` may be chosen
@@ -48,10 +48,15 @@ class MoEConfig(MLPConfig):
     capacity_factor: float | None = None
     row_capacity: int | None = None  # an expert takes the first so many choices of each row, padding included
 
+    latent: int | None = None  # experts work on vectors of that width, made of x, and one product leads back to D
+    jitter: float = 0.01  # of sparsemixer: how near an expert must be to the best to count in its weight
+
     def __post_init__(self):
         super().__post_init__()
         check(
             self,
+            jitter=">= 0",
+            latent=">= 1",
             **dict.fromkeys(("E", "top_k", "groups", "topk_group"), ">= 1"),
             shared=">= 0",
             capacity_factor="> 0",
@@ -66,6 +71,8 @@ class MoEConfig(MLPConfig):
         size = self.E // self.groups
         if self.topk_group * size < self.top_k or (self.groups > 1 and self.group_score == "top2" and size < 2):
             raise UserError(f"groups of {size} experts, {self.topk_group} kept, are too small: lower groups")
+        if self.norm is not None or self.activation == LEARNED:
+            raise UserError("experts have no norm of their own and no activation that learns: leave norm out")
         if self.shared_gate and not self.shared:
             raise UserError("shared_gate needs a shared expert: set shared")
 
@@ -97,7 +104,29 @@ class MoE(nn.Module):
         logits_BTE = self._logits(x_BTD)
         # In checkpoints the bias is called "balance".
         balance_E = weight(self, "balance", (c.E,), (None,)) if c.score_correction_bias else None
-        weights_BTA, ids_BTA = routing.route(
+        weights_BTA, ids_BTA = self._route(logits_BTE, balance_E)
+        if c.row_capacity is not None:
+            weights_BTA = jnp.where(routing.within(ids_BTA, c.E, c.row_capacity), weights_BTA, 0)
+        slots = c.slots(B * T // math.prod(sharding.mesh_size(name) for name in sharding.rows(T)))
+        h_BTD = x_BTD if c.latent is None else self._product("latent_in", x_BTD, c.latent)
+        y_BTD = _experts(c, slots, self._expert_weights(h_BTD.shape[-1]), h_BTD, weights_BTA, ids_BTA)
+        y_BTD = y_BTD if c.latent is None else self._product("latent_out", y_BTD, D)
+        if c.shared_mlp:
+            y_BTD += self._shared(c.shared_mlp, x_BTD)
+        counted = "softmax" if c.score == "sparsemixer" else c.score
+        return y_BTD, routing.statistics(logits_BTE, ids_BTA, counted, slots)
+
+    def _product(self, name: str, x_BTL: Array, width: int) -> Array:
+        T = x_BTL.shape[1]
+        w_LD = weight(self, name, (x_BTL.shape[-1], width), ("embed", None), init.fan_in((0,)), (0,))
+        x_BTL = sharding.constrain(x_BTL, *sharding.rows(T))
+        return einsum("btl,ld->btd", x_BTL, w_LD.astype(x_BTL.dtype), out=sharding.stream(T))
+
+    def _route(self, logits_BTE: Array, balance_E: Array | None) -> tuple[Array, Array]:
+        c = self.c
+        if c.score == "sparsemixer":
+            return routing.sparse_mixer(logits_BTE, c.top_k, c.jitter)
+        return routing.route(
             logits_BTE,
             c.top_k,
             score=c.score,
@@ -108,13 +137,6 @@ class MoE(nn.Module):
             topk_group=c.topk_group,
             group_score=c.group_score,
         )
-        if c.row_capacity is not None:
-            weights_BTA = jnp.where(routing.within(ids_BTA, c.E, c.row_capacity), weights_BTA, 0)
-        slots = c.slots(B * T // math.prod(sharding.mesh_size(name) for name in sharding.rows(T)))
-        y_BTD = _experts(c, slots, self._expert_weights(D), x_BTD, weights_BTA, ids_BTA)
-        if c.shared_mlp:
-            y_BTD += self._shared(c.shared_mlp, x_BTD)
-        return y_BTD, routing.statistics(logits_BTE, ids_BTA, c.score, slots)
 
     def _logits(self, x_BTD: Array) -> Array:
         """float32, whatever the model computes in: a choice between near equals is not to depend on rounding."""

@@ -34,6 +34,7 @@ class LayerNormConfig:
     eps: float = 1e-5
     scale: bool = True
     bias: bool = True
+    zero_centered: bool = False  # the scale is 1 + w (Nemotron)
 
     def __post_init__(self):
         check(self, eps=">= 0")
@@ -56,11 +57,7 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, per_head: bool = False, joint: bool = False) -> Array:
-        scale = None
-        if self.c.scale:
-            one = nn.initializers.zeros_init() if self.c.zero_centered else nn.initializers.ones_init()
-            scale = weight(self, "scale", *_shape(x, per_head or joint), one)
-            scale = scale.astype(jnp.float32) + 1 if self.c.zero_centered else scale
+        scale = _scale(self, *_shape(x, per_head or joint)) if self.c.scale else None
         return rms_norm(x, scale, self.c.eps, 1 + joint)
 
 
@@ -72,7 +69,7 @@ class LayerNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Array, per_head: bool = False, joint: bool = False) -> Array:
         shape = _shape(x, per_head or joint)
-        scale = weight(self, "scale", *shape, nn.initializers.ones_init()) if self.c.scale else None
+        scale = _scale(self, *shape) if self.c.scale else None
         bias = weight(self, "bias", *shape) if self.c.bias else None
         return layer_norm(x, scale, bias, self.c.eps, 1 + joint)
 
@@ -82,6 +79,13 @@ def read(c: NormConfig | None, name: str, x_BTD: Array) -> Array:
     divided over positions."""
     h_BTD = x_BTD if c is None else c.build(name)(x_BTD)
     return sharding.constrain(h_BTD, *sharding.rows(h_BTD.shape[1]))
+
+
+def _scale(module: RMSNorm | LayerNorm, shape: tuple[int, ...], names: tuple[str | None, ...]) -> Array:
+    centered = module.c.zero_centered
+    one = nn.initializers.zeros_init() if centered else nn.initializers.ones_init()
+    scale = weight(module, "scale", shape, names, one)
+    return scale.astype(jnp.float32) + 1 if centered else scale
 
 
 def _shape(x: Array, heads: bool) -> tuple[tuple[int, ...], tuple[str | None, ...]]:

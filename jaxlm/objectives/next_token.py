@@ -42,7 +42,13 @@ class NextToken(Objective):
         how: dict[str, Any] = {} if key is None else {"label_smoothing": self.label_smoothing, "z_loss": self.z_loss}
         with jax.named_scope("loss"):
             found = cross_entropy(
-                out.hidden_BTD, out.head_VD, batch["labels"], batch["weights"], softcap=model.softcap, **how
+                out.hidden_BTD,
+                out.head_VD,
+                batch["labels"],
+                batch["weights"],
+                softcap=model.softcap,
+                bias_V=out.bias_V,
+                **how,
             )
         return Sums(found.total, found.weight, {"nll": found.nll}), out.statistics
 

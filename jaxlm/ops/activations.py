@@ -24,6 +24,13 @@ def quick_gelu(x: Array) -> Array:
     return swish(x, 1.702)
 
 
+def xielu(x: Array, positive: Array, negative: Array, beta: float = 0.5, eps: float = -1e-6) -> Array:
+    """The integral of ELU with learned slopes (Huang and Schlag 2024, arXiv:2411.13010): with p = softplus(positive)
+    and n = beta + softplus(negative), p x^2 + beta x above zero, and (expm1(min(x, eps)) - x) n + beta x below."""
+    p, n = jax.nn.softplus(positive), beta + jax.nn.softplus(negative)
+    return jnp.where(x > 0, p * jnp.square(x), (jnp.expm1(jnp.minimum(x, eps)) - x) * n) + beta * x
+
+
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
     "relu2": relu2,

@@ -18,7 +18,7 @@ def sinusoidal(positions_BT: Array, D: int, base: float = 10_000.0, halves: bool
     return jnp.concatenate(pairs, -1) if halves else jnp.stack(pairs, -1).reshape(*positions_BT.shape, D)
 
 
-def temperature(positions_BT: Array, scale: float = 0.1, step: float = 8192.0) -> Array:
+def temperature(positions_BT: Array, scale: float = 0.1, step: float = 8192.0, first: int = 1) -> Array:
     """Factors on queries that keep attention sharp over long texts, float32 (B, T) (Llama 4; Nakanishi 2025,
-    arXiv:2501.19399): 1 + scale ln(1 + floor((t + 1) / step))."""
-    return 1 + scale * jnp.log1p(jnp.floor((positions_BT.astype(jnp.float32) + 1) / step))
+    arXiv:2501.19399): 1 + scale ln(1 + floor((t + first) / step)), with t from 0."""
+    return 1 + scale * jnp.log1p(jnp.floor((positions_BT.astype(jnp.float32) + first) / step))

@@ -63,6 +63,14 @@ class Unscaled:
 
 
 @dataclasses.dataclass(frozen=True)
+class Reversed(Unscaled):
+    """Pairs turn the other way, by -t w_i (nanochat; Karpathy 2025): the distance counts as before."""
+
+    def frequencies(self, K: int, base: float, length: Array | int) -> Array:
+        return -super().frequencies(K, base, length)
+
+
+@dataclasses.dataclass(frozen=True)
 class Linear(Unscaled):
     """Position interpolation: w / factor (Chen et al. 2023, arXiv:2306.15595)."""
 
@@ -202,7 +210,7 @@ class LongRope(Unscaled):
         return jnp.where(length > self.length, long_k, short_k)
 
 
-Scaling = Unscaled | Linear | DynamicNTK | Yarn | Llama3 | LongRope
+Scaling = Unscaled | Reversed | Linear | DynamicNTK | Yarn | Llama3 | LongRope
 
 
 def _positive(scaling: Unscaled, *names: str) -> None:

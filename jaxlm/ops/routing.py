@@ -50,6 +50,25 @@ def route(
     return weights_BTA * scale, ids_BTA
 
 
+def sparse_mixer(logits_BTE: Array, A: int, jitter: float = 0.01) -> tuple[Array, Array]:
+    """SparseMixer's choice without its noise (Liu et al. 2023, arXiv:2310.00811; Phi-3.5-MoE): weights_BTA and ids_BTA.
+
+    A times, the best expert that is left, weighed by a softmax over those left whose logit l is near its own, m:
+    (m - l) / max(|l|, m) <= 2 jitter.
+    """
+    left_BTE, weights, ids = logits_BTE, [], []
+    for _ in range(A):
+        best_BT1 = jax.lax.stop_gradient(left_BTE.max(-1, keepdims=True))
+        far_BTE = (best_BT1 - logits_BTE) / jnp.maximum(jnp.abs(logits_BTE), best_BT1) > 2 * jitter
+        chosen_BT1 = jnp.argmax(left_BTE, -1, keepdims=True)
+        is_BTE = jnp.arange(logits_BTE.shape[-1])[None, None] == chosen_BT1
+        near_BTE = jax.nn.softmax(jnp.where(jax.lax.stop_gradient(far_BTE), -jnp.inf, left_BTE))
+        weights.append(jnp.where(is_BTE, near_BTE, 0).sum(-1))
+        ids.append(chosen_BT1[..., 0])
+        left_BTE = jnp.where(is_BTE, -jnp.inf, left_BTE)
+    return jnp.stack(weights, -1), jnp.stack(ids, -1)
+
+
 def one_hot(ids_BTA: Array, E: int) -> Array:
     """Booleans (B, T, A, E). Summing over them is quicker than gathers of single numbers and their gradients."""
     return ids_BTA[..., None] == jnp.arange(E, dtype=ids_BTA.dtype)[None, None, None]

@@ -42,8 +42,11 @@ def plan(run: RunConfig) -> dict[str, Any]:
 
 
 def _cache(run: RunConfig) -> dict[str, int]:
-    model, lengths = cast(LMConfig, run.model), {"text": run.data.T, "token": 1}
-    return {f"cache_bytes_per_{name}": cache.nbytes(model, T, model.dtype) for name, T in lengths.items()}
+    """Of a text, of one more token of it, and, of recurrences, of the states that no token adds to."""
+    model = cast(LMConfig, run.model)
+    text, two, one = (cache.nbytes(model, T, model.dtype) for T in (run.data.T, 2, 1))
+    found = {"cache_bytes_per_text": text, "cache_bytes_per_token": two - one}
+    return found if two == 2 * one else found | {"cache_bytes_of_states": 2 * one - two}
 
 
 def divided(run: RunConfig) -> dict[str, Any]:

@@ -165,7 +165,7 @@ def test_a_layout_of_our_own_that_is_damaged(tmp_path, said, message):
         jaxlm.load(tmp_path)
 
 
-@pytest.mark.parametrize("name, kind", [("quickstart", "arcee"), ("shakespeare", "arcee"), ("gpt(depth=1)", "jaxlm")])
+@pytest.mark.parametrize("name, kind", [("quickstart", "arcee"), ("shakespeare", "arcee"), ("gpt(depth=1)", "apertus")])
 def test_shipped_runs_have_a_layout(name, kind):
     model = resolve(name).model
     source = describe(model)

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 
 import jaxlm
 from jaxlm.convert import FAMILIES
-from tests.convert import golden
+from tests.convert import golden, golden_families
 from tests.convert.reference import close, ended, learn
 
 
@@ -31,6 +31,7 @@ def lm(name, tmp_path_factory):
 
 def test_every_family_has_one():
     found = {golden.config(name)["model_type"] for name in golden.NAMES}
+    found |= {one["model_type"] for one in golden_families.CONFIGS.values()}
     assert found == {kind for family in FAMILIES for kind in family.MODEL_TYPES}
 
 

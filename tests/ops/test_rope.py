@@ -10,7 +10,7 @@ import pytest
 
 from jaxlm.errors import UserError
 from jaxlm.ops import rotate
-from jaxlm.ops.rope import DynamicNTK, Linear, Llama3, LongRope, Unscaled, Yarn, frequencies, yarn_magnitude
+from jaxlm.ops.rope import DynamicNTK, Linear, Llama3, LongRope, Reversed, Unscaled, Yarn, frequencies, yarn_magnitude
 
 RNG = np.random.default_rng(0)
 POSITIONS = np.array([[0, 1, 2, 3, 4], [7, 0, 1, 257, 3]])  # 257 is no bfloat16
@@ -180,3 +180,14 @@ def test_attention_factors():
 def test_what_makes_no_sense(make, words):
     with pytest.raises(UserError, match=words):
         make()
+
+
+def test_reversed_pairs_turn_the_other_way():
+    """Products depend on the distance as before, with its sign changed."""
+    x = np.random.default_rng(0).normal(size=(1, 6, 2, 8)).astype(np.float32)
+    at = np.arange(6)[None]
+    turned = [rotate(x, at, s.frequencies(8, 100.0, 6)) for s in (Unscaled(), Reversed())]
+    swapped = np.concatenate([x[..., 4:], x[..., :4]], -1)
+    back = rotate(swapped, at, Unscaled().frequencies(8, 100.0, 6))
+    np.testing.assert_allclose(np.concatenate([back[..., 4:], back[..., :4]], -1), turned[1], atol=1e-6)
+    assert np.abs(turned[0] - turned[1]).max() > 0.1

@@ -115,3 +115,19 @@ def test_an_expert_takes_the_first_choices_of_a_row(capacity):
             for a in range(2):
                 taken[ids[b, t, a]] += 1
                 assert bool(found[b, t, a]) == (taken[ids[b, t, a]] <= capacity)
+
+
+def test_sparse_mixer_by_a_loop():
+    """Of the best two experts, each weighed against those left that are near it."""
+    logits = np.random.default_rng(3).normal(size=(2, 5, 6)).astype(np.float32)
+    weights, ids = routing.sparse_mixer(jnp.asarray(logits), 2, jitter=0.3)
+    for (b, t), _ in np.ndenumerate(logits[..., 0]):
+        left = list(range(6))
+        for a in range(2):
+            best = max(left, key=lambda e: logits[b, t, e])
+            m = logits[b, t, best]
+            near = [e for e in left if (m - logits[b, t, e]) / max(abs(logits[b, t, e]), m) <= 0.6]
+            exp = np.exp([logits[b, t, e] for e in near])
+            assert ids[b, t, a] == best
+            np.testing.assert_allclose(weights[b, t, a], np.exp(m) / exp.sum(), rtol=1e-5)
+            left.remove(best)

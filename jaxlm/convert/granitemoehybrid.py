@@ -1,0 +1,71 @@
+"""Granite 4 (IBM 2025): nine layers of Mamba-2 to one of attention, Granite's factors, and a mixture beside a shared
+expert, or only that."""
+
+import dataclasses
+
+from jaxlm.convert import granite, granitemoe, rope
+from jaxlm.convert.depthwise import depthwise
+from jaxlm.convert.fields import Fields
+from jaxlm.convert.granite import IGNORED
+from jaxlm.convert.names import beside, flat, linear, same
+from jaxlm.convert.usual import layers, norm
+from jaxlm.models import LMConfig
+from jaxlm.nn import BlockConfig, Mamba2Config, group_layers
+
+__all__ = ["DEFAULTS", "IGNORED", "MAMBA", "MODEL_TYPES", "NAMES", "config", "mamba"]
+
+MODEL_TYPES = {"granitemoehybrid": "GraniteMoeHybridForCausalLM"}
+DEFAULTS = {"max_position_embeddings": 2_048}
+AT = "model.layers.{}.mamba"
+MAMBA = {
+    f"{AT}.in_proj.weight": linear("mixer.gate", "mixer.x", "mixer.b", "mixer.c", "mixer.dt"),
+    f"{AT}.conv1d.weight": depthwise("mixer.conv_x", "mixer.conv_b", "mixer.conv_c"),
+    f"{AT}.conv1d.bias": flat("mixer.conv_x_bias", "mixer.conv_b_bias", "mixer.conv_c_bias"),
+    f"{AT}.dt_bias": same("mixer.dt_bias"),
+    f"{AT}.A_log": same("mixer.a_log"),
+    f"{AT}.D": same("mixer.skip"),
+    f"{AT}.norm.weight": flat("mixer.norm"),
+    f"{AT}.out_proj.weight": linear("mixer.o"),
+}
+NAMES = beside("mixer.dt", MAMBA) | granitemoe.NAMES
+
+
+def config(c: Fields) -> LMConfig:
+    base, ffn = granitemoe.config(c), granitemoe.ffn(c)
+    turned = rope.read(c) if c.str("position_embedding_type", default="rope") == "rope" else None
+    whole = granite.mixer(c, rope=turned)
+    scale = c.float("residual_multiplier", default=1.0)
+    block = {
+        kind: BlockConfig(mixer, ffn, norm(c), scale=scale)
+        for kind, mixer in (("mamba", mamba(c)), ("attention", whole))
+    }
+    return dataclasses.replace(base, layers=group_layers([block[kind] for kind in kinds(c)]))
+
+
+def kinds(c: Fields) -> list[str]:
+    """Of each layer, mamba or attention."""
+    N, words = layers(c), {"linear_attention": "mamba", "full_attention": "attention"}
+    found = c.list("layers_block_type", "layer_types", default=["mamba"] * N)
+    found = [words.get(str(kind), str(kind)) for kind in found]
+    if len(found) != N or not {*found} <= {"mamba", "attention"}:
+        raise c.error("layer_types", f"must say mamba or attention for each of {N} layers, not {str(found)[:60]}")
+    return found
+
+
+def mamba(c: Fields) -> Mamba2Config:
+    c.one_of("hidden_act", among={"silu": "silu"}, default="silu")
+    if c.bool("mamba_proj_bias", default=False):
+        raise c.error("mamba_proj_bias", "is true: no published model is, and it is not supported")
+    D, H, expand = c.size("hidden_size"), c.size("mamba_n_heads", default=128), c.size("mamba_expand", default=2)
+    K = expand * D // H if c.get("mamba_d_head", default="auto") == "auto" else c.size("mamba_d_head")
+    if expand * D != H * K:
+        raise c.error("mamba_n_heads", f"{H} of width {K} are not mamba_expand times hidden_size {D}")
+    return Mamba2Config(
+        H,
+        K,
+        G=c.size("mamba_n_groups", default=1),
+        Z=c.size("mamba_d_state", default=256),
+        W=c.size("mamba_d_conv", default=4),
+        conv_bias=c.bool("mamba_conv_bias", default=True),
+        eps=c.positive("rms_norm_eps", default=1e-6),
+    )
