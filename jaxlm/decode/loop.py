@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
@@ -12,6 +13,9 @@ from jaxlm.axes import Array, Params
 from jaxlm.decode import cache
 from jaxlm.decode.state import DecodeState, How
 from jaxlm.models import Output, logits
+from jaxlm.nn.state import is_state
+
+SMALL = 2**23  # bytes of a cache that the TPU's compiler likes to keep in the vector memory
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
@@ -33,12 +37,24 @@ def run(how: How, params: Params, state: DecodeState, until: Array | int) -> Dec
 
 
 def written(caches: Any, new: Any, slot: Array) -> Any:
-    """`cache.write`. On TPUs behind a condition that always holds: the compiler keeps small caches in the vector memory
-    from attention to a write in the open, and stores them whole after it (benchmarks/tpu.md)."""
+    """`cache.write`. On TPUs small caches are written behind a condition that always holds: the compiler keeps them in
+    the vector memory from attention to a write in the open, and stores them whole after it (benchmarks/tpu.md)."""
     if sharding.platform() != "tpu":
         return cache.write(caches, new, slot)
-    write = lambda caches, new: cache.write(caches, new, slot)
-    return jax.lax.cond(slot >= 0, write, lambda caches, new: caches, caches, new)
+    old, fresh = cache.states(caches), cache.states(new)
+    few = [all(map(_small, jax.tree.leaves(state))) for state in old]
+    write = lambda old, fresh: [state.write(x, slot) for state, x in zip(old, fresh)]
+    apart = [[x for x, is_few in zip(both, few) if is_few] for both in (old, fresh)]
+    done = iter(jax.lax.cond(slot >= 0, write, lambda old, fresh: old, *apart))
+    put = [next(done) if is_few else state.write(x, slot) for state, x, is_few in zip(old, fresh, few)]
+    return jax.tree.unflatten(jax.tree.structure(caches, is_leaf=is_state), put)
+
+
+def _small(x: Array) -> bool:
+    """Whether a device has at most `SMALL` bytes of it."""
+    where = jax.typeof(x).sharding if sharding.explicit() else None
+    shape = x.shape if where is None else where.shard_shape(x.shape)
+    return math.prod(shape) * x.dtype.itemsize <= SMALL
 
 
 def forward(how: How, params: Params, *args: Any, **inputs: Any) -> Any:
