@@ -21,6 +21,7 @@ _HOME = {
     "load": "jaxlm.api",
     "Encoder": "jaxlm.api",
     "Seq2Seq": "jaxlm.api",
+    "Vision": "jaxlm.api",
     "Whisper": "jaxlm.api",
     "load_tokenizer": "jaxlm.text",
     "Beam": "jaxlm.decode",
@@ -51,6 +52,7 @@ _HOME = {
 if TYPE_CHECKING:
     from jaxlm.api import Encoder as Encoder
     from jaxlm.api import Seq2Seq as Seq2Seq
+    from jaxlm.api import Vision as Vision
     from jaxlm.api import Whisper as Whisper
     from jaxlm.api import load as load
     from jaxlm.decode import Banned as Banned

@@ -38,6 +38,7 @@ NEEDED_BY: dict[str, dict[str, Any]] = {  # the same for one class
     "Seq2SeqConfig": {"encoder": SEEING, "decoder": tiny.model().layers},
     "BranchConfig": {"name": "ffn", "of": MLPConfig(F=8)},
     "SequenceHead": {"labels": ("a", "b")},
+    "ViTConfig": {"layers": SEEING, "patch": 14},
     "TokenHead": {"labels": ("a", "b")},
     "SyntheticTask": {"task": "parity"},
     "TaskFile": {"kind": "othello"},
@@ -75,6 +76,7 @@ NO_CONFIG = (
     "Axes",
     "Dispatch",
     "Pattern",
+    "Preparation",
 )  # frozen, but made by programs only
 
 

@@ -10,12 +10,14 @@ from jaxlm.api.encoder import Encoder
 from jaxlm.api.model import LanguageModel
 from jaxlm.api.sentence import read_sentence, transformer_folder
 from jaxlm.api.seq2seq import Seq2Seq, Writing, read_writing
+from jaxlm.api.vision import Vision
 from jaxlm.api.whisper import Whisper
 from jaxlm.convert import gguf, peft
-from jaxlm.convert.files import WEIGHTS, check_dtype, is_model
+from jaxlm.convert.files import WEIGHTS, check_dtype, is_model, read_json
+from jaxlm.data.images import Preparation, preparation
 from jaxlm.data.pairs import END, START
 from jaxlm.errors import UserError
-from jaxlm.models import EncoderConfig, Seq2SeqConfig
+from jaxlm.models import EncoderConfig, Seq2SeqConfig, ViTConfig
 from jaxlm.paths import expand
 from jaxlm.text import Tokenizer, load_tokenizer
 from jaxlm.text.formats.gguf import gguf_tokenizer
@@ -34,8 +36,9 @@ def load(
     quantize: str | None = None,
 ) -> Any:
     """The model in a run folder (its newest whole checkpoint), in one checkpoint of it, `run/checkpoints/<step>`, or
-    in a folder in Hugging Face's layout (config.json, safetensors): a `LanguageModel`, an `Encoder`, or a
-    `Seq2Seq`; or a language model in a GGUF file, its matrices kept in the file's blocks (`ops.leaves.Blocks`).
+    in a folder in Hugging Face's layout (config.json, safetensors): a `LanguageModel`, an `Encoder`, a
+    `Seq2Seq` or a `Vision`; or a language model in a GGUF file, its matrices kept in the file's blocks
+    (`ops.leaves.Blocks`).
 
     `dtype` is that of the computation, by default the run's own, or for other folders see `convert.load`; parameters
     keep the dtypes they are stored in. Of a run the weights are the moving average where it keeps one. `say` gets a
@@ -75,6 +78,8 @@ def _open(path: Path, dtype: str | None, say: Callable[[str], None], verify: boo
         if isinstance(config, Seq2SeqConfig):
             kind = Seq2Seq if config.source is None else Whisper
             return kind(config, params, _tokenizer(folder), source, read_stops(folder), read_writing(folder))
+        if isinstance(config, ViTConfig):
+            return Vision(config, params, source, _preparation(folder, config))
         return LanguageModel(config, params, _tokenizer(folder), source, read_stops(folder))
     return _load_run(path, dtype)
 
@@ -82,6 +87,13 @@ def _open(path: Path, dtype: str | None, say: Callable[[str], None], verify: boo
 def _tokenizer(folder: Path) -> Tokenizer | None:
     """The folder's tokenizer, None where it has none of a kind known here."""
     return load_tokenizer(folder) if has_tokenizer(folder) else None
+
+
+def _preparation(folder: Path, config: ViTConfig) -> Preparation | None:
+    """How the folder says that images are prepared; None where it says nothing."""
+    if not (file := folder / "preprocessor_config.json").exists():
+        return None
+    return preparation(read_json(file), config.Y, config.X, config.C, str(file))
 
 
 def _load_run(path: Path, dtype: str | None) -> Any:

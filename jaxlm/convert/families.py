@@ -88,6 +88,7 @@ from jaxlm.convert import (
     switch_transformers,
     t5,
     vaultgemma,
+    vit,
     whisper,
     xlstm,
 )
@@ -168,6 +169,7 @@ FAMILIES = (
 )
 ENCODERS = (bert, albert, big_bird, distilbert, electra, longformer, modernbert, roberta)
 SEQ2SEQ = (bart, marian, switch_transformers, t5, whisper)
+VISION = (vit,)
 
 Family = Any  # one of these modules; `jaxlm.convert` says what is in it
 Spelling = Mapping[str, str]  # how a file's names begin, or end, where they do otherwise than ours: ours -> the file's
@@ -193,7 +195,9 @@ class Source:
 
 def model_types() -> list[str]:
     return [
-        name for family in (*FAMILIES, *ENCODERS, *SEQ2SEQ, ours) for name in (*family.MODEL_TYPES, *wrappers(family))
+        name
+        for family in (*FAMILIES, *ENCODERS, *SEQ2SEQ, *VISION, ours)
+        for name in (*family.MODEL_TYPES, *wrappers(family))
     ]
 
 
@@ -218,7 +222,7 @@ def find(fields: dict[str, Any], where: str = "config.json") -> tuple[Family, di
     kind = fields.get("model_type")
     if not isinstance(kind, str):
         raise UserError(f"{where}: model_type must be a text, not {repr(kind)[:60]}")
-    for family in (*FAMILIES, *ENCODERS, *SEQ2SEQ, ours):
+    for family in (*FAMILIES, *ENCODERS, *SEQ2SEQ, *VISION, ours):
         if kind in family.MODEL_TYPES:
             return family, fields
         if kind in wrappers(family):

@@ -28,7 +28,7 @@ from jaxlm.convert.families import Family, Source, as_stored, find, lm_config, s
 from jaxlm.convert.files import CONFIG, DTYPES, Checkpoint, Stored, opened, quantisation, read_json
 from jaxlm.convert.names import Tensor, Weight
 from jaxlm.errors import UserError
-from jaxlm.models import EncoderConfig, LMConfig, ModelConfig, Seq2SeqConfig, abstract
+from jaxlm.models import EncoderConfig, LMConfig, ModelConfig, Seq2SeqConfig, ViTConfig, abstract
 
 Say = Callable[[str], None]
 FEW = 3  # culprits that a message names
@@ -72,6 +72,8 @@ def load(
             config, renamed = _tied_as_stored(config, source, stored)
         elif isinstance(config, EncoderConfig) and family is not ours:
             config = as_stored(config, source, stored)
+        elif isinstance(config, ViTConfig) and not any(name.endswith("pooler.dense.weight") for name in stored):
+            config = dataclasses.replace(config, pooler=None)  # a bare model may be saved without
         wanted = list(itertools.islice(source.tensors(config), len(stored) + BEYOND))
         wanted = [dataclasses.replace(tensor, name=renamed.get(tensor.name, tensor.name)) for tensor in wanted]
         check_tensors(wanted, stored, family, config.depth, folder)

@@ -7,6 +7,7 @@ from jaxlm.models.lm import LM, LMConfig
 from jaxlm.models.memory import MemoryConfig
 from jaxlm.models.model import Layer, ModelConfig, Output, abstract, blocks, forward, home, init_boxed, layers, logits
 from jaxlm.models.seq2seq import Seq2Seq, Seq2SeqConfig
+from jaxlm.models.vit import ViT, ViTConfig, vit
 from jaxlm.models.with_head import WithHead
 
 __all__ = [
@@ -30,6 +31,8 @@ __all__ = [
     "SpanHead",
     "TokenHead",
     "TransformConfig",
+    "ViT",
+    "ViTConfig",
     "WithHead",
     "abstract",
     "blocks",
@@ -38,4 +41,5 @@ __all__ = [
     "init_boxed",
     "layers",
     "logits",
+    "vit",
 ]
