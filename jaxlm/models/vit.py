@@ -140,9 +140,11 @@ class ViT(nn.Module):
         B, Y, X, C = pixels_BYXC.shape
         (y, x), p, D = c.grid(Y, X), c.patch, c.D
         w_YXCD = weight(self, "patch", (p, p, C, D), (None, None, None, "embed"), init.fan_in((0, 1, 2)), (0, 1, 2))
-        patches = pixels_BYXC.astype(c.dtype).reshape(B, y, p, X, C).reshape(B, y, p, x, p, C)
+        patches = (
+            pixels_BYXC.astype(c.dtype).reshape(B, y, p, X, C).reshape(B, y, p, x, p, C).transpose(0, 1, 3, 2, 4, 5)
+        )
         x_BYXD = einsum(
-            "byixjc,ijcd->byxd",  # a convolution whose windows stand side by side
+            "byxijc,ijcd->byxd",  # a convolution whose windows stand side by side
             patches,
             w_YXCD.astype(c.dtype),
             out=("batch", None, None, None),
