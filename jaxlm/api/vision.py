@@ -1,5 +1,6 @@
 """A trained vision Transformer with its parameters: hidden states of patches, classes of images."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -84,8 +85,7 @@ class Vision(Loaded):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _forward(model, params, pixels_BYXC):
-    out = models.forward(model, params, pixels_BYXC)
-    return out.replace(states=None, statistics={})
+    return dataclasses.replace(models.forward(model, params, pixels_BYXC), states=None, statistics={})
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -98,7 +98,7 @@ class Preparation:
             top, left = (Y - y) // 2, (X - x) // 2
             x_YXC = x_YXC[top : top + y, left : left + x]
         scaled = x_YXC.astype(np.float32) * np.float32(self.scale)
-        return (scaled - np.float32(self.mean)) / np.float32(self.std)
+        return (scaled - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
 
 
 def preparation(

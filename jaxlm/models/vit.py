@@ -217,4 +217,5 @@ def vit(size: Size, patch: int, labels: tuple[str, ...] = (), **more: Any) -> Vi
     D, N, F, H = SIZES[size]
     attention = AttentionConfig(H, D // H, rope=None, causal=False, bias=True, bias_out=True)
     block = BlockConfig(attention, MLPConfig(F, "gelu", gated=False, bias=True), LayerNormConfig(1e-6))
-    return ViTConfig(D, (LayersConfig((block,), N),), patch, labels=labels, **{"norm": LayerNormConfig(1e-6)} | more)
+    more = {"norm": LayerNormConfig(1e-6)} | more
+    return ViTConfig(D, (LayersConfig((block,), N),), patch, labels=labels, **more)
