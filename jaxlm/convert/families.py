@@ -204,7 +204,7 @@ def model_types() -> list[str]:
 def table() -> list[tuple[str, dict[str, str | None], tuple[str, ...]]]:
     """Of each family: what it is, in its own words; the model types with the class by which transformers opens each;
     and the wrappers whose text model it is."""
-    every = (*FAMILIES, *ENCODERS, *SEQ2SEQ)
+    every = (*FAMILIES, *ENCODERS, *SEQ2SEQ, *VISION)
     said = lambda family: " ".join(family.__doc__.split()).rstrip(".")
     return sorted((said(family), family.MODEL_TYPES, wrappers(family)) for family in every)
 
