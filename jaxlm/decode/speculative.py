@@ -24,7 +24,7 @@ from jaxlm.decode.checks import check_key
 from jaxlm.decode.drafts import Draft, Lookup
 from jaxlm.decode.loop import forward
 from jaxlm.decode.prefill import opened, ready, widened
-from jaxlm.decode.sampling import Choice, Greedy, Sampler, parted
+from jaxlm.decode.sampling import Choice, Greedy, Sampler, links, parted
 from jaxlm.decode.state import BUCKET, How
 from jaxlm.errors import UserError
 from jaxlm.models import LMConfig, logits
@@ -185,12 +185,15 @@ def judged(
     """The state with what was accepted, the token behind it included, and how many these are of each row."""
     sampler, (B, T, V), k = plan.how.sampler, logits_BTV.shape, draft_Bk.shape[1]
     alive_B, done_B, own, found = ~state.done_B, state.done_B, state.sampler_state, []
-    in_step = plan.recurrent
+    in_step, greedy = plan.recurrent, isinstance(links(sampler)[-1], Greedy)
     for i in range(T):
         logits_BV = logits_BTV[:, i]
         filtered_BV = sampler.filter(logits_BV, own)
         p_BV, key = jax.nn.softmax(filtered_BV), _key(state, 2 * i)
-        if i < k:
+        if greedy:  # p is 1 for one token: nothing is drawn
+            token_B = jnp.argmax(filtered_BV, -1).astype(jnp.int32)
+            accepted_B = token_B == draft_Bk[:, i] if i < k else jnp.zeros(B, bool)
+        elif i < k:
             y_B1 = draft_Bk[:, i, None]
             q_BV = jax.nn.one_hot(y_B1[:, 0], V) if q_BkV is None else q_BkV[:, i]
             p_B, q_B = (jnp.take_along_axis(x_BV, y_B1, 1)[:, 0] for x_BV in (p_BV, q_BV))
