@@ -19,7 +19,8 @@ def memory(
     ends at 0.03 bits per sequence, 99 % exact; of rows twice as long 43 % of symbols are right, none wholly. The DNC
     takes 35 for 1,000 steps and ends at 0.01 bits, 100 % exact; twice as long 81 % of symbols (with a constant rate in
     place of the cosine 0.001 bits, and 97 % of symbols and 76 % of rows twice as long). Repeat copy, rows of up to 11:
-    the DNC takes 76 for 3,000 steps and ends at 0.015 bits, 100 % exact; twice as long 40 % of symbols.
+    the DNC takes 76 for 3,000 steps and ends at 0.015 bits, 100 % exact; twice as long 40 % of symbols. The
+    NTM takes 40 for 3,000 steps and ends at 0.024 bits, 99 % exact; twice as long 45 % of symbols.
     """
     units = {"ntm": NTMConfig(M=24, K=12), "dnc": DNCConfig(M=24, K=12)}
     twice = 2 * longest - 1
