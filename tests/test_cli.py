@@ -105,8 +105,9 @@ def rooms(monkeypatch, tmp_path):
         monkeypatch.setitem(sys.modules, name, stand_in)
         return stand_in
 
-    loop = module("jaxlm.train.loop", train=lambda run, folder: calls.update(run=run, folder=folder))
+    loop = module("jaxlm.train.loop", train=lambda run, folder, feed: calls.update(run=run, folder=folder))
     module("jaxlm.train", loop=loop)
+    module("jaxlm.align", rollout=module("jaxlm.align.rollout", feed_of=lambda run: None))
     costs = module("jaxlm.plan.costs", plan=lambda run: {"params": run.steps}, table=lambda f: f"params {f['params']}")
     monkeypatch.setitem(vars(jaxlm), "plan", module("jaxlm.plan", costs=costs))
 

@@ -65,7 +65,7 @@ def test_text_that_is_not_there(line):
 
 
 def test_a_folder_for_another_run(line, monkeypatch):
-    def refuse(run, folder):
+    def refuse(run, folder, feed):
         from jaxlm.errors import UserError
         from jaxlm.train.folder import _free
 
