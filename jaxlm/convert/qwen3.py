@@ -10,7 +10,7 @@ from jaxlm.nn import AttentionConfig, BlockConfig, QKNormConfig
 WRAPPERS = ("qwen3_vl",)
 SPELLINGS = usual.WRAPPED
 MODEL_TYPES = {"qwen3": "Qwen3ForCausalLM"}
-IGNORED = (*usual.IGNORED, "*visual.*")
+NAMES, IGNORED = usual.NAMES, (*usual.IGNORED, "*visual.*")
 DEFAULTS = {"head_dim": 128, "num_key_value_heads": 32, "sliding_window": 4096, "max_position_embeddings": 32_768}
 
 

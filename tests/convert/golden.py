@@ -37,7 +37,7 @@ def weights(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, np.ndarr
 
     def one(name: str, shape: tuple[int, ...]) -> np.ndarray:
         x = noise(name, shape, seed)
-        if re.search(r"([nN]orm\w*|ln_\w+)\.weight$", name):
+        if re.search(r"([nN]orm\w*|ln_(\w|attn|mlp))\.weight$", name):
             return 1 + x / 2
         return x / 2 if len(shape) == 1 else x * 2.0 ** (1 - round(math.log2(shape[-1]) / 2))
 

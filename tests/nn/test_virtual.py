@@ -107,7 +107,7 @@ def test_on_meshes(config, prefix):
             placed = jax.device_put(params, shardings(abstract(config)[1], params, compat.concrete_mesh()))
             found, own = jax.jit(jax.value_and_grad(lambda p: jnp.mean(jnp.sin(hidden(config, p, tokens)))))(placed)
             np.testing.assert_allclose(found, expected, rtol=1e-5)
-            np.testing.assert_allclose(own[name], grads[name], atol=1e-6)
+            np.testing.assert_allclose(own[name], grads[name], atol=1e-5)
 
 
 def test_bad_input():
