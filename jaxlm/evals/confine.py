@@ -163,7 +163,7 @@ def give_up(uid: int) -> None:
 
 def limit(said: types.SimpleNamespace) -> None:
     """The kernel's limits of one process, and of the user's processes."""
-    seconds = int(said.seconds) + 1
+    seconds = 2 * int(said.seconds + 2)  # of all threads; a program that only waits or loops ends by the clock first
     hold = lambda which, value: resource.setrlimit(which, (value, value))
     for name, value in (
         ("AS", said.memory),
