@@ -5,6 +5,7 @@ Needs the `parity` extra. What is in the files: tests/convert/golden_pairs.py. T
 model writes more than a few tokens, and noise of 1e-5 in all weights changes none of them.
 """
 
+import functools
 import itertools
 import json
 import sys
@@ -30,13 +31,14 @@ LENGTHS = [12, 9, 4]  # of sources
 def opened(name: str, tensors: dict[str, np.ndarray] | None = None) -> Any:
     """The model of a golden with these tensors, or any."""
     how = {"attn_implementation": "eager", "dtype": torch.float32}
+    heard = golden_pairs.config(name)["model_type"] == "whisper"
+    auto = transformers.AutoModelForSpeechSeq2Seq if heard else transformers.AutoModelForSeq2SeqLM
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "config.json").write_text(json.dumps(golden_pairs.config(name)))
         if tensors is None:
             config = transformers.AutoConfig.from_pretrained(folder)
-            return transformers.AutoModelForSeq2SeqLM.from_config(config, **how).eval()
+            return auto.from_config(config, **how).eval()
         save_file(tensors, Path(folder, "model.safetensors"))
-        auto = transformers.AutoModelForSeq2SeqLM
         model, info = auto.from_pretrained(folder, output_loading_info=True, **how)
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         assert not info[kind], (name, kind, info[kind])
@@ -57,16 +59,24 @@ def tokens(name: str, seed: int, length: int, V: int) -> np.ndarray:
     return 3 + (bits @ [64, 1]) % (V - 4)
 
 
+def inputs(model: Any, source: np.ndarray, mask: np.ndarray) -> dict[str, torch.Tensor]:
+    """As the model calls them: features have no mask."""
+    if source.ndim == 3:
+        return {"input_features": torch.tensor(source)}
+    return {"input_ids": torch.tensor(source), "attention_mask": torch.tensor(mask)}
+
+
 def decoded(model: Any, source: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
-    """Greedy and beam search by transformers itself."""
-    given = {"input_ids": torch.tensor(source), "attention_mask": torch.tensor(mask), "do_sample": False}
+    """Greedy and beam search by transformers itself, of Whisper too by its common method."""
+    generate = functools.partial(transformers.GenerationMixin.generate, model)
+    given = inputs(model, source, mask) | {"do_sample": False}
     given |= {"max_new_tokens": golden_pairs.NEW, "pad_token_id": model.config.pad_token_id}
     new = lambda ids: np.pad(ids[:, 1:], ((0, 0), (0, golden_pairs.NEW + 1 - ids.shape[1])), constant_values=-1)
-    found = {"greedy": new(model.generate(**given, eos_token_id=None).numpy())}
+    found = {"greedy": new(generate(**given, eos_token_id=None).numpy())}
     for kind, options in golden_pairs.BEAMS.items():
         how = {"eos_token_id": golden_pairs.END, "return_dict_in_generate": True, "output_scores": True}
         how |= {"num_return_sequences": options["num_beams"]} | options
-        out = model.generate(**given, **how)
+        out = generate(**given, **how)
         ids = new(out.sequences.numpy())
         ends = np.cumsum(ids == golden_pairs.END, 1) - (ids == golden_pairs.END) > 0
         found[f"beam_{kind}"] = np.where(ends, -1, ids).reshape(ROWS, options["num_beams"], -1)
@@ -81,6 +91,9 @@ def compute(name: str, shapes: dict[str, tuple[int, ...]], seed: int) -> dict[st
     V, config = model.config.vocab_size, model.config
     mask = (np.arange(SOURCE) < np.array(LENGTHS)[:, None]).astype(np.int64)
     source = np.where(mask, tokens("source", seed, SOURCE, V), config.pad_token_id)
+    if config.model_type == "whisper":
+        S = config.max_source_positions
+        source, mask = golden.noise("source", (ROWS, config.num_mel_bins, 2 * S), seed), np.ones((ROWS, S), np.int64)
     labels = tokens("labels", seed, TARGET, V)
     target = np.concatenate([np.full((ROWS, 1), config.decoder_start_token_id), labels[:, :-1]], 1)
     noisy = {key: np.float32(x * (1 + 1e-5 * golden.noise(key, x.shape, seed + 1))) for key, x in weights.items()}
@@ -90,14 +103,13 @@ def compute(name: str, shapes: dict[str, tuple[int, ...]], seed: int) -> dict[st
         return None
     if max(len(set(row)) for row in written_by["greedy"].tolist()) < 3:
         return None
-    given = {"input_ids": source, "attention_mask": mask, "decoder_input_ids": target}
-    out = model(**{key: torch.tensor(x) for key, x in given.items()}, use_cache=False)
+    out = model(**inputs(model, source, mask), decoder_input_ids=torch.tensor(target), use_cache=False)
     loss = -torch.log_softmax(out.logits, -1).gather(-1, torch.tensor(labels)[..., None]).mean()
     loss.backward()
     print(f"{name}: seed {seed}, {written_by['greedy'][0]}, {written_by['beam_plain'][0, 0]}")
     return {
         **learned(model, shapes, seed),
-        "source": np.int8(source),
+        "source": source if source.ndim == 3 else np.int8(source),
         "mask": np.int8(mask),
         "target": np.int8(target),
         "labels": np.int8(labels),

@@ -1,6 +1,6 @@
 """The goldens of encoder-decoders: as those of `tests.convert.golden`, by scripts/make_pair_goldens.py, but for
 
-source, mask, target, labels     rows padded on the right; targets begin with the start token
+source, mask, target, labels     rows padded on the right (Whisper's are features); targets begin with the start token
 encoded                          of the source, zero where the mask is zero
 logits, loss                     of the targets; the mean over all labels
 greedy, beam, beam_scores        new tokens, and those of beam search with the options in `BEAMS`, with an end token
