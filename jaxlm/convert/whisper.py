@@ -12,7 +12,7 @@ from jaxlm.nn import FramesConfig, LayerNormConfig, LearnedConfig
 
 MODEL_TYPES = {"whisper": "WhisperForConditionalGeneration"}
 IGNORED = ("model.encoder.embed_tokens.weight",)
-DEFAULTS = {"tie_word_embeddings": True}
+DEFAULTS = {"tie_word_embeddings": True, "dropout": 0.0}
 OTHERS = ("model.shared.", "lm_head.", "final_logits_bias", "model.encoder.embed_positions", "model.encoder.layernorm_")
 
 
@@ -42,5 +42,4 @@ def config(c: Fields) -> Seq2SeqConfig:
         norm=LayerNormConfig(),
         embed_scale=1.0,
         logit_bias=False,
-        dropout=c.float("dropout", default=0.0),
     )

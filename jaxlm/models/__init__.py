@@ -8,6 +8,7 @@ from jaxlm.models.memory import MemoryConfig
 from jaxlm.models.model import Layer, ModelConfig, Output, abstract, blocks, forward, home, init_boxed, layers, logits
 from jaxlm.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from jaxlm.models.vit import ViT, ViTConfig, vit
+from jaxlm.models.whisper import whisper
 from jaxlm.models.with_head import WithHead
 
 __all__ = [
@@ -42,4 +43,5 @@ __all__ = [
     "layers",
     "logits",
     "vit",
+    "whisper",
 ]
