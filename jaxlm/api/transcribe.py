@@ -9,10 +9,11 @@ import jax
 import numpy as np
 
 from jaxlm import arguments
+from jaxlm.api.words import SPACELESS, word_times, words_of
 from jaxlm.data.audio import stream_audio
 from jaxlm.decode import Greedy, Sampler, Temperature, Timestamps, longest
 from jaxlm.errors import UserError
-from jaxlm.text.transcript import Segment, Transcript, clock
+from jaxlm.text.transcript import Segment, Transcript, Word, clock
 
 if TYPE_CHECKING:
     from jaxlm.api.whisper import Whisper
@@ -32,6 +33,7 @@ class Plan:
     prompt: str
     temperatures: tuple[float, ...]
     carry: bool
+    words: bool = False
 
     def __post_init__(self):
         if not self.temperatures:
@@ -72,11 +74,29 @@ def transcribe(m: "Whisper", audio: Any, plan: Plan, say: Callable[[str], None])
         if heard is not None:
             new, step = split(heard, special.first_stamp if stamped else None, special.end, sound.at, length, m.say_ids)
             history = [*history, *heard.tokens] if plan.carry and heard.temperature <= FORGET else []
-        segments += [segment for segment in new if segment.text.strip()]
+        new = [segment for segment in new if segment.text.strip()]
+        if plan.words and new:
+            apart = (language or "en") in SPACELESS
+            new = _worded(m, features, m.begin(language, plan.task, False), new, sound.at, length, apart)
+        segments += new
         say(f"{clock(sound.at)} to {clock(sound.at + step)}:{''.join(s.text for s in new) or ' no speech'}")
         sound.skip(max(round(step * RATE), 1))
     text = "".join(segment.text for segment in segments).strip()
     return Transcript(text, language, tuple(segments))
+
+
+def _worded(
+    m: "Whisper", features: np.ndarray, begin: list[int], segments: list[Segment], at: float, length: float, apart: bool
+) -> list[Segment]:
+    """The segments of a window with their words."""
+    words = word_times(m, features, begin, [i for s in segments for i in s.tokens], length, apart)
+    found, taken = [], 0
+    for segment in segments:
+        n = len(words_of(segment.tokens, m.say_ids, apart))
+        mine = (Word(round(at + w.start, 2), round(at + w.end, 2), w.text) for w in words[taken : taken + n])
+        found.append(dataclasses.replace(segment, words=tuple(mine)))
+        taken += n
+    return found
 
 
 class _Sound:

@@ -72,6 +72,7 @@ class Whisper(Seq2Seq):
         prompt: str = "",
         temperatures: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0),
         carry: bool = True,
+        words: bool = False,
         say: Callable[[str], None] = lambda line: None,
     ) -> Transcript:
         """What is said, as text and segments (Radford et al. 2022, arXiv:2212.04356, 4.5).
@@ -81,18 +82,17 @@ class Whisper(Seq2Seq):
         is "transcribe" or "translate" (into English). `timestamps` gives segments their times also within one window.
         `prompt` is text that came before; with `carry` each window sees that of the one before. A window that repeats
         itself (it deflates by more than 2.4) or is unlikely (mean log probability below -1) is sampled again at the
-        next of `temperatures`; one that is unlikely and probably no speech is left out. `say` gets a line a window.
+        next of `temperatures`; one that is unlikely and probably no speech is left out. `words` gives segments the
+        times of their words, by cross attention (see `api.words`). `say` gets a line a window.
         Raises UserError for what is no sound, and for a language or task that the model does not know.
         """
-        plan = Plan(language, task, timestamps, prompt, temperatures, carry)
+        plan = Plan(language, task, timestamps, prompt, temperatures, carry, words)
         return transcribe(self, audio, plan, say)
 
     @functools.cached_property
     def special(self) -> Tokens:
         """The model's special tokens, by its generation_config.json or its tokenizer."""
-        folder = None if self.source is None else self.source.folder
-        path = folder and Path(folder) / "generation_config.json"
-        said: dict[str, Any] = json.loads(path.read_bytes()) if path and path.is_file() else {}
+        said = self._said
         spelled = {} if self.tokenizer is None else {text: i for i, text in self.tokenizer.specials.items()}
 
         def one(key: str, *spellings: str) -> int | None:
@@ -118,6 +118,11 @@ class Whisper(Seq2Seq):
             one("no_speech_token_id", "<|nospeech|>", "<|nocaptions|>"),
         )
 
+    @functools.cached_property
+    def alignment_heads(self) -> tuple[tuple[int, int], ...]:
+        """(layer, head) of the cross attentions that follow time, as generation_config.json says; else none."""
+        return tuple((int(layer), int(head)) for layer, head in self._said.get("alignment_heads") or ())
+
     def begin(self, language: str | None, task: str, timestamps: bool) -> list[int]:
         """The tokens that a text begins with: start, language, task, and that there are no timestamps."""
         special = self.special
@@ -130,6 +135,13 @@ class Whisper(Seq2Seq):
         elif task != "transcribe" or language not in (None, "en"):
             raise UserError(f"this model writes English from English only, not {language or 'en'} by {task}")
         return found if timestamps or special.no_timestamps is None else [*found, special.no_timestamps]
+
+    @functools.cached_property
+    def _said(self) -> dict[str, Any]:
+        """generation_config.json."""
+        folder = None if self.source is None else self.source.folder
+        path = folder and Path(folder) / "generation_config.json"
+        return json.loads(path.read_bytes()) if path and path.is_file() else {}
 
     @property
     def seconds(self) -> float:

@@ -14,6 +14,7 @@ def _arguments(parser: Parser) -> None:
     parser.add_argument("--language", metavar="CODE", help="such as es; default: the one that is heard first")
     parser.add_argument("--task", default="transcribe", metavar="TASK", help="transcribe, or translate into English")
     parser.add_argument("--timestamps", action="store_true", help="when each segment was said")
+    parser.add_argument("--words", action="store_true", help="when each word was said, in json")
     parser.add_argument("--prompt", default="", metavar="TEXT", help="what was said before, or names that may come")
     parser.add_argument("--out", metavar="PATH", help="a file to write, by its ending: txt, srt, vtt, json")
 
@@ -25,13 +26,15 @@ def transcribe(args: Args) -> None:
     form = "txt" if args.out is None else args.out.rpartition(".")[2].lower()
     if form not in FORMS:
         raise UserError(f"--out {args.out} must end with one of: {', '.join(FORMS)}")
+    if args.words and form != "json":
+        raise UserError("--words are written as json: say --out FILE.json")
     m = jaxlm.load(args.model)
     if not isinstance(m, jaxlm.Whisper):
         raise UserError(f"{args.model} is no Whisper, so it hears nothing")
     say = lambda line: print(line, file=sys.stderr, flush=True)
     say("compiling for the first window")
     timed = args.timestamps or form in ("srt", "vtt")
-    out = m.transcribe(args.file, args.language, args.task, timed, args.prompt, say=say)
+    out = m.transcribe(args.file, args.language, args.task, timed, args.prompt, words=args.words, say=say)
     if args.out is None:
         print(out.written("srt") if args.timestamps else out.text)
     else:

@@ -51,7 +51,7 @@ def _cross(module: CrossAttention, x_BTD: Array, context: Any) -> Array:
 
     def project(name: str, x: Array) -> Array:
         y_BTHK = jnp.einsum("btd,dhk->bthk", x, p[name])
-        return y_BTHK + p[f"{name}_bias"][None, None] if c.bias else y_BTHK
+        return y_BTHK + p[f"{name}_bias"][None, None] if f"{name}_bias" in p else y_BTHK
 
     k_BSHK = jnp.repeat(project("k", context.memory_BSD), c.H // c.groups, 2)
     s_BHTS = jnp.einsum("bthk,bshk->bhts", project("q", x_BTD), k_BSHK) * (c.K**-0.5 if c.scale is None else c.scale)

@@ -2,6 +2,15 @@
 
 import dataclasses
 import json
+from typing import NamedTuple
+
+
+class Word(NamedTuple):
+    """A word with the space before it and the punctuation behind it, and when it was said, in seconds."""
+
+    start: float
+    end: float
+    text: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,6 +23,7 @@ class Segment:
     tokens: tuple[int, ...]
     temperature: float  # at which they were drawn; 0: the likeliest
     logprob: float  # mean of the tokens of its window
+    words: tuple[Word, ...] = ()  # where they were asked for
 
 
 @dataclasses.dataclass(frozen=True)
