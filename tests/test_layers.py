@@ -56,7 +56,7 @@ MAY_IMPORT = {
     "tune": ABOVE,
     "align": ABOVE,
     "evals": ABOVE,
-    "api": TRAIN | {"tune", "api"},
+    "api": TRAIN | {"tune", "interpret", "api"},
     "plan": TRAIN | {"plan"},
     "scaling": TRAIN | {"plan", "scaling"},
     "serve": TRAIN | {"api", "serve"},
