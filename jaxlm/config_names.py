@@ -65,6 +65,7 @@ _USUAL = {
     "eval_every": "eval_steps eval_interval eval_freq val_every",
     "save_every": "save_steps save_interval checkpoint_every checkpoint_interval",
     "max_to_keep": "save_total_limit",
+    "epochs": "num_epochs num_train_epochs n_epochs epoch max_epochs",
     "writers": "report_to logger",
     "prompts": "prompt",
     "seed": "random_seed",
@@ -77,9 +78,6 @@ _USUAL = {
 USUAL = {name: path for path, names in _USUAL.items() for name in names.split()}
 # What is no field, and how it is said.
 _ELSEWHERE = {
-    "epochs num_epochs num_train_epochs n_epochs epoch max_epochs": (
-        "a run is as long as its steps, each of batch rows of data.T tokens: set steps"
-    ),
     "betas beta1 beta2 adam_beta1 adam_beta2 b1 b2 eps adam_epsilon momentum": (
         'the optimizer\'s own options are set together: optimizer.options={"b1": 0.9, "b2": 0.95}'
     ),

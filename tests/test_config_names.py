@@ -43,6 +43,7 @@ def test_every_usual_name_leads_to_a_key_of_a_run(run):
         ("keep=3", "max_to_keep=3"),
         ("model.segments.0.repeat=4", "model.layers.0.repeat=4"),
         ("model.segments.*.blocks.*.dropout=0.1", f"{BLOCK}.dropout=0.1"),
+        ("num_train_epochs=3", "epochs=3"),
     ],
 )
 def test_a_key_of_another_place_or_program_is_found(text, right, run):
@@ -55,7 +56,6 @@ def test_a_key_of_another_place_or_program_is_found(text, right, run):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("epochs=3", "unknown key 'epochs': a run is as long as its steps"),
         ("adam_beta2=0.95", 'optimizer.options={"b1": 0.9, "b2": 0.95}'),
         ("output_dir=x", "--run FOLDER"),
         ("stpes=3", "unknown key 'stpes': did you mean 'steps'? (model, data, objective"),

@@ -128,7 +128,7 @@ import os, sys
 sys.path.insert(0, {root!r})
 from jaxlm import cli
 from jaxlm.train import loop
-def train(run, folder):
+def train(run, folder, feed):
     import jax
     from jaxlm.machine import processes
     os.write(2, f"{{processes.who()}}: {{processes.gather(str(folder))}} {{run.steps}}\\n".encode())
