@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-from make_goldens import learned, written  # noqa: E402 (found by the path above)
+from make_goldens import learned, write_each, written  # noqa: E402 (found by the path above)
 
 from tests.convert import golden, golden_encoders  # noqa: E402 (found by the path above)
 
@@ -92,10 +92,4 @@ def compute(name: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    torch.set_num_threads(1)
-    for name in sys.argv[1:] or golden_encoders.NAMES:
-        entries = compute(name)
-        np.savez_compressed(golden_encoders.FOLDER / f"{name}.npz", **entries)
-        print(f"{name}: {len(json.loads(entries['tensors']))} tensors, loss {entries['loss']:.3f}")
+    write_each(sys.argv[1:] or golden_encoders.NAMES, golden_encoders.FOLDER, compute)

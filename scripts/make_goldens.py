@@ -11,7 +11,7 @@ import itertools
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,17 @@ def written(model: Any) -> dict[str, np.ndarray]:
         model.save_pretrained(folder)
         found = load_file(Path(folder, "model.safetensors"))
     return {key: x for key, x in found.items() if not key.endswith(tuple(f"act_fn.{name}" for name in CONSTANTS))}
+
+
+def write_each(names: Iterable[str], folder: Path, compute: Callable[[str], dict[str, Any]]) -> None:
+    """Computes and writes FOLDER/<name>.npz of every name."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    torch.set_num_threads(1)
+    for name in names:
+        entries = compute(name)
+        np.savez_compressed(folder / f"{name}.npz", **entries)
+        print(f"{name}: {len(json.loads(entries['tensors']))} tensors, loss {entries['loss']:.3f}")
 
 
 def gradients(model: Any) -> dict[str, np.ndarray]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from jaxlm.errors import UserError, unknown
+from jaxlm.evals.answers import last_box
 from jaxlm.evals.sandbox import passes
 from jaxlm.paths import expand
 
@@ -35,12 +36,8 @@ def answer_of(text: str) -> str:
     </think>, else all of it."""
     if found := re.findall(r"<answer>(.*?)</answer>", text, re.DOTALL):
         return found[-1].strip()
-    if (at := text.rfind("\\boxed{")) >= 0:
-        depth, start = 1, at + len("\\boxed{")
-        for i in range(start, len(text)):
-            depth += (text[i] == "{") - (text[i] == "}")
-            if not depth:
-                return text[start:i].strip()
+    if (boxed := last_box(text)) is not None:
+        return boxed.strip()
     if "####" in text:
         return text.rpartition("####")[2].strip()
     return text.rpartition("</think>")[2].strip()

@@ -23,6 +23,7 @@ from jaxlm.data.prompts import Prompted, Prompts
 from jaxlm.decode import Temperature, generate, left_pad, prepare, within
 from jaxlm.errors import UserError, one_line
 from jaxlm.machine import processes
+from jaxlm.models.with_head import TRUNK
 from jaxlm.objectives.policy import STATS, Policy, writer
 from jaxlm.ops import policy
 from jaxlm.train import start
@@ -35,7 +36,6 @@ Batch = dict[str, np.ndarray]
 DRAWS, HELDOUT = 77, 78  # purposes of keys
 EVALUATED = 256  # held-out prompts, unless eval_tokens says otherwise
 MODEL = "model:"
-TRUNK = "trunk"
 
 
 class Rollouts:

@@ -72,7 +72,7 @@ def transcribe(m: "Whisper", audio: Any, plan: Plan, say: Callable[[str], None])
         length = len(samples) / RATE
         new, step = [], length
         if heard is not None:
-            new, step = split(heard, special.first_stamp if stamped else None, special.end, sound.at, length, m.say_ids)
+            new, step = split(heard, special.first_stamp if stamped else None, sound.at, length, m.say_ids)
             history = [*history, *heard.tokens] if plan.carry and heard.temperature <= FORGET else []
         new = [segment for segment in new if segment.text.strip()]
         if plan.words and new:
@@ -125,7 +125,7 @@ def _hear(
 ) -> Heard | None:
     """What one window says, at the first temperature whose text neither repeats itself nor is unlikely (the last
     one's, if none is); None if it is unlikely and probably no speech."""
-    special, positions, heard = m.special, int(longest(m.config)), None
+    special, positions, heard, silence = m.special, int(longest(m.config)), None, None
     new = positions // 2
     if before and special.previous is not None:
         begin = [special.previous, *before[-(positions // 2 - 1) :], *begin]
@@ -139,8 +139,10 @@ def _hear(
         heard = Heard(tokens, float(out.logprobs[0][kept].mean()), t)
         text = m.say_ids(tokens).strip()
         unlikely = heard.logprob < LEAST_LOGPROB
-        if unlikely and m.no_speech(features) > NO_SPEECH:
-            return None
+        if unlikely:
+            silence = m.no_speech(features) if silence is None else silence
+            if silence > NO_SPEECH:
+                return None
         if not unlikely and deflated(text) <= MOST_DEFLATED:
             break
     return heard
@@ -153,7 +155,7 @@ def deflated(text: str) -> float:
 
 
 def split(
-    heard: Heard, first: int | None, end: int, at: float, length: float, say_ids: Callable[[Any], str]
+    heard: Heard, first: int | None, at: float, length: float, say_ids: Callable[[Any], str]
 ) -> tuple[list[Segment], float]:
     """The segments of a window that begins at second `at`, and where in it the next one begins.
 

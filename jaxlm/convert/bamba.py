@@ -2,7 +2,7 @@
 
 from jaxlm.convert import granitemoehybrid, rope
 from jaxlm.convert.fields import Fields
-from jaxlm.convert.names import beside, linear, same
+from jaxlm.convert.names import linear, same
 from jaxlm.convert.usual import ATTENTION, IGNORED, TOP, attention, layers, lm, mlp, norm
 from jaxlm.models import LMConfig
 from jaxlm.nn import BlockConfig
@@ -12,7 +12,7 @@ __all__ = ["DEFAULTS", "IGNORED", "MODEL_TYPES", "NAMES", "config"]
 MODEL_TYPES = {"bamba": "BambaForCausalLM"}
 DEFAULTS = {"num_key_value_heads": 8, "max_position_embeddings": 262_144, "rms_norm_eps": 1e-5}
 NAMES = (
-    beside("mixer.dt", granitemoehybrid.MAMBA)
+    granitemoehybrid.MAMBA
     | TOP
     | ATTENTION
     | {f"model.layers.{{}}.feed_forward.{x}_proj.weight": linear(f"ffn.{x}") for x in ("gate", "up", "down")}

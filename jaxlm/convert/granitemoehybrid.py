@@ -3,11 +3,10 @@ expert, or only that."""
 
 import dataclasses
 
-from jaxlm.convert import granite, granitemoe, rope
-from jaxlm.convert.depthwise import depthwise
+from jaxlm.convert import granite, granitemoe, mamba2, rope
 from jaxlm.convert.fields import Fields
 from jaxlm.convert.granite import IGNORED
-from jaxlm.convert.names import beside, flat, linear, same
+from jaxlm.convert.names import beside
 from jaxlm.convert.usual import layers, norm
 from jaxlm.models import LMConfig
 from jaxlm.nn import BlockConfig, Mamba2Config, group_layers
@@ -16,18 +15,8 @@ __all__ = ["DEFAULTS", "IGNORED", "MAMBA", "MODEL_TYPES", "NAMES", "config", "ma
 
 MODEL_TYPES = {"granitemoehybrid": "GraniteMoeHybridForCausalLM"}
 DEFAULTS = {"max_position_embeddings": 2_048}
-AT = "model.layers.{}.mamba"
-MAMBA = {
-    f"{AT}.in_proj.weight": linear("mixer.gate", "mixer.x", "mixer.b", "mixer.c", "mixer.dt"),
-    f"{AT}.conv1d.weight": depthwise("mixer.conv_x", "mixer.conv_b", "mixer.conv_c"),
-    f"{AT}.conv1d.bias": flat("mixer.conv_x_bias", "mixer.conv_b_bias", "mixer.conv_c_bias"),
-    f"{AT}.dt_bias": same("mixer.dt_bias"),
-    f"{AT}.A_log": same("mixer.a_log"),
-    f"{AT}.D": same("mixer.skip"),
-    f"{AT}.norm.weight": flat("mixer.norm"),
-    f"{AT}.out_proj.weight": linear("mixer.o"),
-}
-NAMES = beside("mixer.dt", MAMBA) | granitemoe.NAMES
+MAMBA = beside("mixer.dt", mamba2.mixer_names("model.layers.{}.mamba"))
+NAMES = MAMBA | granitemoe.NAMES
 
 
 def config(c: Fields) -> LMConfig:

@@ -5,24 +5,32 @@ from typing import Any
 
 from jaxlm.convert.depthwise import depthwise
 from jaxlm.convert.fields import Fields
-from jaxlm.convert.names import flat, linear, same
+from jaxlm.convert.names import Rule, flat, linear, same
 from jaxlm.convert.usual import layers
 from jaxlm.models import LMConfig
 from jaxlm.nn import BlockConfig, Mamba2Config, RMSNormConfig, group_layers
 
 MODEL_TYPES = {"mamba2": "Mamba2ForCausalLM"}
 
+
+def mixer_names(at: str) -> dict[str, Rule]:
+    """The tensors of a mixer, which stands in files at `at`."""
+    return {
+        f"{at}.in_proj.weight": linear("mixer.gate", "mixer.x", "mixer.b", "mixer.c", "mixer.dt"),
+        f"{at}.conv1d.weight": depthwise("mixer.conv_x", "mixer.conv_b", "mixer.conv_c"),
+        f"{at}.conv1d.bias": flat("mixer.conv_x_bias", "mixer.conv_b_bias", "mixer.conv_c_bias"),
+        f"{at}.dt_bias": same("mixer.dt_bias"),
+        f"{at}.A_log": same("mixer.a_log"),
+        f"{at}.D": same("mixer.skip"),
+        f"{at}.norm.weight": flat("mixer.norm"),
+        f"{at}.out_proj.weight": linear("mixer.o"),
+    }
+
+
 NAMES = {
     "backbone.embeddings.weight": same("embed.table"),
     "backbone.layers.{}.norm.weight": same("norm1.scale"),
-    "backbone.layers.{}.mixer.in_proj.weight": linear("mixer.gate", "mixer.x", "mixer.b", "mixer.c", "mixer.dt"),
-    "backbone.layers.{}.mixer.conv1d.weight": depthwise("mixer.conv_x", "mixer.conv_b", "mixer.conv_c"),
-    "backbone.layers.{}.mixer.conv1d.bias": flat("mixer.conv_x_bias", "mixer.conv_b_bias", "mixer.conv_c_bias"),
-    "backbone.layers.{}.mixer.dt_bias": same("mixer.dt_bias"),
-    "backbone.layers.{}.mixer.A_log": same("mixer.a_log"),
-    "backbone.layers.{}.mixer.D": same("mixer.skip"),
-    "backbone.layers.{}.mixer.norm.weight": flat("mixer.norm"),
-    "backbone.layers.{}.mixer.out_proj.weight": linear("mixer.o"),
+    **mixer_names("backbone.layers.{}.mixer"),
     "backbone.norm_f.weight": same("norm.scale"),
     "lm_head.weight": linear("head"),
 }

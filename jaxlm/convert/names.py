@@ -177,7 +177,7 @@ class Turned(Rule):
 
 @dataclasses.dataclass(frozen=True)
 class Row(Rule):
-    """The tensor is our vector as a matrix of one row."""
+    """The tensor is our weight with an axis of one in front: a vector as a matrix of one row."""
 
     def shape(self, weights: tuple[Weight, ...]) -> tuple[int, ...]:
         return (1, *weights[0].shape)

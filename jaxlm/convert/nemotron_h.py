@@ -1,7 +1,7 @@
 """Nemotron-H and Nemotron 3 (arXiv:2504.03624, arXiv:2512.20848): layers of one branch each, Mamba-2, attention without
 positions, an MLP or a mixture, as a pattern of letters has it."""
 
-from jaxlm.convert.depthwise import depthwise
+from jaxlm.convert import mamba2
 from jaxlm.convert.fields import Fields
 from jaxlm.convert.mixtures import sigmoid
 from jaxlm.convert.names import beside, flat, linear, same
@@ -15,14 +15,7 @@ AT = "model.layers.{}.mixer"
 NAMES = {
     "model.embeddings.weight": same("embed.table"),
     "model.layers.{}.norm.weight": (same("mixer_norm.scale"), same("ffn_norm.scale")),
-    f"{AT}.in_proj.weight": linear("mixer.gate", "mixer.x", "mixer.b", "mixer.c", "mixer.dt"),
-    f"{AT}.conv1d.weight": depthwise("mixer.conv_x", "mixer.conv_b", "mixer.conv_c"),
-    f"{AT}.conv1d.bias": flat("mixer.conv_x_bias", "mixer.conv_b_bias", "mixer.conv_c_bias"),
-    f"{AT}.dt_bias": same("mixer.dt_bias"),
-    f"{AT}.A_log": same("mixer.a_log"),
-    f"{AT}.D": same("mixer.skip"),
-    f"{AT}.norm.weight": flat("mixer.norm"),
-    **beside("mixer.dt", {f"{AT}.out_proj.weight": linear("mixer.o")}),
+    **beside("mixer.dt", mamba2.mixer_names(AT)),
     f"{AT}.o_proj.weight": linear("mixer.o"),
     f"{AT}.o_proj.bias": same("mixer.o_bias"),
     f"{AT}.q_proj.weight": linear("mixer.q"),

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxlm.convert import bert_like
 from jaxlm.convert.fields import Fields
-from jaxlm.convert.names import Names, Rule, Weight, same
+from jaxlm.convert.names import Names, Row, Rule, Weight, same
 from jaxlm.convert.usual import activation, layers
 from jaxlm.models.vit import ViTConfig
 from jaxlm.nn import AttentionConfig, BlockConfig, MLPConfig, group_layers
@@ -32,27 +32,13 @@ class Convolution(Rule):
         return ours[0].transpose(3, 2, 0, 1)
 
 
-@dataclasses.dataclass(frozen=True)
-class One(Rule):
-    """The tensor is our matrix with an axis of one in front."""
-
-    def shape(self, weights: tuple[Weight, ...]) -> tuple[int, ...]:
-        return (1, *weights[0].shape)
-
-    def read(self, tensor: np.ndarray, weights: tuple[Weight, ...]) -> list[np.ndarray]:
-        return [tensor[0]]
-
-    def write(self, ours: list[np.ndarray], weights: tuple[Weight, ...]) -> np.ndarray:
-        return ours[0][None]
-
-
 def names(config: ViTConfig) -> Names:
     body = "vit" if config.tokens == 1 else "deit"
     layer = f"{body}.encoder.layer.{{}}"
     return {
-        f"{body}.embeddings.cls_token": One(("class_token",)),
-        f"{body}.embeddings.distillation_token": One(("distillation_token",)),
-        f"{body}.embeddings.position_embeddings": One(("positions",)),
+        f"{body}.embeddings.cls_token": Row(("class_token",)),
+        f"{body}.embeddings.distillation_token": Row(("distillation_token",)),
+        f"{body}.embeddings.position_embeddings": Row(("positions",)),
         f"{body}.embeddings.patch_embeddings.projection.weight": Convolution(("patch",)),
         f"{body}.embeddings.patch_embeddings.projection.bias": same("patch_bias"),
         **bert_like.norm(f"{layer}.layernorm_before", "norm1"),

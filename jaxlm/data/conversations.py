@@ -14,12 +14,12 @@ import numpy as np
 from jaxlm.config_check import check
 from jaxlm.data.config import Data, Source, TokenizerConfig
 from jaxlm.data.dataset import finite_batches, rows_of
+from jaxlm.data.examples import check_sources, read_apart, with_template
 from jaxlm.data.measures import spell, text_measures
 from jaxlm.data.pack import Batch
 from jaxlm.data.read_conversations import Conversation, read
-from jaxlm.data.tokenize import hash_fraction
 from jaxlm.errors import UserError
-from jaxlm.text import ByteTokenizer, Tokenizer, builtin_template, chat_text, load_tokenizer
+from jaxlm.text import Tokenizer, chat_text
 from jaxlm.text.chat.conversation import encode_assistant
 
 if TYPE_CHECKING:
@@ -54,23 +54,13 @@ class Conversations(Data):
 
     def __post_init__(self) -> None:
         check(self, T=">= 2", seed=">= 0", holdout="(0, 1)")
-        if not self.sources or any(source.weight != 1 for source in self.sources):
-            raise UserError("conversations need at least one source, each of the default weight")
-        if self.tokenizer.kind not in ("bytes", "file"):
-            raise UserError(f"conversations are read by a tokenizer that is there, not a {self.tokenizer.kind!r} one")
+        check_sources("conversations", self.sources, self.tokenizer)
 
     def prepare(self, progress: Any = None) -> "ConversationDataset":
-        tokenizer = load_tokenizer(self.tokenizer.path or "") if self.tokenizer.kind == "file" else ByteTokenizer()
-        template = builtin_template(self.template) if self.template else tokenizer.settings.chat_template
+        tokenizer, template = with_template(self.tokenizer, self.template)
         if template is None:
             raise UserError("the tokenizer has no chat template: name one, such as data.template=chatml")
-        train = [one for source in self.sources for one in read(source.path)]
-        if self.heldout:
-            heldout = read(self.heldout)
-        else:
-            held = [hash_fraction(json.dumps(one)) < self.holdout for one in train]
-            heldout = [one for one, out in zip(train, held) if out] or train[-1:]  # of a few, one
-            train = [one for one, out in zip(train, held) if not out] if any(held) else train[:-1]
+        train, heldout = read_apart(read, self.sources, self.heldout, self.holdout, json.dumps)
         if not train:
             raise UserError("one conversation cannot be both trained and evaluated on: give more")
         encode = lambda which: [self._encoded(one, tokenizer, template, progress) for one in which]

@@ -16,12 +16,13 @@ from jaxlm.config_check import check
 from jaxlm.data.cache import cache_root
 from jaxlm.data.config import Data, TokenizerConfig
 from jaxlm.data.dataset import finite_batches, rows_of
+from jaxlm.data.examples import held_apart
 from jaxlm.data.measures import spell, text_measures
 from jaxlm.data.pack import Batch
-from jaxlm.data.tokenize import hash_fraction, trained_tokenizer
+from jaxlm.data.tokenize import opened, trained_tokenizer
 from jaxlm.errors import UserError, nearest
 from jaxlm.paths import expand
-from jaxlm.text import ByteTokenizer, Tokenizer, load_tokenizer
+from jaxlm.text import Tokenizer
 from jaxlm.text.truncate import truncated
 
 if TYPE_CHECKING:
@@ -72,8 +73,7 @@ class LabelledTexts(Data):
         if self.heldout:
             heldout = list(self.examples(self.heldout))
         else:
-            held = lambda example: hash_fraction(example[0]) < self.holdout
-            train, heldout = [x for x in train if not held(x)], [x for x in train if held(x)]
+            train, heldout = held_apart(train, self.holdout, lambda example: example[0])
         for name, rows in ((self.path, train), (self.heldout or self.path, heldout)):
             if not rows:
                 raise UserError(f"{name}: no {self.unit} is left to train and to evaluate on")
@@ -91,10 +91,8 @@ class LabelledTexts(Data):
     def _tokenizer(self, texts: list[str]) -> Tokenizer:
         """One to be trained sees the texts to train on, and is cached."""
         wanted = self.tokenizer
-        if wanted.kind == "bytes":
-            return ByteTokenizer()
-        if wanted.kind == "file":
-            return load_tokenizer(wanted.path or "")
+        if wanted.kind in ("bytes", "file"):
+            return opened(wanted)
         content = hashlib.blake2b(json.dumps([wanted.kind, wanted.V, texts]).encode(), digest_size=16).hexdigest()
         folder = cache_root(self.cache) / "tokenizers" / content
         return trained_tokenizer(folder, lambda: iter(texts), wanted)

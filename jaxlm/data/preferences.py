@@ -12,12 +12,12 @@ import numpy as np
 from jaxlm.config_check import check
 from jaxlm.data.config import Data, Source, TokenizerConfig
 from jaxlm.data.dataset import finite_batches, rows_of
+from jaxlm.data.examples import check_sources, read_apart, with_template
 from jaxlm.data.measures import spell, text_measures
 from jaxlm.data.pack import Batch
 from jaxlm.data.read_preferences import Preference, Prompt, read
-from jaxlm.data.tokenize import hash_fraction
 from jaxlm.errors import UserError
-from jaxlm.text import ByteTokenizer, Tokenizer, builtin_template, chat_text, load_tokenizer
+from jaxlm.text import Tokenizer, chat_text
 
 if TYPE_CHECKING:
     from jaxlm.data.loader import TrainBatches
@@ -56,21 +56,12 @@ class Preferences(Data):
 
     def __post_init__(self) -> None:
         check(self, T=">= 2", seed=">= 0", holdout="(0, 1)")
-        if not self.sources or any(source.weight != 1 for source in self.sources):
-            raise UserError("preferences need at least one source, each of the default weight")
-        if self.tokenizer.kind not in ("bytes", "file"):
-            raise UserError(f"preferences are read by a tokenizer that is there, not a {self.tokenizer.kind!r} one")
+        check_sources("preferences", self.sources, self.tokenizer)
 
     def prepare(self, progress: Any = None) -> "PreferenceDataset":
-        tokenizer = load_tokenizer(self.tokenizer.path or "") if self.tokenizer.kind == "file" else ByteTokenizer()
-        template: Any = builtin_template(self.template) if self.template else tokenizer.settings.chat_template
-        train = [one for source in self.sources for one in read(source.path)]
-        if self.heldout:
-            heldout = read(self.heldout)
-        else:
-            held = [hash_fraction(json.dumps(one.prompt)) < self.holdout for one in train]
-            heldout = [one for one, out in zip(train, held) if out] or train[-1:]  # of a few, one
-            train = [one for one, out in zip(train, held) if not out] if any(held) else train[:-1]
+        tokenizer, template = with_template(self.tokenizer, self.template)
+        text = lambda one: json.dumps(one.prompt)
+        train, heldout = read_apart(read, self.sources, self.heldout, self.holdout, text)
         if not train:
             raise UserError("one preference cannot be both trained and evaluated on: give more")
         write = functools.partial(encoded, tokenizer, template, self.T)

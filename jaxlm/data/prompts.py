@@ -12,14 +12,13 @@ import numpy as np
 from jaxlm.config_check import check
 from jaxlm.data.config import Data, Source, TokenizerConfig
 from jaxlm.data.dataset import rows_of
+from jaxlm.data.examples import check_sources, read_apart, with_template
 from jaxlm.data.measures import spell, text_measures
 from jaxlm.data.pack import Batch
 from jaxlm.data.preferences import prompt_ids
-from jaxlm.data.read_conversations import _messages, _records
-from jaxlm.data.tokenize import hash_fraction
+from jaxlm.data.read_conversations import messages_of, read_each
 from jaxlm.errors import UserError
-from jaxlm.paths import expand
-from jaxlm.text import ByteTokenizer, Tokenizer, builtin_template, load_tokenizer
+from jaxlm.text import Tokenizer
 
 if TYPE_CHECKING:
     from jaxlm.data.loader import TrainBatches
@@ -54,21 +53,12 @@ class Prompts(Data):
 
     def __post_init__(self) -> None:
         check(self, T=">= 1", seed=">= 0", holdout="(0, 1)")
-        if not self.sources or any(source.weight != 1 for source in self.sources):
-            raise UserError("prompts need at least one source, each of the default weight")
-        if self.tokenizer.kind not in ("bytes", "file"):
-            raise UserError(f"prompts are read by a tokenizer that is there, not a {self.tokenizer.kind!r} one")
+        check_sources("prompts", self.sources, self.tokenizer)
 
     def prepare(self, progress: Any = None) -> "PromptDataset":
-        tokenizer = load_tokenizer(self.tokenizer.path or "") if self.tokenizer.kind == "file" else ByteTokenizer()
-        template: Any = builtin_template(self.template) if self.template else tokenizer.settings.chat_template
-        train = [row for source in self.sources for row in read(source.path)]
-        if self.heldout:
-            heldout = read(self.heldout)
-        else:
-            held = [hash_fraction(json.dumps(row, default=str)) < self.holdout for row in train]
-            heldout = [row for row, out in zip(train, held) if out] or train[-1:]
-            train = [row for row, out in zip(train, held) if not out] if any(held) else train[:-1]
+        tokenizer, template = with_template(self.tokenizer, self.template)
+        text = lambda row: json.dumps(row, default=str)
+        train, heldout = read_apart(read, self.sources, self.heldout, self.holdout, text)
         sides, long = [], 0
         for rows in (train, heldout):
             made = [Prompted(*_prompt(row, self, tokenizer, template), row) for row in rows]
@@ -92,20 +82,19 @@ class Prompted:
 
 def read(path: str) -> list[dict[str, Any]]:
     """All rows. Raises UserError, naming file and record, for one without a prompt."""
-    found = []
-    for number, record in _records(expand(path)):
+
+    def row(record: Any) -> dict[str, Any]:
         if not isinstance(record, Mapping) or not any(record.get(field) for field in FIELDS):
-            raise UserError(f"{path}, record {number}: no prompt: none of {', '.join(FIELDS)} is there")
-        found.append(dict(record))
-    if not found:
-        raise UserError(f"{path}: no prompts here")
-    return found
+            raise UserError(f"no prompt: none of {', '.join(FIELDS)} is there")
+        return dict(record)
+
+    return read_each(path, "prompts", row)
 
 
 def _prompt(row: dict[str, Any], c: Prompts, tokenizer: Tokenizer, template: Any) -> tuple[str, list[int]]:
     given = next(row[field] for field in FIELDS if row.get(field))
     if not isinstance(given, str):
-        messages = _messages(given)
+        messages = messages_of(given)
         text = next((str(m["content"]) for m in reversed(messages) if m["role"] == "user"), "")
         return text, prompt_ids(tokenizer, template, messages)
     text = c.before + given + c.after

@@ -10,13 +10,14 @@
 
 import gzip
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from jaxlm.errors import UserError
 from jaxlm.paths import expand
 
+T = TypeVar("T")
 ROLES = {
     **{role: role for role in ("system", "user", "assistant", "tool")},
     **{"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant", "developer": "system"},
@@ -38,19 +39,24 @@ def read(path: str) -> list[Conversation]:
         UserError: naming the file and the record, counted from 1: not JSON, no known form, a role that is unknown or
             out of order, nothing by the assistant.
     """
-    file = expand(path)
+    return read_each(path, "conversations", conversation_of)
+
+
+def read_each(path: str, what: str, make: Callable[[Any], T]) -> list[T]:
+    """What `make` makes of every record of a file. Raises UserError, naming the file and the record, where it does, and
+    for a file without records."""
     found = []
-    for number, record in _records(file):
+    for number, record in records(expand(path)):
         try:
-            found.append(_conversation(record))
+            found.append(make(record))
         except UserError as error:
             raise UserError(f"{path}, record {number}: {error}") from None
     if not found:
-        raise UserError(f"{path}: no conversations here")
+        raise UserError(f"{path}: no {what} here")
     return found
 
 
-def _records(file: Path) -> Iterator[tuple[int, Any]]:
+def records(file: Path) -> Iterator[tuple[int, Any]]:
     """(number, record) of each."""
     name = file.name.removesuffix(".gz")
     try:
@@ -70,10 +76,10 @@ def _records(file: Path) -> Iterator[tuple[int, Any]]:
     except (ValueError, EOFError) as error:
         raise UserError(f"{file} is no UTF-8 text: {error}") from None
     if name.endswith(".json"):
-        records = _parsed(text, str(file))
-        if not isinstance(records, list):
-            raise UserError(f"{file}: a list of conversations is wanted, not a {type(records).__name__}")
-        yield from enumerate(records, 1)
+        listed = _parsed(text, str(file))
+        if not isinstance(listed, list):
+            raise UserError(f"{file}: a list of conversations is wanted, not a {type(listed).__name__}")
+        yield from enumerate(listed, 1)
     elif name.endswith(".jsonl"):
         for i, line in enumerate(text.split("\n"), 1):
             if line.strip():
@@ -96,24 +102,24 @@ def _without_nulls(value: Any) -> Any:
     return [_without_nulls(x) for x in value] if isinstance(value, list) else value
 
 
-def _conversation(record: Any) -> Conversation:
+def conversation_of(record: Any) -> Conversation:
     if not isinstance(record, Mapping) or not any(key in record for key in KEYS):
         there = ", ".join(map(str, record))[:80] if isinstance(record, Mapping) else type(record).__name__
         raise UserError(f"no conversation: none of {', '.join(KEYS)} is there, but {there or 'nothing'}")
     if "messages" in record or "conversations" in record:
-        messages = _messages(record.get("messages", record.get("conversations")))
+        messages = messages_of(record.get("messages", record.get("conversations")))
     elif "instruction" in record:
-        asked = [_text(record, "instruction"), _text(record, "input", "")]
+        asked = [text_at(record, "instruction"), text_at(record, "input", "")]
         messages = [{"role": "user", "content": "\n".join(filter(None, asked))}]
-        messages.append({"role": "assistant", "content": _text(record, "output")})
+        messages.append({"role": "assistant", "content": text_at(record, "output")})
     else:
         sides = ((record.get("prompt"), "user"), (record.get("completion"), "assistant"))
         messages = [
             message
             for said, role in sides
-            for message in ([{"role": role, "content": said}] if isinstance(said, str) else _messages(said))
+            for message in ([{"role": role, "content": said}] if isinstance(said, str) else messages_of(said))
         ]
-    if (system := _text(record, "system", "")) and messages[0]["role"] != "system":
+    if (system := text_at(record, "system", "")) and messages[0]["role"] != "system":
         messages = [{"role": "system", "content": system}, *messages]
     _check_order([message["role"] for message in messages])
     tools = record.get("tools") or None
@@ -122,20 +128,20 @@ def _conversation(record: Any) -> Conversation:
     return Conversation(messages, tools)
 
 
-def _text(record: Mapping[str, Any], key: str, default: str | None = None) -> str:
+def text_at(record: Mapping[str, Any], key: str, default: str | None = None) -> str:
     value = record.get(key, default)
     if not isinstance(value, str):
         raise UserError(f"{key} must be a text, not {repr(value)[:60]}")
     return value
 
 
-def _messages(given: Any) -> list[dict[str, Any]]:
+def messages_of(given: Any) -> list[dict[str, Any]]:
     if not isinstance(given, Sequence) or isinstance(given, str) or not given:
         raise UserError(f"a list of messages is wanted, not {repr(given)[:60]}")
-    return [_message(one) for one in given]
+    return [message_of(one) for one in given]
 
 
-def _message(one: Any) -> dict[str, Any]:
+def message_of(one: Any) -> dict[str, Any]:
     role = (one.get("role") or one.get("from")) if isinstance(one, Mapping) else None
     if role not in ROLES:
         raise UserError(f"unknown role {repr(role)[:40]}: known are {', '.join(ROLES)}")

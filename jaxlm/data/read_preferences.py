@@ -15,9 +15,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from jaxlm.data.read_conversations import _conversation, _message, _messages, _records, _text
+from jaxlm.data.read_conversations import conversation_of, message_of, messages_of, read_each, text_at
 from jaxlm.errors import UserError
-from jaxlm.paths import expand
 
 Prompt = str | list[dict[str, Any]]
 TURN = "\n\nAssistant:"  # of Anthropic's hh-rlhf
@@ -40,22 +39,14 @@ def read(path: str) -> list[Preference]:
         UserError: naming the file and the record, counted from 1: not JSON, no known form, answers that are equal or
             empty, chosen without rejected, answers to different prompts.
     """
-    found = []
-    for number, record in _records(expand(path)):
-        try:
-            found.append(_preference(record))
-        except UserError as error:
-            raise UserError(f"{path}, record {number}: {error}") from None
-    if not found:
-        raise UserError(f"{path}: no preferences here")
-    return found
+    return read_each(path, "preferences", _preference)
 
 
 def _preference(record: Any) -> Preference:
     if not isinstance(record, Mapping):
         raise UserError(f"an object is wanted, not a {type(record).__name__}")
     if isinstance(record.get("label"), bool) and "chosen" not in record:
-        *before, last = _conversation(record).messages
+        *before, last = conversation_of(record).messages
         plain = isinstance(record.get("prompt"), str) and isinstance(record.get("completion"), str)
         return Preference(record["prompt"] if plain else before, _said(last), None, wanted=record["label"])
     for side, other in (("chosen", "rejected"), ("rejected", "chosen")):
@@ -64,11 +55,11 @@ def _preference(record: Any) -> Preference:
             raise UserError(f"no preference: {there} is there")
     (own, chosen), (its, rejected) = (_answer(record[side]) for side in ("chosen", "rejected"))
     if "prompt" in record:
-        prompt = record["prompt"] if isinstance(record["prompt"], str) else _messages(record["prompt"])
+        prompt = record["prompt"] if isinstance(record["prompt"], str) else messages_of(record["prompt"])
     elif "conversations" in record or "messages" in record:
-        prompt = _messages(record.get("conversations", record.get("messages")))
+        prompt = messages_of(record.get("conversations", record.get("messages")))
     elif "instruction" in record:
-        asked = [_text(record, "instruction"), _text(record, "input", "")]
+        asked = [text_at(record, "instruction"), text_at(record, "input", "")]
         prompt = [{"role": "user", "content": "\n".join(filter(None, asked))}]
     elif own or its:
         if json.dumps(own) != json.dumps(its):
@@ -92,8 +83,8 @@ def _answer(given: Any) -> tuple[list[dict[str, Any]], str]:
     """What stands before an answer, and the answer."""
     if isinstance(given, str):
         return [], given
-    *before, last = _messages(given if isinstance(given, list) else [given])
-    return before, _said(_message(last))
+    *before, last = messages_of(given if isinstance(given, list) else [given])
+    return before, _said(message_of(last))
 
 
 def _said(message: Mapping[str, Any]) -> str:

@@ -14,11 +14,11 @@ from jaxlm.data.config import Data, TokenizerConfig
 from jaxlm.data.dataset import finite_batches, rows_of
 from jaxlm.data.measures import spell, text_measures
 from jaxlm.data.pack import Batch
-from jaxlm.data.read_conversations import _records
-from jaxlm.data.tokenize import hash_fraction
+from jaxlm.data.read_conversations import records
+from jaxlm.data.tokenize import hash_fraction, opened
 from jaxlm.errors import UserError
 from jaxlm.paths import expand
-from jaxlm.text import ByteTokenizer, Tokenizer, load_tokenizer
+from jaxlm.text import Tokenizer
 
 if TYPE_CHECKING:
     from jaxlm.data.loader import TrainBatches
@@ -45,9 +45,9 @@ class Steps(Data):
         check(self, T=">= 2", seed=">= 0", holdout="(0, 1)")
 
     def prepare(self, progress: Any = None) -> "StepDataset":
-        tokenizer = load_tokenizer(self.tokenizer.path or "") if self.tokenizer.kind == "file" else ByteTokenizer()
+        tokenizer = opened(self.tokenizer)
         sides: tuple[list, list] = [], []
-        for number, row in _records(expand(self.path)):
+        for number, row in records(expand(self.path)):
             steps, right = (
                 (row.get(key) if isinstance(row, Mapping) else ()) or () for key in ("completions", "labels")
             )

@@ -12,6 +12,7 @@ from jaxlm.config_check import check
 from jaxlm.data import cache, read_pairs, tokenize
 from jaxlm.data.config import Data, TokenizerConfig
 from jaxlm.data.dataset import finite_batches, rows_of
+from jaxlm.data.examples import held_apart
 from jaxlm.data.measures import spell, text_measures
 from jaxlm.data.pack import Batch
 from jaxlm.errors import UserError
@@ -65,9 +66,7 @@ class TextPairs(Data):
         if self.heldout_source:
             heldout = read(self.heldout_source, self.heldout_target)
         else:
-            held = [tokenize.hash_fraction(source) < self.holdout for source, _ in train]
-            heldout = [pair for pair, out in zip(train, held) if out]
-            train = [pair for pair, out in zip(train, held) if not out]
+            train, heldout = held_apart(train, self.holdout, lambda pair: pair[0])
         if self.lower:
             train, heldout = ([(a.lower(), b.lower()) for a, b in pairs] for pairs in (train, heldout))
         if not train or not heldout:

@@ -77,15 +77,18 @@ def make_tokenizer(config: DataConfig, digests: list[str], progress: sources.Pro
     return from_config(config.tokenizer, cache.cache_root(config.cache), identity, sample)
 
 
+def opened(wanted: TokenizerConfig) -> Tokenizer:
+    """The tokenizer of a file, or that of bytes."""
+    return load_tokenizer(wanted.path or "") if wanted.kind == "file" else ByteTokenizer()
+
+
 def from_config(
     wanted: TokenizerConfig, root: Path, identity: list[Any], sample: Callable[[], Iterator[str]]
 ) -> Tokenizer:
     """A tokenizer; one to be trained learns from the texts of `sample`, which `identity` tells apart from others, and
     is kept below `root`."""
-    if wanted.kind == "bytes":
-        return ByteTokenizer()
-    if wanted.kind == "file":
-        return load_tokenizer(wanted.path or "")
+    if wanted.kind in ("bytes", "file"):
+        return opened(wanted)
     folder = root / "tokenizers" / _key(1, wanted.kind, wanted.V, *identity)
 
     return trained_tokenizer(folder, sample, wanted)

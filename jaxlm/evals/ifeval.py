@@ -43,7 +43,7 @@ def _first_word(text: str, num_paragraphs: int, nth_paragraph: int, first_word: 
     if nth_paragraph > full or full != num_paragraphs or not parts[nth_paragraph - 1].strip():
         return False
     word = parts[nth_paragraph - 1].split()[0].lstrip("'\"")
-    return re.match(r"[^.,?!'\"]*", word)[0].lower() == first_word.lower()  # type: ignore[index]
+    return re.split(r"[.,?!'\"]", word)[0].lower() == first_word.lower()
 
 
 def _json(text: str) -> bool:

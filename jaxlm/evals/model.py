@@ -36,6 +36,7 @@ class Model(Protocol):
 
     def rolling(self, texts: Sequence[str], stride: int | None = None) -> list[Scored]: ...
 
+    @abc.abstractmethod
     def generate(
         self,
         prompts: Sequence[str],
@@ -43,7 +44,9 @@ class Model(Protocol):
         stop: Sequence[str] = (),
         temperature: float = 0.0,
         seed: int = 0,
-    ) -> list[str]: ...
+    ) -> list[str]:
+        """What is written behind each prompt, up to a stop."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,27 +95,15 @@ def window_rows(ids: Sequence[int], prefix: int, length: int, stride: int | None
     return rows
 
 
-class TokenModel(abc.ABC):
+class TokenModel(Model):
     """`logprobs` and `rolling` of a tokenizer and of `score`; `length` is the longest input of a window."""
 
-    name: str
     tokenizer: Any
     length: int
 
     @abc.abstractmethod
     def score(self, rows: Sequence[Row]) -> list[Scored]:
         """Each row's last tokens."""
-
-    @abc.abstractmethod
-    def generate(
-        self,
-        prompts: Sequence[str],
-        max_new_tokens: int = 256,
-        stop: Sequence[str] = (),
-        temperature: float = 0.0,
-        seed: int = 0,
-    ) -> list[str]:
-        """What is written behind each prompt, up to a stop."""
 
     def logprobs(self, pairs: Sequence[tuple[str, str]]) -> list[Scored]:
         return self.score([pair_row(self.tokenizer, *pair, self.length) for pair in pairs])

@@ -50,8 +50,9 @@ def train(run: RunConfig, folder: str | Path, feed: Callable[[Setup, Any, Path],
             dataset = run.data.prepare(progress)
         processes.agree("the data", dataset.fingerprint, "give all of them the same files")
         check_tokenizer(run, dataset.tokenizer)
-        run = run.planned(getattr(dataset, "epoch", None))
-        setup = Setup(run, mesh)
+        if run.epochs:
+            run = run.planned(getattr(dataset, "epoch", None))
+            setup = Setup(run, mesh)
         dataset = with_reference(setup, dataset)
         print(dataset.summary(run.steps * run.batch), flush=True)
         if run.epochs:

@@ -76,12 +76,11 @@ def check(run: RunConfig) -> None:
         model = dataclasses.replace(  # another head is begun anew
             model, head=run.model.head, pooler=run.model.pooler, next_sentence=run.model.next_sentence
         )
-    if hasattr(model, "virtual") and hasattr(run.model, "virtual"):
-        virtual = getattr(run.model, "virtual")  # noqa: B009
-        model = dataclasses.replace(model, virtual=virtual)  # virtual tokens are begun anew
+    wanted: Any = run.model
+    if hasattr(model, "virtual") and hasattr(wanted, "virtual"):  # virtual tokens are begun anew
+        model = dataclasses.replace(model, virtual=wanted.virtual)
     if (tied := getattr(getattr(run.model, "trunk", run.model), "tied", None)) is not None and hasattr(model, "tied"):
         model = dataclasses.replace(model, tied=tied)  # the weights tell
-    wanted: Any = run.model
     if isinstance(model, WithHead) != isinstance(wanted, WithHead):  # a head is begun anew, or left out
         model, wanted = getattr(model, "trunk", model), getattr(wanted, "trunk", wanted)
     compare(folder, abstract(model)[0], wanted)

@@ -117,7 +117,7 @@ def test_silence_is_left_out():
 
 def test_segments_of_a_window():
     say = lambda ids: " ".join(map(str, ids))
-    cut = lambda tokens, length=30.0: split(Heard(tuple(tokens), -0.1, 0.0), FIRST, 100, 10.0, length, say)
+    cut = lambda tokens, length=30.0: split(Heard(tuple(tokens), -0.1, 0.0), FIRST, 10.0, length, say)
     segments, step = cut([at(0), 1, at(2), at(2), 2])
     assert [(s.start, s.end, s.text) for s in segments] == [(10, 12, "1")] and step == 2
     segments, step = cut([at(1), 1, 2, at(2.5)])
