@@ -29,7 +29,7 @@ def test_both_libraries_agree():
 
 def test_each_row_is_cut_under_its_own_largest():
     both, alone = log_mel(SAMPLES, 80, xp=np), log_mel(SAMPLES[1:], 80, xp=np)
-    np.testing.assert_array_equal(both[1:], alone)
+    np.testing.assert_allclose(both[1:], alone, atol=1e-6)  # BLAS sums of one row and of two differ by a bit
     silence = log_mel(np.zeros((1, 800), np.float32), 80, xp=np)
     np.testing.assert_allclose(silence, (-10 + 4) / 4)
 
